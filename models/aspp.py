@@ -1,0 +1,34 @@
+"""The head of one task: atrous spatial pyramid pooling (DeepLab v2, Chen et al. 2017)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+RATES = (6, 12, 18, 24)
+HIDDEN = 1024
+
+
+class Branch(nn.Module):
+    """3x3 convolution at one dilation, then two 1x1 ones; dropout 0.5 after the first two."""
+
+    def __init__(self, inputs: int, hidden: int, channels: int, rate: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, hidden, 3, padding=rate, dilation=rate)
+        self.conv2 = nn.Conv2d(hidden, hidden, 1)
+        self.conv3 = nn.Conv2d(hidden, channels, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(self.relu(self.conv1(x)))
+        return self.conv3(self.dropout(self.relu(self.conv2(x))))
+
+
+class Head(nn.ModuleList):
+    """features [N, inputs, h, w] -> prediction [N, channels, h, w], the sum of the branches."""
+
+    def __init__(self, inputs: int, hidden: int, channels: int):
+        super().__init__(Branch(inputs, hidden, channels, rate) for rate in RATES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return sum(branch(features) for branch in self)
