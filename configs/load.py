@@ -1,0 +1,164 @@
+"""From YAML files, flags and `--set` to a Config. Unknown keys and wrong types end with the choices.
+
+Order, later wins: the data set's YAML, each `--config` file, flags, each `--set section.field=value`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+
+import yaml
+
+from .ranges import check
+from .schema import Config
+
+FOLDER = Path(__file__).parent
+DATASETS = ("nyuv2", "cityscapes", "taskonomy")
+Tree = dict[str, typing.Any]
+
+
+def read_yaml(path: Path) -> Tree:
+    """A YAML file as nested dictionaries; FileNotFoundError or ValueError in one sentence."""
+    path = Path(path)
+    if not path.is_file():
+        choices = ", ".join(str(FOLDER.name + "/" + file.name) for file in sorted(FOLDER.glob("*.yaml")))
+        raise FileNotFoundError(f"there is no configuration file {path} (this program brings {choices})")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}" if place else ""
+        raise ValueError(f"configuration file {path} is not valid YAML{where}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"configuration file {path} must hold sections such as 'optim:', not a single value")
+    return tree
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` laid over `base`, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_assignments(assignments: typing.Iterable[str]) -> Tree:
+    """["optim.lr=3e-4", ...] -> {"optim": {"lr": "3e-4"}}; values are YAML, so lists are [a, b]."""
+    tree: Tree = {}
+    for assignment in assignments:
+        path, sign, text = assignment.partition("=")
+        if not sign or not path.strip():
+            raise ValueError(f"--set takes section.field=value, not '{assignment}'")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {assignment}: '{text}' is no valid value") from error
+        for key in reversed(path.strip().split(".")):
+            value = {key: value}
+        tree = merge(tree, value)
+    return tree
+
+
+def _choices(key: str, where: str, known: typing.Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"setting '{where}{key}' is not one of {', '.join(known)}{hint}"
+
+
+def _convert(value, kind, where: str):
+    """`value` as the annotated type `kind`; ValueError names the setting, the value and the type."""
+    if is_dataclass(kind):
+        return _build(value, kind, where + ".")
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return _convert(value, next(part for part in inside if part is not type(None)), where)
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            parts = [parts]
+        return tuple(_convert(part, inside[0], where) for part in parts)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"setting '{where}' needs names with values, not {value!r}")
+        return {str(key): _convert(part, inside[1], f"{where}.{key}") for key, part in value.items()}
+    return _plain(value, kind, where)
+
+
+def _plain(value, kind, where: str):
+    wrong = ValueError(f"setting '{where}' needs {_NAMES[kind]}, not {value!r}")
+    if kind is str and isinstance(value, str | int | float):
+        return str(value).strip()
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise wrong
+    if kind in (int, float) and not isinstance(value, bool) and isinstance(value, str | int | float):
+        try:
+            number = float(value)
+        except ValueError:
+            raise wrong from None
+        if kind is float:
+            return number
+        if abs(number) < 1e15 and number == int(number):
+            return int(number)
+    raise wrong
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _build(tree, cls, where: str = ""):
+    if not isinstance(tree, dict):
+        raise ValueError(f"setting '{where.rstrip('.')}' is a section with fields, not {tree!r}")
+    kinds = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in kinds:
+            raise ValueError(_choices(str(key), where, kinds))
+    return cls(**{key: _convert(value, kinds[key], where + key) for key, value in tree.items()})
+
+
+def load(
+    dataset: str, files: typing.Iterable[str] = (), flags: Tree | None = None, base: Tree | None = None
+) -> Config:
+    """The Config of one run. flags: nested dictionary of what the command line said.
+
+    base: settings to start from instead of the data set's YAML (those that a saved network carries).
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset '{dataset}' is not one of {', '.join(DATASETS)}")
+    tree = read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base
+    for file in files:
+        tree = merge(tree, read_yaml(Path(file)))
+    return check(_build(merge(tree, flags or {}), Config))
+
+
+def as_tree(config: Config) -> Tree:
+    """Every setting as nested plain values (tuples as lists), for files."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        return [plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+    return plain(asdict(config))
+
+
+def paths() -> list[str]:
+    """Every `section.field` that can be set."""
+    kinds = typing.get_type_hints(Config)
+    return [
+        f"{section}.{field.name}"
+        for section, kind in kinds.items()
+        if is_dataclass(kind)
+        for field in fields(kind)
+    ] + ["loss_weights.TASK"]
