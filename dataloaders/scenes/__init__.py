@@ -1,0 +1,1 @@
+"""Procedural indoor rooms: what the synthetic data sets show. Original work; no meshes, no outside assets."""

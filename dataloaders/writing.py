@@ -1,0 +1,71 @@
+"""Writing many files safely: whole or not at all, by several processes, with a progress bar."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file under a temporary name and rename it: a reader never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_png(path: Path, plane: np.ndarray) -> None:
+    """plane: uint8 or uint16, [H, W] or RGB [H, W, 3]."""
+    bgr = cv2.cvtColor(plane, cv2.COLOR_RGB2BGR) if plane.ndim == 3 else plane
+    _, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    write_bytes(path, data.tobytes())
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Any array of plain numbers."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_json(path: Path, value) -> None:
+    """A value of plain Python types."""
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def default_workers() -> int:
+    """One process for each core that this process may use, at most eight."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)  # the processes share the cores already
+
+
+def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> list:
+    """[function(job) for job in jobs] by several processes, in order; function and jobs must pickle.
+
+    The first error stops the rest and is raised here.
+    """
+    jobs = list(jobs)
+    if workers <= 1 or len(jobs) <= 1:
+        return [function(job) for job in tqdm(jobs, desc=label)]
+    # fresh processes: a fork of a process with threads may hang
+    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_one_thread) as pool:
+        try:
+            return list(tqdm(pool.map(function, jobs, chunksize=1), total=len(jobs), desc=label))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
