@@ -80,7 +80,7 @@ def is_own(content: dict) -> bool:
 
 
 def check_fields(content: dict, path: Path) -> dict:
-    """A saved network with every field, of this format; ValueError says what is missing or of another version."""
+    """A saved network with every field, of this format; ValueError says what is wrong."""
     missing = [field for field in FIELDS if field not in content]
     if missing:
         raise ValueError(f"{path} lacks the field '{missing[0]}' of a saved network")
@@ -90,7 +90,7 @@ def check_fields(content: dict, path: Path) -> dict:
 
 
 def load_state(model: torch.nn.Module, state: dict[str, Tensor], source: object) -> None:
-    """Load a state dict that fits exactly; ValueError names the first tensor that does not, with both shapes."""
+    """Load a state dict that fits exactly; ValueError names the first tensor that does not."""
     own = model.state_dict()
     for name, value in own.items():
         if name not in state:

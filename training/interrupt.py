@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM end a run after the step in progress, with a checkpoint; a second ends it at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """A run that was told to stop and saved itself. `code` is the exit status that shells expect."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.code = 128 + number
+
+
+class StopRequest:
+    """Context manager: `number` is the signal that came, None before."""
+
+    def __init__(self):
+        self.number: int | None = None
+        self._before = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()  # the next one acts as usual
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

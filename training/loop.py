@@ -1,0 +1,191 @@
+"""The training loop: one run of one network, from step `start` to its end.
+
+Everything random in step s follows from (seed, s), so a resumed run repeats nothing and misses nothing.
+Devices, precision and processes are Lightning Fabric's; sparsity is the Sparsifier's. Leaves out epochs: data
+is an endless stream that is cut into steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from tasks.base import Target, Task
+
+from .interrupt import Interrupted, StopRequest
+from .record import Record
+from .sparsifier import Sparsifier
+
+Batch = tuple[Tensor, dict[str, Target]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Length and rhythm of a run, in optimiser steps."""
+
+    steps: int
+    lr: float
+    weight_decay: float
+    step_every: int
+    step_factor: float
+    accumulate: int = 1
+    eval_every: int = 500
+    log_every: int = 50
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step number `step` (1 is the first)."""
+        return self.lr * self.step_factor ** ((step - 1) // self.step_every)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned: tasks and their weights in the training loss."""
+
+    tasks: dict[str, Task]
+    weights: dict[str, float]
+
+    def losses(self, predictions: dict[str, Tensor], targets: dict[str, Target]) -> dict[str, Tensor]:
+        """Each task's own, unweighted loss."""
+        return {name: task.loss(predictions[name], targets[name]) for name, task in self.tasks.items()}
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return sum(self.weights[name] * loss for name, loss in losses.items())
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained and how: network and optimizer as fabric.setup gave them."""
+
+    fabric: Fabric
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    sparsifier: Sparsifier
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run needs from outside. These read and write files; the loop itself touches none.
+
+    batches(start, stop) -> the batches of steps start + 1 to stop. validate() -> figures to log, among them
+    "loss/total". keep_best(step) writes the best weights. save(step, best) writes a checkpoint.
+    """
+
+    batches: Callable[[int, int], Iterable[Batch]]
+    validate: Callable[[], dict[str, float]]
+    keep_best: Callable[[int], None]
+    save: Callable[[int, float | None], object]
+
+
+def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Adam:
+    """Adam over every parameter, as the paper trains."""
+    return torch.optim.Adam(network.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    # one stream per step and process: dropout of step s is the same whenever step s is computed
+    torch.manual_seed((seed * 1_000_003 + step) * 4_099 + rank)
+
+
+def parts(batch: Batch, count: int) -> list[Batch]:
+    """A batch cut into at most `count` parts of nearly equal size along its first axis."""
+    image, targets = batch
+    cuts = range(min(count, len(image)))
+    images = image.tensor_split(len(cuts))
+    pieces = {
+        name: list(
+            zip(target.value.tensor_split(len(cuts)), target.valid.tensor_split(len(cuts)), strict=True)
+        )
+        for name, target in targets.items()
+    }
+    return [(images[i], {name: Target(*piece[i]) for name, piece in pieces.items()}) for i in cuts]
+
+
+def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> dict[str, float]:
+    """Forward and backward of one batch, gradients accumulated. Returns each task's loss and the total."""
+    fabric, network, objective = learner.fabric, learner.network, learner.objective
+    figures = dict.fromkeys((*objective.tasks, "total"), 0.0)
+    pieces = parts(batch, accumulate)
+    for number, (image, targets) in enumerate(pieces, 1):
+        share = len(image) / len(batch[0])
+        with fabric.no_backward_sync(network, enabled=number < len(pieces)):
+            losses = objective.losses(network(image), targets)
+            total = objective.total(losses)
+            fabric.backward(total * share)
+        for name, loss in (*losses.items(), ("total", total)):
+            figures[name] += loss.item() * share
+    return figures
+
+
+def _agreed(
+    fabric: Fabric, figures: dict[str, float], signal: int | None
+) -> tuple[dict[str, float], int | None]:
+    """The figures averaged over the processes, and the signal that any of them received."""
+    if fabric.world_size == 1:
+        return figures, signal
+    values = torch.tensor([*figures.values(), float(signal or 0) * fabric.world_size], dtype=torch.float64)
+    *means, number = fabric.all_reduce(fabric.to_device(values), reduce_op="mean").tolist()
+    return dict(zip(figures, means, strict=True)), round(number) or None
+
+
+def _require_finite(figures: dict[str, float], step: int, saved: int | None) -> None:
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            last = (
+                f"the last good checkpoint is of step {saved}" if saved else "no checkpoint was written yet"
+            )
+            raise ValueError(
+                f"the loss of '{name}' became {value} in step {step}; {last} (a smaller --lr may help)"
+            )
+
+
+def train(
+    learner: Learner, plan: Plan, hooks: Hooks, record: Record, start: int = 0, best: float | None = None
+) -> None:
+    """Train from step `start` (0 = fresh) to plan.steps. best: the best validation loss of the steps before.
+
+    Raises Interrupted after a signal, with a checkpoint written; ValueError where a loss is not finite.
+    """
+    fabric, saved = learner.fabric, start or None
+    with StopRequest() as stop:
+        for step, batch in enumerate(hooks.batches(start, plan.steps), start + 1):
+            learner.network.train()
+            for group in learner.optimizer.param_groups:
+                group["lr"] = plan.lr_at(step)
+            _seed_step(plan.seed, step, fabric.global_rank)
+            batch = fabric.to_device(batch)
+            learner.optimizer.zero_grad(set_to_none=True)
+            figures, signal = _agreed(fabric, training_step(learner, batch, plan.accumulate), stop.number)
+            _require_finite(figures, step, saved)
+            learner.sparsifier.mask_gradients()
+            learner.optimizer.step()
+            record.add(step, "mask", learner.sparsifier.after_step(step, batch))
+            if step % plan.log_every == 0 or step == plan.steps:
+                record.add(step, "train", figures | {"lr": plan.lr_at(step)})
+            record.tick(step, {"loss": figures["total"]})
+            if step % plan.eval_every == 0 or step == plan.steps:
+                best = _evaluate(hooks, record, step, best)
+            if step % plan.checkpoint_every == 0 or signal:
+                hooks.save(step, best)
+                saved = step
+            if signal and step < plan.steps:
+                raise Interrupted(signal, f"stopped after step {step}; --resume continues from there")
+
+
+def _evaluate(hooks: Hooks, record: Record, step: int, best: float | None) -> float:
+    """Validate, keep the best weights. The first evaluation always counts, a NaN never wins afterwards."""
+    figures = hooks.validate()
+    record.add(step, "evaluate", figures)
+    loss = figures["loss/total"]
+    loss = loss if math.isfinite(loss) else math.inf
+    if best is not None and loss >= best:
+        return best
+    hooks.keep_best(step)
+    return loss

@@ -1,0 +1,42 @@
+"""What the training loop knows of sparsity: two calls around the optimiser's step, and a state to save.
+
+Whoever prunes implements this (prune_utils.masks.Masked, Regrowth, Rounds, or your own).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Sparsifier(Protocol):
+    """Keeps pruned weights at 0 and may change which weights are pruned."""
+
+    def mask_gradients(self) -> None:
+        """After backward, before the optimiser's step."""
+
+    def after_step(self, step: int, batch) -> dict[str, float]:
+        """After the optimiser's step number `step` (1 is the first): zero again, maybe prune or regrow.
+
+        Returns figures worth logging, {} where nothing changed.
+        """
+
+    def state_dict(self) -> dict:
+        """Tensors and plain values only."""
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Dense:
+    """The sparsifier of a dense network: nothing to do."""
+
+    def mask_gradients(self) -> None:
+        pass
+
+    def after_step(self, step: int, batch) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
