@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
@@ -53,8 +54,10 @@ class Task:
     loss(prediction [N, channels, h, w], target) -> scalar, target resized by nearest to the prediction.
     metric() -> torchmetrics.Metric with update(prediction, target) and
         compute() -> {"paper": {name: float}, "metric": {name: float}}.
-    picture(value [K, H, W] tensor, valid [1, H, W] | None) -> uint8 RGB array [H, W, 3]; takes a target's value.
-    decode(prediction [N, channels, h, w]) -> [N, K, h, w] in the target's terms (class numbers, unit vectors...).
+    picture(value [K, H, W] tensor, valid [1, H, W] | None, like=None) -> uint8 RGB array [H, W, 3]; takes a
+        target's value; `like`, a Target of one image, lends its range, so that a prediction and its target
+        show equal values in equal colours. Invalid pixels are mid-grey.
+    decode(prediction [N, channels, h, w]) -> [N, K, h, w] in the target's terms (class numbers, values...).
     directions: metric name -> Direction, in the order in which people read them; same names as compute().
     """
 
@@ -63,22 +66,47 @@ class Task:
     loss: Callable[[Tensor, Target], Tensor]
     metric: Callable[[], Metric]
     decode: Callable[[Tensor], Tensor]
-    picture: Callable[[Tensor, Tensor | None], np.ndarray]
+    picture: Callable[..., np.ndarray]
     directions: dict[str, Direction]
     geometry: Geometry = field(default_factory=Geometry)
 
 
+def nearest_index(source: int, size: int, device: torch.device | str | None = None) -> Tensor:
+    """The position, int64 [size], that nearest resizing of `source` positions reads for each of `size`."""
+    # asked of interpolate itself: its rounding is the convention; float32 counts exactly up to 2 ** 24
+    positions = torch.arange(source, dtype=torch.float32, device=device)
+    return functional.interpolate(positions[None, None], size=size)[0, 0].long()
+
+
+def resize_nearest(value: Tensor, size: tuple[int, int]) -> Tensor:
+    """value [..., H, W] of any dtype at another size (h, w): what F.interpolate "nearest" gives, by index."""
+    height, width = value.shape[-2:]
+    if (height, width) == tuple(size):
+        return value
+    rows, columns = nearest_index(height, size[0], value.device), nearest_index(width, size[1], value.device)
+    if size[0] < height:  # fewest elements first
+        return value.index_select(-2, rows).index_select(-1, columns)
+    return value.index_select(-1, columns).index_select(-2, rows)
+
+
 def resize_target(target: Target, size: tuple[int, int]) -> Target:
     """The target at another size (h, w), by nearest neighbour."""
-    value, valid = target
-    if value.shape[-2:] == size:
-        return target
-    dtype = value.dtype
-    # float64 holds every class number and every float32 exactly, and nearest copies values
-    value = functional.interpolate(value.double() if dtype.is_floating_point is False else value, size=size)
-    return Target(value.to(dtype), functional.interpolate(valid.float(), size=size) > 0.5)
+    return Target(resize_nearest(target.value, size), resize_nearest(target.valid, size))
 
 
 def resize_prediction(prediction: Tensor, size: tuple[int, int]) -> Tensor:
-    """The prediction [N, C, h, w] at another size, by nearest neighbour (formats: metrics are at target size)."""
+    """The prediction [N, C, h, w] at another size, by nearest neighbour: metrics are at target size."""
     return prediction if prediction.shape[-2:] == size else functional.interpolate(prediction, size=size)
+
+
+def at_least_float32(prediction: Tensor) -> Tensor:
+    """Half precision predictions as float32; the others as they are. Sums over an image need the digits."""
+    return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+
+
+def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
+    """Mean of value over the pixels that are valid (same shapes), without control flow.
+
+    Without any valid pixel it is 0 with gradient 0, still connected to the graph.
+    """
+    return torch.where(valid, value, 0).sum() / valid.sum().clamp(min=1)

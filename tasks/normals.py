@@ -1,0 +1,139 @@
+"""Surface normals: 1 - cosine; mean and median angle, shares of pixels within four angles.
+
+Encoding "decoded": targets are unit vectors in [-1, 1]. Encoding "encoded": targets stay in their 0..255
+encoding (n + 1) / 2 * 255 and are only normalised, as the published code trains on NYUv2; an angle is then
+one between encoded vectors, which is not the angle between the normals.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.averages import Averages, divide
+from tasks.base import (
+    Direction,
+    Geometry,
+    Target,
+    Task,
+    at_least_float32,
+    masked_mean,
+    resize_prediction,
+    resize_target,
+)
+from tasks.pictures import grey_out
+
+# encoding -> (factor, offset) that take a unit vector to a colour in [0, 1]
+COLOURS = {"decoded": (0.5, 0.5), "encoded": (1.0, 0.0)}
+BINS_PER_DEGREE = 100
+THRESHOLDS = (11.25, 22.5, 30, 45)  # degrees, each a whole number of bins
+DIRECTIONS = {
+    "mean": Direction("deg", False),
+    "median": Direction("deg", False),
+    **{f"{threshold:g}": Direction("%", True) for threshold in THRESHOLDS},
+}
+
+
+def normals(*, encoding: str, geometry: Geometry | None = None) -> Task:
+    """The task "sn"; targets [N, 3, H, W] of any length. Raises ValueError for an unknown encoding."""
+    if encoding not in COLOURS:
+        raise ValueError(f"encoding {encoding!r} of normals is not one of {', '.join(sorted(COLOURS))}")
+    return Task(
+        name="sn",
+        channels=3,
+        loss=cosine_loss,
+        metric=NormalsMetric,
+        decode=decode,
+        picture=partial(picture, encoding=encoding),
+        directions=DIRECTIONS,
+        geometry=geometry or Geometry(),
+    )
+
+
+def cosine_loss(prediction: Tensor, target: Target) -> Tensor:
+    """1 - mean cosine over valid pixels, 0..2; 0 without any. Both [N, 3, ., .], any length."""
+    prediction = at_least_float32(prediction)
+    value, valid = resize_target(target, prediction.shape[-2:])
+    cosine = (decode(prediction) * decode(value.to(prediction.dtype))).sum(1, keepdim=True)
+    return masked_mean(1 - cosine, valid)
+
+
+def decode(prediction: Tensor) -> Tensor:
+    """[N, 3, h, w] of any length to unit vectors; a zero vector stays zero."""
+    return functional.normalize(prediction, dim=1)
+
+
+def picture(
+    value: Tensor, valid: Tensor | None = None, like: Target | None = None, *, encoding: str
+) -> np.ndarray:
+    """Vectors [3, H, W] as the usual RGB map, uint8 [H, W, 3]: each channel of the direction as a colour."""
+    factor, offset = COLOURS[encoding]
+    direction = functional.normalize(value.float(), dim=0).permute(1, 2, 0).cpu().numpy()
+    return grey_out(np.rint(255 * np.clip(factor * direction + offset, 0, 1)).astype(np.uint8), valid)
+
+
+def angles(prediction: Tensor, target: Tensor) -> Tensor:
+    """Degrees in 0..180 between prediction (unit length or zero) and target, [N, 3, H, W] -> [N, H, W].
+
+    atan2(|a x b|, a . b) keeps float32's digits at every angle, where acos loses half of them near 0 and 180,
+    and needs no target of unit length. With a zero vector the angle is 90.
+    """
+    a, b, c = prediction.unbind(1)
+    x, y, z = target.unbind(1)
+    square = (b * z - c * y).square_()
+    square.add_((c * x - a * z).square_()).add_((a * y - b * x).square_())
+    cosine = (a * x).addcmul_(b, y).addcmul_(c, z)
+    # 1e-30 is lost beside any real length and turns 0 / 0 into a right angle
+    return torch.atan2(square.sqrt_().add_(1e-30), cosine).rad2deg_()
+
+
+class NormalsMetric(Averages):
+    """mean and median angle, degrees; shares of pixels at most 11.25, 22.5, 30, 45 degrees off, percent.
+
+    The published code pools the angles of all pixels, so both protocols give the same numbers.
+    The median comes from a histogram with bins of 0.01 degree, the pixels of a bin spread evenly over it:
+    it is within 0.01 degree of the exact one. The shares are exact: every threshold is a bin's edge.
+    Without any pixel every value is nan. A prediction of NaN makes the mean NaN and counts as 180 degrees.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("mean",))
+        # bin i holds the angles in (i / 100, (i + 1) / 100], bin 0 the zeros too
+        bins = torch.zeros(180 * BINS_PER_DEGREE, dtype=torch.int64)
+        self.add_state("histogram", bins, dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Target) -> None:
+        """prediction [N, 3, h, w], target [N, 3, H, W]; any length."""
+        value, valid = target
+        # unit length before the resizing: the same vectors, 64 times fewer
+        unit = resize_prediction(decode(at_least_float32(prediction)), value.shape[-2:])
+        angle, valid = angles(unit, value), valid[:, 0]
+        number = len(self.histogram)
+        bins = (angle * BINS_PER_DEGREE).ceil_().nan_to_num_(nan=number).clamp_(1, number)
+        # counted from 1: invalid pixels are in bin 0, which is dropped
+        histogram = torch.bincount((bins.long() * valid).flatten(), minlength=number + 1)[1:]
+        total = torch.where(valid, angle, 0).sum(dtype=torch.float64)
+        self.add([total], [histogram.sum()], len(value))
+        self.histogram += histogram
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        below = self.histogram.cumsum(0)  # pixels at most (i + 1) / 100 degrees off
+        pixels = int(below[-1])
+        scores = {"mean": self.averages()["metric"]["mean"], "median": self._median(below, pixels)}
+        for threshold in THRESHOLDS:
+            scores[f"{threshold:g}"] = divide(100 * below[round(threshold * BINS_PER_DEGREE) - 1], pixels)
+        return {"paper": scores, "metric": dict(scores)}
+
+    def _median(self, below: Tensor, pixels: int) -> float:
+        """Mean of the two middle angles (numpy's definition), each taken from its place within its bin."""
+        if not pixels:
+            return float("nan")
+        middle = torch.tensor([(pixels - 1) // 2, pixels // 2], device=below.device)
+        bins = torch.searchsorted(below, middle, right=True)
+        count = self.histogram[bins]
+        place = (middle - (below[bins] - count) + 0.5) / count  # 0..1 across the bin
+        return float((bins + place).mean() / BINS_PER_DEGREE)

@@ -1,0 +1,137 @@
+"""Semantic segmentation: cross entropy; mean intersection over union, pixel accuracy, cross entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.averages import Averages, divide
+from tasks.base import Direction, Target, Task, at_least_float32, nearest_index, resize_nearest, resize_target
+from tasks.pictures import PALETTE, grey_out
+
+DIRECTIONS = {
+    "mIoU": Direction("%", True),
+    "pixel_acc": Direction("%", True),
+    "err": Direction("", False),
+}
+
+
+def segmentation(
+    channels: int, *, ignored_is_error: bool = False, class_weights: Sequence[float] | Tensor | None = None
+) -> Task:
+    """The task "seg" with `channels` classes; targets hold class numbers 0..channels-1, int64 [N, 1, H, W].
+
+    ignored_is_error: the paper's pixel accuracy counts ignored pixels as errors (Cityscapes).
+    class_weights: one weight a class for the cross entropy, in the loss and in "err" (Taskonomy).
+    Raises ValueError unless there is one class weight for each class.
+    """
+    weights = None
+    if class_weights is not None:
+        weights = torch.as_tensor(class_weights, dtype=torch.float32).flatten()
+        if len(weights) != channels:
+            raise ValueError(f"{len(weights)} class weights were given for {channels} classes")
+    return Task(
+        name="seg",
+        channels=channels,
+        loss=partial(cross_entropy, class_weights=weights),
+        metric=partial(SegmentationMetric, channels, ignored_is_error, weights),
+        decode=decode,
+        picture=picture,
+        directions=DIRECTIONS,
+    )
+
+
+def cross_entropy(prediction: Tensor, target: Target, class_weights: Tensor | None = None) -> Tensor:
+    """Mean over valid pixels, weighted by the weight of each pixel's class as torch does; 0 without any.
+
+    prediction: logits [N, C, h, w]; target int64 [N, 1, H, W].
+    """
+    prediction = at_least_float32(prediction)
+    value, valid = resize_target(target, prediction.shape[-2:])
+    surprise = -prediction.log_softmax(1).gather(1, value)
+    weight = valid.to(surprise.dtype)
+    if class_weights is not None:
+        weight = weight * class_weights.to(surprise)[value]
+    smallest = torch.finfo(surprise.dtype).tiny
+    return torch.where(valid, surprise * weight, 0).sum() / weight.sum().clamp(min=smallest)
+
+
+def decode(prediction: Tensor) -> Tensor:
+    """Logits [N, C, h, w] to class numbers, int64 [N, 1, h, w]."""
+    return prediction.argmax(1, keepdim=True)
+
+
+def picture(value: Tensor, valid: Tensor | None = None, like: Target | None = None) -> np.ndarray:
+    """Class numbers [1, H, W] in fixed colours, uint8 RGB [H, W, 3]; more than 40 classes share colours."""
+    return grey_out(PALETTE[value[0].cpu().numpy() % len(PALETTE)], valid)
+
+
+class SegmentationMetric(Averages):
+    """mIoU and pixel_acc in percent, err = cross entropy.
+
+    mIoU, from the confusion matrix over all valid pixels:
+        paper: mean over the classes with at least one true positive (0 if there is none);
+        metric: mean over the classes that occur in labels or predictions.
+    pixel_acc, err: paper = per batch, weighted by batch size; with `ignored_is_error` the accuracy of a
+        batch is taken over all its pixels. metric = over valid pixels.
+    A batch without valid pixels adds nothing. Without any pixel every value is nan.
+
+    Classes are found, and the cross entropy is taken, at the network's resolution and then looked up by the
+    target's pixels: nearest resizing copies, so the numbers are those of the resized prediction.
+    """
+
+    def __init__(self, channels: int, ignored_is_error: bool = False, class_weights: Tensor | None = None):
+        super().__init__(("pixel_acc", "err"))
+        self.channels = channels
+        self.ignored_is_error = ignored_is_error
+        weights = torch.ones(channels) if class_weights is None else class_weights
+        self.register_buffer("class_weights", weights.double(), persistent=False)
+        self.add_state("confusion", torch.zeros(channels, channels, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Target) -> None:
+        """prediction: logits [N, C, h, w]; target int64 [N, 1, H, W]. ValueError for an unknown class."""
+        value, valid = target
+        confusion = self._confusion(resize_nearest(decode(prediction), value.shape[-2:]), target)
+        surprise = self._surprise(at_least_float32(prediction), value)
+        pixels = confusion.sum()
+        counts = [pixels, (confusion.sum(1) * self.class_weights).sum()]
+        sums = [confusion.diagonal().sum(), torch.where(valid, surprise, 0).sum(dtype=torch.float64)]
+        everything = torch.full_like(pixels, valid.numel())
+        paper_counts = [everything if self.ignored_is_error else pixels, counts[1]]
+        self.add(sums, counts, len(value), paper_counts)
+        self.confusion += confusion
+
+    def _confusion(self, classes: Tensor, target: Target) -> Tensor:
+        """int64 [C, C], row = label, column = prediction, over the valid pixels."""
+        pairs = (target.value * self.channels + classes + 1) * target.valid  # 0 = ignored
+        count = torch.bincount(pairs.flatten(), minlength=self.channels**2 + 1)
+        if len(count) > self.channels**2 + 1:
+            largest = torch.where(target.valid, target.value, 0).max().item()
+            raise ValueError(f"class {largest} in a seg target is not one of 0..{self.channels - 1}")
+        return count[1:].view(self.channels, self.channels)
+
+    def _surprise(self, prediction: Tensor, value: Tensor) -> Tensor:
+        """-log p of the labels times their weights, [N, 1, H, W], looked up at the network's resolution."""
+        height, width = prediction.shape[-2:]
+        cost = -prediction.log_softmax(1) * self.class_weights.to(prediction).view(1, -1, 1, 1)
+        rows = nearest_index(height, value.shape[-2], value.device)
+        columns = nearest_index(width, value.shape[-1], value.device)
+        place = (value * height + rows[:, None]) * width + columns
+        return cost.flatten(1).gather(1, place.flatten(1)).view_as(value)
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        scores = self.averages()
+        hits = self.confusion.diagonal()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
+        overlap = hits.double() / union.clamp(min=1)
+        anything = union.sum() > 0
+        for protocol, classes in (("paper", hits > 0), ("metric", union > 0)):
+            mean = overlap[classes].sum() / classes.sum().clamp(min=1)
+            mean_iou = divide(100 * mean, anything)
+            accuracy = 100 * scores[protocol]["pixel_acc"]
+            scores[protocol] = {"mIoU": mean_iou, "pixel_acc": accuracy, "err": scores[protocol]["err"]}
+        return scores
