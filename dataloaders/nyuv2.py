@@ -1,0 +1,90 @@
+"""NYUv2 in the AdaShare layout: indoor photographs with 40 classes, surface normals and depth.
+
+A record is [image png, seg png, normal png, depth npy]. 255 marks unknown classes and normals.
+A normal is (n + 1) / 2 * 255 with R = x to the right, G = z into the scene, B = up. Targets keep the order in
+which cv2 reads the file (B, G, R), for which published weights were trained, so x is channel 2.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from dataloaders.base import Layout, Plane, Records, open_records
+from dataloaders.files import map_grid, read_channels, read_colour, read_grey8
+from tasks.base import Geometry, Task
+
+IGNORED = 255
+METRIC_NORMALS = Geometry(mirror=2)
+METRIC_DEPTH = Geometry(zoom="divide")  # a scene that looks twice as large is half as far away
+
+
+def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
+    """See DataSet.make_tasks. Under `paper` normals stay encoded and augmentation changes no value."""
+    from tasks.depth import depth
+    from tasks.normals import normals
+    from tasks.segmentation import segmentation
+
+    metric = protocol == "metric"
+    geometry = METRIC_NORMALS if metric else Geometry()
+    build = {
+        "seg": partial(segmentation, data.classes),
+        "sn": partial(normals, encoding="decoded" if metric else "encoded", geometry=geometry),
+        "depth": partial(depth, geometry=METRIC_DEPTH if metric else Geometry(), unit="m"),
+    }
+    return {name: build[name]() for name in names}
+
+
+def open_split(data, split: str, tasks: dict[str, Task], protocol: str) -> Records:
+    """See DataSet.open."""
+    normals = decode_normals if protocol == "metric" else decode_encoded_normals
+    planes = {
+        "seg": Plane(1, read_grey8, decode_labels, partial(check_labels, data.classes)),
+        "sn": Plane(2, read_channels, normals),
+        "depth": Plane(3, map_grid, decode_depth, check_depth),
+    }
+    return open_records(Layout("nyuv2", 4, Plane(0, read_colour, decode_image), planes), data, split, tasks)
+
+
+def decode_image(cut: np.ndarray) -> np.ndarray:
+    """uint8 [h, w, 3], blue first as cv2 reads it."""
+    return cut
+
+
+def check_labels(classes: int, stored: np.ndarray) -> None:
+    """Labels are below `classes`, or 255; a picture without any label is an error of preparation."""
+    wrong = stored[(stored >= classes) & (stored != IGNORED)]
+    if wrong.size:
+        raise ValueError(f"holds label {wrong[0]}, neither below {classes} nor {IGNORED} (ignored)")
+    if stored.min() == IGNORED:
+        raise ValueError(f"holds no labelled pixel, only {IGNORED} (ignored)")
+
+
+def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [h, w] -> class numbers int64 [1, h, w], valid where not 255."""
+    return cut.astype(np.int64)[None], cut != IGNORED
+
+
+def decode_encoded_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [h, w, 3] -> float32 [3, h, w], 0..255 (up, forward, right); valid where no channel is 255."""
+    return np.ascontiguousarray(cut.transpose(2, 0, 1), dtype=np.float32), (cut != IGNORED).all(axis=2)
+
+
+def decode_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [h, w, 3] -> float32 [3, h, w], -1..1 (up, forward, right); valid where no channel is 255."""
+    value, valid = decode_encoded_normals(cut)
+    value *= np.float32(2 / 255)
+    value -= 1
+    return value, valid
+
+
+def check_depth(stored: np.ndarray) -> None:
+    """Missing depth is 0 or infinite, never NaN."""
+    if np.isnan(stored.min()):  # min passes NaN on: one pass, no temporary array
+        raise ValueError("holds NaN where depth in metres belongs")
+
+
+def decode_depth(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """metres [h, w] -> float32 [1, h, w], valid where finite and positive."""
+    return cut.astype(np.float32)[None], (cut > 0) & (cut < np.inf)

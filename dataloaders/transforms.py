@@ -1,0 +1,162 @@
+"""One random draw, applied alike to an image and to all its targets.
+
+Zoom, then centre-pad to the crop where the zoomed image is smaller, then a random crop, then perhaps mirror.
+The draw is decided before any pixel is touched and is one map from crop to source per axis, so that only the
+source pixels under the crop are read. The result equals cv2.resize of the whole followed by the crop (image
+bilinear, targets nearest; tests compare them). Image bytes stay bytes until the mean is subtracted, last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.base import Geometry, Target
+
+Decoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+MEAN = (104.00698793, 116.66876762, 122.67891434)  # blue, green, red of the ImageNet photographs, 0..255
+
+
+class Axis(NamedTuple):
+    """One axis of a crop: `length` pixels from `start` on in an axis of `source` pixels resized to `zoomed`.
+
+    A negative start, or a crop that ends beyond `zoomed`, is padding.
+    """
+
+    source: int
+    zoomed: int
+    start: int
+    length: int
+
+    @property
+    def inside(self) -> slice:
+        """The part of the crop that is not padding."""
+        return slice(max(0, -self.start), min(self.length, self.zoomed - self.start))
+
+    def nearest(self, stored: int) -> slice | np.ndarray:
+        """Stored pixels under the crop's inside; a file of other than `source` pixels is resized first."""
+        first, last = self.start + self.inside.start, self.start + self.inside.stop
+        if stored == self.source == self.zoomed:
+            return slice(first, last)
+        index = nearest_index(self.source, self.zoomed)[first:last]
+        return index if stored == self.source else nearest_index(stored, self.source)[index]
+
+    def linear(self) -> tuple[float, float, slice]:
+        """(step, first position, slice of the source pixels needed); the position is within the slice."""
+        step = self.source / self.zoomed
+        first = (self.start + self.inside.start + 0.5) * step - 0.5  # pixel centres lie at halves
+        last = (self.start + self.inside.stop - 0.5) * step - 0.5
+        block = slice(max(0, int(np.floor(first))), min(self.source, int(np.floor(last)) + 2))
+        return step, first - block.start, block
+
+
+class Draw(NamedTuple):
+    """How one sample is cut: zoom factor, mirrored or not, and the crop along both axes."""
+
+    scale: float
+    mirror: bool
+    rows: Axis
+    cols: Axis
+
+
+def draw(
+    rng: np.random.Generator, size: tuple[int, int], crop: int, scale: tuple[float, float], mirror: float
+) -> Draw:
+    """A random cut of an image of `size` (rows, columns): zoom uniform in `scale`, `mirror` a probability."""
+    factor, toss, *places = rng.random(4).tolist()
+    factor = scale[0] + (scale[1] - scale[0]) * factor
+    rows, cols = (_place(length, factor, crop, place) for length, place in zip(size, places, strict=True))
+    return Draw(factor, toss < mirror, rows, cols)
+
+
+def whole(size: tuple[int, int]) -> Draw:
+    """The cut that leaves an image of `size` (rows, columns) as it is."""
+    return Draw(1.0, False, *(Axis(length, length, 0, length) for length in size))
+
+
+def _place(length: int, factor: float, crop: int, place: float) -> Axis:
+    zoomed = max(1, round(length * factor))
+    room = zoomed - crop
+    start = int(place * (room + 1)) if room >= 0 else -(-room // 2)
+    return Axis(length, zoomed, start, crop)
+
+
+def nearest_index(source: int, target: int) -> np.ndarray:
+    """Source pixel of each of `target` pixels as cv2.resize with INTER_NEAREST takes it."""
+    index = np.floor(np.arange(target) * (1.0 / (target / source))).astype(np.intp)
+    return np.minimum(index, source - 1)
+
+
+def gather(plane: np.ndarray, rows: slice | np.ndarray, cols: slice | np.ndarray) -> np.ndarray:
+    """plane[rows][:, cols] for ascending pixel numbers, copying no column outside."""
+    if isinstance(cols, slice):
+        return plane[:, cols][rows]
+    first = int(cols[0])
+    return plane[:, first : int(cols[-1]) + 1][rows].take(cols - first, axis=1)
+
+
+def cut_image(image: np.ndarray, cut: Draw, decode: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Stored image [H, W, 3] -> mean-free float32 [3, crop, crop], blue first; padding is 0.
+
+    decode: cut of the stored image -> [h, w, 3], blue first, 0..255.
+    """
+    pixels = decode(_interpolate(image, cut))
+    out = np.zeros((3, cut.rows.length, cut.cols.length), np.float32)
+    inside = (out[..., ::-1] if cut.mirror else out)[:, cut.rows.inside, cut.cols.inside]
+    for channel, mean in enumerate(MEAN):
+        np.subtract(pixels[..., channel], np.float32(mean), out=inside[channel], dtype=np.float32)
+    return torch.from_numpy(out)
+
+
+def _interpolate(image: np.ndarray, cut: Draw) -> np.ndarray:
+    (row_step, row, rows), (col_step, col, cols) = cut.rows.linear(), cut.cols.linear()
+    block = _resized_block(image, rows, cols, (cut.rows.source, cut.cols.source))
+    if cut.rows.source == cut.rows.zoomed and cut.cols.source == cut.cols.zoomed:
+        return block[
+            : _extent(cut.rows), : _extent(cut.cols)
+        ]  # starts are whole pixels: nothing to interpolate
+    matrix = np.array([[col_step, 0, col], [0, row_step, row]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = (_extent(cut.cols), _extent(cut.rows))
+    return cv2.warpAffine(block, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _resized_block(image: np.ndarray, rows: slice, cols: slice, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image[rows, cols]
+    stored = image.shape
+    return gather(image, nearest_index(stored[0], size[0])[rows], nearest_index(stored[1], size[1])[cols])
+
+
+def _extent(axis: Axis) -> int:
+    return axis.inside.stop - axis.inside.start
+
+
+def cut_target(
+    plane: np.ndarray,
+    cut: Draw,
+    decode: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    geometry: Geometry,
+) -> Target:
+    """Stored plane [H, W(, C)] -> Target of [K, crop, crop] and [1, crop, crop]; padding is invalid.
+
+    decode: cut of the stored plane -> (value [K, h, w], valid bool [h, w]).
+    """
+    value, valid = decode(gather(plane, cut.rows.nearest(plane.shape[0]), cut.cols.nearest(plane.shape[1])))
+    if geometry.zoom == "divide":
+        value = value / np.float32(cut.scale)
+    elif geometry.zoom == "multiply":
+        value = value * np.float32(cut.scale)
+    if cut.mirror and geometry.mirror is not None:
+        value[geometry.mirror] *= -1
+    shape = (cut.rows.length, cut.cols.length)
+    values, valids = np.zeros((len(value), *shape), value.dtype), np.zeros((1, *shape), bool)
+    for out, part in ((values, value), (valids, valid)):
+        inside = (out[..., ::-1] if cut.mirror else out)[:, cut.rows.inside, cut.cols.inside]
+        np.copyto(inside, part, where=valid)
+    return Target(torch.from_numpy(values), torch.from_numpy(valids))
