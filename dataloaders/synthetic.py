@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.writing import default_workers, run_all, write_json
 from dataloaders.layouts import LAYOUTS
 from dataloaders.scenes.render import View, render
 from dataloaders.scenes.rooms import random_room
+from dataloaders.writing import default_workers, run_all, write_json
 
 SETTINGS_FILE = "synthetic.json"
 
@@ -98,7 +98,8 @@ def write(
     records = {
         split: [r for job, r in zip(jobs, made, strict=True) if job.split == split] for split in numbers
     }
-    row.close(root, records)
+    row.finish(root, records)
+    write_json(root / row.index_file, records)  # last: its presence means a complete set
     return records
 
 

@@ -80,10 +80,10 @@ def fridge(rng) -> Thing:
 def bed(rng) -> Thing:
     w, d, h = rng.uniform(1.1, 1.7), rng.uniform(1.9, 2.1), rng.uniform(0.42, 0.55)
     parts = [
-        box("bed", "oak", (-w / 2, 0, -d), (w / 2, 0.25, 0)),
         box("bed", "oak", (-w / 2, 0, -0.06), (w / 2, 0.95, 0)),
+        box("bed", "oak", (-w / 2 + 0.02, 0, -d), (w / 2 - 0.02, 0.25, -0.06)),
+        box("bed", "sheet", (-w / 2 + 0.04, 0.25, -d + 0.03), (w / 2 - 0.04, h, -0.06)),
     ]
-    parts.append(box("bed", "sheet", (-w / 2 + 0.03, 0.25, -d + 0.03), (w / 2 - 0.03, h, -0.06)))
     for x in (-w / 4, w / 4):
         parts.append(Solid("ball", "pillow", "linen", (x, h + 0.07, -0.32), (0.27, 0.10, 0.19)))
     return Thing(parts, w, d)
@@ -92,8 +92,8 @@ def bed(rng) -> Thing:
 def sofa(rng) -> Thing:
     w, d = rng.uniform(1.5, 2.1), 0.85
     parts = [
-        box("sofa", "sofa", (-w / 2, 0.06, -d), (w / 2, 0.42, 0)),
-        box("sofa", "sofa", (-w / 2, 0.06, -0.24), (w / 2, 0.82, 0)),
+        box("sofa", "sofa", (-w / 2 + 0.1, 0.08, -d + 0.02), (w / 2 - 0.1, 0.42, -0.02)),
+        box("sofa", "sofa", (-w / 2 + 0.1, 0.08, -0.24), (w / 2 - 0.1, 0.82, -0.01)),
     ]
     for side in (-1, 1):
         x = side * (w / 2 - 0.09)
@@ -109,7 +109,14 @@ def chair(rng) -> Thing:
         *_legs("chair", "dark", w, w, h),
         box("chair", "seat", (-w / 2, h, -w / 2), (w / 2, h + 0.05, w / 2)),
     ]
-    parts.append(box("chair", "seat", (-w / 2, h, w / 2 - 0.04), (w / 2, rng.uniform(0.85, 1.0), w / 2)))
+    parts.append(
+        box(
+            "chair",
+            "seat",
+            (-w / 2 + 0.01, h + 0.05, w / 2 - 0.05),
+            (w / 2 - 0.01, rng.uniform(0.85, 1.0), w / 2 - 0.01),
+        )
+    )
     return Thing(parts, w + 0.05, w + 0.05)
 
 

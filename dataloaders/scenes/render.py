@@ -24,14 +24,13 @@ DARK_TO_DEPTH = ("window", "television")  # a depth camera sees nothing here
 class View:
     """What the camera sees.
 
-    image: uint8 RGB [H, W, 3]; kind: uint8 [H, W], position in KINDS; solid: int16 [H, W], -1 = the room;
+    image: uint8 RGB [H, W, 3]; kind: uint8 [H, W], position in KINDS;
     normal: float32 [3, H, W], unit vectors in the camera's right, up, forward; depth: float32 [H, W], metres
     along the optical axis; blind: bool [H, W], where a depth camera would fail.
     """
 
     image: np.ndarray
     kind: np.ndarray
-    solid: np.ndarray
     normal: np.ndarray
     depth: np.ndarray
     blind: np.ndarray
@@ -146,7 +145,7 @@ def render(room: Room, size: tuple[int, int], rng: np.random.Generator) -> View:
     image = _develop(_light(room, points, normal, direction, gloss), glow, colour, rng)
     right_up_forward = np.einsum("ij,jhw->ihw", room.camera.axes, normal)
     blind = np.isin(kind, [KINDS.index(name) for name in DARK_TO_DEPTH])
-    return View(image, kind, number, right_up_forward, depth, blind)
+    return View(image, kind, right_up_forward, depth, blind)
 
 
 def _light(room: Room, points, normal, direction, gloss) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from dataloaders.scenes.solids import Solid
 
 @dataclass(frozen=True)
 class Camera:
-    """position in metres; axes [3, 3]: rows right, up, forward in the world; focal: length / short side of the picture."""
+    """position: metres; axes [3, 3]: rows right, up, forward in the world; focal: length / short side."""
 
     position: np.ndarray
     axes: np.ndarray
@@ -25,7 +25,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Room:
-    """walls: the hull, seen from inside; solids: the rest; textures: material -> tile; surfaces: face -> material."""
+    """walls: the hull, seen from inside; textures: material -> tile; surfaces: face -> material."""
 
     walls: Solid
     solids: list[Solid]
