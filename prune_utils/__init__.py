@@ -1,0 +1,38 @@
+"""Make any multitask network sparse: score, choose, mask, regrow, report.
+
+Works on a plain `torch.nn.Module`: it needs named parameters, one loss per task and the names of the weights
+that each task owns. Names are imported when they are first used, so that `import prune_utils` costs no torch
+import.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "budgets": "Budget Pool erk_budget global_budget keep_count make_budget uniform_budget BUDGETS",
+    "choosing": "ARBITERS arbitrate choose keep_by_ratio",
+    "criteria": "CRITERIA Criterion",
+    "masked": "Masked",
+    "masks": "Mask Scores apply count dense_mask mask_hash prunable shuffle_within_layers size",
+    "methods": "METHODS Method method",
+    "prune": "Plan make_mask make_plan xavier_copy",
+    "ranking": "rank_fractions",
+    "regrow": "Growth Regrowth Schedule make_schedule",
+    "report": "certificate format_certificate",
+    "rounds": "Rounds geometric_keeps progressive",
+    "scoring": "score",
+    "voters": "Electorate Voter joint_voter owners_from_graph task_voters",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'prune_utils' has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,131 @@
+"""Budgets: how many weights each pool of layers keeps. One pool = global, one per layer = ERK or uniform.
+
+ERK is the Erdos-Renyi-Kernel rule of Evci et al., "Rigging the Lottery", ICML 2020, with the power 0.9 of
+DiSparse. Every budget adds up to its `keep` exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+
+ERK_POWER = 0.9
+
+Shapes = Mapping[str, Sequence[int]]  # parameter name -> shape
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Layers whose weights compete with each other; exactly `keep` of them stay."""
+
+    names: tuple[str, ...]
+    keep: int
+
+
+Budget = tuple[Pool, ...]
+
+
+def check_ratio(ratio: float) -> Decimal:
+    """The ratio (percent of weights removed) exactly as written; ValueError unless 0 <= ratio < 100."""
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 100:
+        raise ValueError(
+            f"ratio {ratio!r} is not a number from 0 up to, not including, 100 (percent removed)"
+        )
+    return Decimal(str(ratio))
+
+
+def keep_count(total: int, ratio: float) -> int:
+    """round((1 - ratio / 100) * total), halves to even, in decimal arithmetic: 92.5 and 99.9 are exact.
+
+    ratio: percent, 0 <= ratio < 100. Raises ValueError for another ratio, or one that leaves no weight.
+    """
+    exact = Decimal(total) * (100 - check_ratio(ratio)) / 100
+    keep = int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
+    if keep == 0:
+        raise ValueError(f"ratio {ratio} leaves none of {total} weights")
+    return keep
+
+
+def global_budget(shapes: Shapes, keep: int) -> Budget:
+    """One pool: any layer may end up with any density."""
+    return (Pool(tuple(shapes), keep),)
+
+
+def uniform_budget(shapes: Shapes, keep: int) -> Budget:
+    """One pool per layer, all with the same density to one weight."""
+    sizes = _sizes(shapes)
+    total = sum(sizes.values())
+    return _pools({name: keep * size / total for name, size in sizes.items()}, sizes, keep)
+
+
+def erk_budget(shapes: Shapes, keep: int) -> Budget:
+    """One pool per layer, density proportional to (sum(shape) / prod(shape)) ** 0.9.
+
+    Layers that would exceed density 1 are dense and the others share what is left.
+    """
+    sizes = _sizes(shapes)
+    raw = {name: (sum(shape) / math.prod(shape)) ** ERK_POWER for name, shape in shapes.items()}
+    dense: set[str] = set()
+    while True:
+        left = keep - sum(sizes[name] for name in dense)
+        base = sum(raw[name] * sizes[name] for name in sizes if name not in dense)
+        scale = left / base if base else 0.0
+        full = {name for name in sizes if name not in dense and scale * raw[name] > 1}
+        if not full:
+            break
+        # filling a layer raises the scale of the others, so a full layer never has to be reopened
+        dense |= full
+    shares = {name: sizes[name] if name in dense else scale * raw[name] * sizes[name] for name in sizes}
+    return _pools(shares, sizes, keep)
+
+
+BUDGETS: dict[str, Callable[[Shapes, int], Budget]] = {
+    "global": global_budget,
+    "erk": erk_budget,
+    "uniform": uniform_budget,
+}
+
+
+def make_budget(kind: str, shapes: Shapes, keep: int, protected: frozenset[str] = frozenset()) -> Budget:
+    """A budget of exactly `keep` weights over all layers of `shapes`.
+
+    kind: a name in BUDGETS. protected: layers that stay dense; they count in the total and in `keep`.
+    Raises ValueError for an unknown kind, a keep above the total, or below the protected layers' size.
+    """
+    if kind not in BUDGETS:
+        raise ValueError(f"budget {kind!r} is not one of {', '.join(sorted(BUDGETS))}")
+    sizes = _sizes(shapes)
+    total, dense = sum(sizes.values()), sum(sizes[name] for name in sizes if name in protected)
+    if keep > total:
+        raise ValueError(f"keep {keep} is more than the {total} weights there are")
+    if keep < dense:
+        raise ValueError(
+            f"the protected layers hold {dense} weights, more than the {keep} of {total} to keep"
+        )
+    free = {name: shape for name, shape in shapes.items() if name not in protected}
+    if dense == total and keep == total:
+        return (Pool(tuple(shapes), keep),)
+    budget = BUDGETS[kind](free, keep - dense)
+    if not dense:
+        return budget
+    return (Pool(tuple(name for name in shapes if name in protected), dense), *budget)
+
+
+def _sizes(shapes: Shapes) -> dict[str, int]:
+    return {name: math.prod(shape) for name, shape in shapes.items()}
+
+
+def _pools(shares: Mapping[str, float], sizes: Mapping[str, int], keep: int) -> Budget:
+    """One pool per layer: the shares rounded by largest remainder, so that they add up to `keep`."""
+    # a share that arithmetic put a hair above a whole number must not be lost to the sum
+    counts = {name: min(sizes[name], math.floor(share * (1 - 1e-12))) for name, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name])
+    left = keep - sum(counts.values())
+    while left > 0:
+        for name in by_remainder:
+            if left > 0 and counts[name] < sizes[name]:
+                counts[name] += 1
+                left -= 1
+    return tuple(Pool((name,), count) for name, count in counts.items())

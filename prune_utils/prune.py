@@ -1,0 +1,173 @@
+"""From a method's row and the user's settings to a mask: one path for all methods.
+
+`make_plan` resolves and checks every choice before anything is computed; `make_mask` scores, budgets and
+chooses.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
+from .choosing import find_arbiter, keep_by_ratio
+from .criteria import find_criterion
+from .masks import Mask, Scores, matching, prunable, shuffle_within_layers
+from .methods import Method
+from .rounds import geometric_keeps, progressive
+from .scoring import score
+from .seeds import generator
+from .voters import Batch, Electorate, Owners
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method's row and the user's settings in one: nothing is left open. Plain values."""
+
+    method: str
+    criterion: str
+    voters: str
+    budget: str
+    arbiter: str
+    scope: str
+    protect: tuple[str, ...]
+    ratio: float
+    keep_ratio: float | None
+    rounds: int
+    retrain: bool
+    shuffle: bool
+    score_init: str
+
+
+def xavier_copy(model: nn.Module, seed: int) -> nn.Module:
+    """A copy of the network with Xavier-normal prunable weights; biases and norms as they are."""
+    twin = copy.deepcopy(model)
+    chance = generator(seed, "xavier")
+    with torch.no_grad():
+        for weight in prunable(twin).values():
+            drawn = torch.empty(
+                weight.shape, dtype=weight.dtype
+            )  # drawn in main memory: alike on all devices
+            weight.copy_(nn.init.xavier_normal_(drawn, generator=chance))
+    return twin
+
+
+INITS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
+    "own": lambda model, seed: model,
+    "xavier": xavier_copy,
+}
+
+SCOPES: dict[str, Callable[[frozenset[str]], bool]] = {
+    "all": lambda tasks: True,
+    "backbone": lambda tasks: len(tasks) > 1,  # what several tasks share
+}
+
+
+def make_plan(method: Method, settings: Any) -> Plan:
+    """Resolves the method's row and the settings (attributes as in configs.schema.Prune; None = the method's
+    own).
+
+    Raises ValueError, naming value and choices, for whatever does not exist or does not go together.
+    """
+    plan = Plan(
+        method=method.name,
+        criterion=settings.criterion or method.criterion or settings.pt_criterion,
+        voters=method.voters,
+        budget=settings.budget or method.budget,
+        arbiter=settings.arbiter,
+        scope=settings.scope,
+        protect=tuple(settings.protect),
+        ratio=settings.ratio,
+        keep_ratio=settings.keep_ratio,
+        rounds=method.rounds if settings.rounds is None else settings.rounds,
+        retrain=method.retrain,
+        shuffle=settings.shuffle,
+        score_init=method.score_init or settings.score_init,
+    )
+    find_criterion(plan.criterion)
+    find_arbiter(plan.arbiter)
+    for what, value, choices in (
+        ("budget", plan.budget, BUDGETS),
+        ("scope", plan.scope, SCOPES),
+        ("score_init", plan.score_init, INITS),
+    ):
+        if value not in choices:
+            raise ValueError(f"{what} {value!r} is not one of {', '.join(sorted(choices))}")
+    check_ratio(plan.ratio)
+    geometric_keeps(1, 1, plan.rounds)
+    if plan.keep_ratio is not None and (plan.budget != "global" or plan.rounds > 1):
+        raise ValueError(
+            f"keep ratio {plan.keep_ratio} is a rule for one global round, not for budget {plan.budget} "
+            f"and {plan.rounds} rounds"
+        )
+    return plan
+
+
+def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
+    """Prunable weights that the plan's ratio refers to. Raises ValueError when there is none."""
+    names = [name for name in prunable(model) if SCOPES[plan.scope](owners.get(name, frozenset()))]
+    if not names:
+        raise ValueError(f"scope {plan.scope!r} holds no prunable weight of this network")
+    return names
+
+
+def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, ...]:
+    """One budget per round, the last with exactly the weights that the plan's ratio keeps."""
+    weights = prunable(model)
+    names = in_scope(model, owners, plan)
+    shapes = {name: tuple(weights[name].shape) for name in names}
+    protected = matching(names, plan.protect)
+    total = sum(weights[name].numel() for name in names)
+    dense = sum(weights[name].numel() for name in protected)
+    keep = keep_count(total, plan.ratio)
+    make_budget(plan.budget, shapes, keep, protected)  # complains about an impossible end before the rounds
+    keeps = geometric_keeps(total - dense, keep - dense, plan.rounds)
+    return tuple(make_budget(plan.budget, shapes, dense + free, protected) for free in keeps)
+
+
+def make_mask(
+    model: nn.Module, plan: Plan, electorate: Electorate, batches: Iterable[tuple[int, Batch]], seed: int = 0
+) -> Mask:
+    """The mask that the plan asks for; of a method that trains between its rounds, the first round's mask.
+
+    batches: (number, (input, targets)) pairs that can be read again every round (not an iterator, if rounds >
+        1). Read only if the criterion needs gradients. The model is left untouched.
+    Raises ValueError as `make_budgets`, `score` and `choose` do.
+    """
+    names = in_scope(model, electorate.owners, plan)
+    budgets = make_budgets(model, plan, electorate.owners)
+    if plan.retrain:
+        budgets = budgets[:1]
+    if isinstance(batches, Iterator) and len(budgets) > 1:
+        raise ValueError(
+            "several rounds read the batches several times: pass a list or a loader, not an iterator"
+        )
+    voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
+
+    def score_network(network: nn.Module) -> dict[str, Scores]:
+        return score(network, voters, batches, plan.criterion, seed=seed, reduce=electorate.reduce)
+
+    subject = INITS[plan.score_init](model, seed)
+    if plan.keep_ratio is not None:
+        mask = _published_rule(score_network(subject), plan, matching(names, plan.protect))
+    else:
+        mask = progressive(subject, score_network, budgets, plan.arbiter)
+    mask = {name: mask[name] for name in names}
+    return shuffle_within_layers(mask, seed) if plan.shuffle else mask
+
+
+def _published_rule(scores: Mapping[str, Scores], plan: Plan, protected: frozenset[str]) -> Mask:
+    """A keep ratio for every voter; protected layers stay dense and are ranked by nobody."""
+    free = {voter: {name: of[name] for name in of if name not in protected} for voter, of in scores.items()}
+    dense = {
+        name: torch.ones_like(score, dtype=torch.bool)
+        for of in scores.values()
+        for name, score in of.items()
+        if name in protected
+    }
+    return keep_by_ratio(free, plan.keep_ratio, plan.arbiter) | dense

@@ -1,0 +1,53 @@
+"""Rank fractions: scores made comparable between voters that own different numbers of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .masks import Mask, Scores
+
+
+def check_scores(scores: Mapping[str, Tensor], voter: str = "") -> None:
+    """Raises ValueError that names the first layer with a NaN."""
+    for name, score in scores.items():
+        if score.isnan().any():
+            raise ValueError(f"scores of layer {name!r} hold NaN" + (f" (voter {voter!r})" if voter else ""))
+
+
+def flatten(scores: Mapping[str, Tensor], names: list[str], among: Mask | None = None) -> Tensor:
+    """Candidates' values as one vector: layers in the order of `names`, elements in row-major order."""
+    parts = []
+    for name in names:
+        flat = scores[name].reshape(-1)
+        parts.append(flat if among is None else flat[among[name].reshape(-1)])
+    return torch.cat(parts)
+
+
+def rank_fractions(scores: Scores, among: Mask | None = None) -> Scores:
+    """rank / count in (0, 1], float64; the best candidate has 1 / count, the worst 1.
+
+    scores: larger = better. Ties rank by position: layers in the dict's order, elements in row-major order.
+    among: candidates (names of `scores` at least), None = all; a weight that is no candidate gets infinity.
+    float64 because a voter owns up to 1e8 weights, and float32 tells only 1.6e7 ranks apart.
+    Raises ValueError on NaN.
+    """
+    check_scores(scores)
+    if not scores:
+        return {}
+    values = flatten(scores, list(scores), among)
+    order = values.argsort(descending=True, stable=True)
+    fractions = torch.empty(len(values), dtype=torch.float64, device=values.device)
+    steps = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
+    fractions[order] = steps / max(len(values), 1)
+    ranks, start = {}, 0
+    for name, score in scores.items():
+        rank = torch.full((score.numel(),), torch.inf, dtype=torch.float64, device=score.device)
+        where = slice(None) if among is None else among[name].reshape(-1)
+        stop = start + (score.numel() if among is None else int(where.count_nonzero()))
+        rank[where] = fractions[start:stop]
+        ranks[name] = rank.reshape(score.shape)
+        start = stop
+    return ranks

@@ -1,0 +1,156 @@
+"""Regrowth: a network that is sparse from the first step to the last and moves its mask while it trains.
+
+Every so many steps each layer drops a fraction of its active weights, those of least magnitude, and grows as
+many inactive ones, those that the voters want most by |dL/dw| of the current batch in the true sparse
+network. So the count in every layer never changes. (RigL, Evci et al., ICML 2020; SET, Mocanu et al., 2018,
+grows at random; DiSparse lets every task vote.) A weight just dropped is inactive like any other: it may be
+grown again, from 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .budgets import Pool
+from .choosing import choose
+from .masked import Masked
+from .masks import Mask, count, size
+from .scoring import score
+from .voters import Voter
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to move the mask, in steps: every `every` steps up to step `until`; `fraction` is the first
+    drop."""
+
+    until: int
+    every: int
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.until < 0:
+            raise ValueError(
+                f"dynamic schedule needs every >= 1 and until >= 0, not {self.every} and {self.until}"
+            )
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"dynamic fraction {self.fraction!r} is not between 0 and 1")
+
+    def due(self, step: int) -> bool:
+        """True after steps every, 2 every, ... until; never before training has begun."""
+        return 0 < step <= self.until and step % self.every == 0
+
+    def drop_fraction(self, step: int) -> float:
+        """Cosine from `fraction` at step 0 to 0 at `until`."""
+        return self.fraction / 2 * (1 + math.cos(math.pi * min(step / self.until, 1.0)))
+
+
+def make_schedule(until: float, every: float, fraction: float, iterations: int) -> Schedule:
+    """until and every in steps, or below 1 as fractions of `iterations`."""
+    steps = [round(value * iterations) if value < 1 else round(value) for value in (until, every)]
+    return Schedule(steps[0], max(steps[1], 1), fraction)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Who decides what grows, and how. reduce: sum over all processes, as in `score`."""
+
+    voters: tuple[Voter, ...]
+    criterion: str = "gradient"
+    arbiter: str = "unanimous"
+    seed: int = 0
+    reduce: Callable[[Tensor], Tensor] | None = None
+
+
+class Regrowth(Masked):
+    """Masked, with a mask that moves. Every layer keeps the count that it has in the first mask."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        growth: Growth,
+    ):
+        super().__init__(model, mask)
+        self.optimizer = getattr(
+            optimizer, "optimizer", optimizer
+        )  # a wrapper shows the real one by this name
+        self.schedule = schedule
+        self.growth = growth
+        self.updates = 0
+
+    @torch.no_grad()
+    def after_step(self, step: int, batch: Any) -> dict[str, float]:
+        """Moves the mask if it is time. batch: (input, targets) of this step.
+
+        Returns {} or density, drop_fraction (asked), dropped (weights) and replaced_share (of the kept
+            weights).
+        """
+        self._zero_pruned()
+        if not self.schedule.due(step):
+            return {}
+        fraction = self.schedule.drop_fraction(step)
+        before = self.mask
+        dropped, after = self._move(before, fraction, (step, batch))
+        self._set_mask(after)
+        self.updates += 1
+        new = sum(int((after[name] & ~before[name]).count_nonzero()) for name in after)
+        kept = count(after)
+        return {
+            "density": kept / size(after),
+            "drop_fraction": fraction,
+            "dropped": float(dropped),
+            "replaced_share": new / max(kept, 1),
+        }
+
+    def _move(self, mask: Mask, fraction: float, numbered_batch: tuple[int, Any]) -> tuple[int, Mask]:
+        """Number of dropped weights, and the next mask; what is not kept throughout is 0 afterwards."""
+        active = {name: int(kept.count_nonzero()) for name, kept in mask.items()}
+        # no more than is inactive: a full layer would only lose and regrow the same weights
+        drops = {
+            name: min(int(fraction * active[name]), kept.numel() - active[name])
+            for name, kept in mask.items()
+        }
+        moving = [name for name in mask if drops[name] > 0]
+        if not moving:
+            return 0, mask
+        magnitude = {"magnitude": {name: self.weights[name].abs() for name in moving}}
+        staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
+        kept = choose(magnitude, staying, "unanimous", among={name: mask[name] for name in moving})
+        votes = self._votes(numbered_batch, frozenset(moving))
+        missing = tuple(Pool((name,), drops[name]) for name in moving)
+        grown = choose(votes, missing, self.growth.arbiter, among={name: ~kept[name] for name in moving})
+        for name in moving:
+            self._start_at_zero(name, ~kept[name])
+        return sum(drops.values()), mask | {name: kept[name] | grown[name] for name in moving}
+
+    def _votes(self, numbered_batch: tuple[int, Any], moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
+        voters = [voter.among(moving) for voter in self.growth.voters]
+        seed, reduce = self.growth.seed, self.growth.reduce
+        step = numbered_batch[0]
+        return score(
+            self.model, voters, [numbered_batch], self.growth.criterion, seed=seed + step, reduce=reduce
+        )
+
+    def _start_at_zero(self, name: str, where: Tensor) -> None:
+        """Weight and optimiser state become 0 in place (Adam's step counter is per tensor and stays)."""
+        weight = self.weights[name]
+        weight.masked_fill_(where, 0.0)
+        for value in self.optimizer.state.get(weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                value.masked_fill_(where, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mask": self.mask, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.updates = int(state["updates"])

@@ -1,0 +1,136 @@
+"""The certificate of a pruned network: what was asked, what was achieved, and where the weights are.
+
+Plain values only, so that it travels in checkpoints and JSON files; `format_certificate` shows it on a
+terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .budgets import keep_count
+from .masks import Mask, count, layer_name, mask_hash, size
+from .voters import Owners
+
+STARVED = 0.1  # a shared layer below this share of the overall density is worth a warning
+
+
+def certificate(mask: Mask, owners: Owners, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the mask keeps, in plain values.
+
+    owners: tasks of every weight. asked: the plan as a dict (dataclasses.asdict), with whatever else should
+        be on
+    record: batches, seed, ... Without a ratio in it, nothing was asked exactly.
+    Weights that the mask does not name are dense and counted nowhere here.
+    """
+    layers = {
+        layer_name(name): {"kept": int(kept.count_nonzero()), "total": kept.numel()}
+        for name, kept in mask.items()
+    }
+    kept, total = count(mask), size(mask)
+    tasks = sorted({task for name in mask for task in owners.get(name, ())})
+    groups: dict[str, list[str]] = {}
+    for name in mask:
+        groups.setdefault(_group(owners.get(name, frozenset()), tasks), []).append(layer_name(name))
+    owned = {task: [layer_name(name) for name in mask if task in owners.get(name, ())] for task in tasks}
+    exact = asked.get("keep_ratio") is None and asked.get("ratio") is not None
+    return {
+        "asked": _plain(asked),
+        "asked_keep": keep_count(total, asked["ratio"]) if exact else None,
+        "kept": kept,
+        "total": total,
+        "density": kept / total,
+        "sparsity": 1 - kept / total,
+        "ratio": 100 * (1 - kept / total),
+        "groups": {group: _sum(layers, names) for group, names in _ordered(groups).items()},
+        "tasks": {task: _sum(layers, names) for task, names in owned.items()},
+        "layers": layers,
+        "hash": mask_hash(mask),
+        "warnings": _warnings(
+            layers, {layer_name(n) for n in mask if len(owners.get(n, ())) > 1}, kept / total
+        ),
+    }
+
+
+def format_certificate(cert: Mapping[str, Any]) -> str:
+    """The certificate as aligned plain text, without the per-layer counts."""
+    rows = [("", "kept", "total", "density")]
+    rows += [_row(group, counts) for group, counts in cert["groups"].items()]
+    rows += [_row(f"task {task}, all it owns", counts) for task, counts in cert["tasks"].items()]
+    rows.append(_row("together", cert))
+    lines = [f"sparsity {cert['ratio']:.4f} %" + _asked(cert), "", *_table(rows), ""]
+    lines.append(_settings(cert["asked"]))
+    lines.append(f"mask {cert['hash'][:16]}")
+    lines += [f"warning: {warning}" for warning in cert["warnings"]]
+    return "\n".join(lines)
+
+
+def _group(tasks: frozenset[str], everybody: Sequence[str]) -> str:
+    if len(tasks) > 1:
+        return "backbone" if len(tasks) == len(everybody) else f"shared by {'+'.join(sorted(tasks))}"
+    return f"head {next(iter(tasks))}" if tasks else "no task's"
+
+
+def _ordered(groups: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Backbone first, partly shared weights next, heads after them."""
+    kinds = ("backbone", "shared", "head")
+    return dict(sorted(groups.items(), key=lambda item: [not item[0].startswith(kind) for kind in kinds]))
+
+
+def _sum(layers: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> dict[str, int]:
+    return {key: sum(layers[name][key] for name in names) for key in ("kept", "total")}
+
+
+def _warnings(layers: Mapping[str, Mapping[str, int]], shared: set[str], density: float) -> list[str]:
+    warnings = []
+    empty = [name for name, counts in layers.items() if counts["kept"] == 0]
+    starved = [
+        name
+        for name, counts in layers.items()
+        if name in shared and name not in empty and counts["kept"] < STARVED * density * counts["total"]
+    ]
+    remedy = "choose --budget erk or --rounds 12"
+    if empty:
+        warnings.append(f"no weight is left in {', '.join(empty)}: {remedy}")
+    if starved:
+        names = ", ".join(f"{name} ({layers[name]['kept'] / layers[name]['total']:.3%})" for name in starved)
+        warnings.append(f"shared layers are below a tenth of the overall density: {names}: {remedy}")
+    return warnings
+
+
+def _asked(cert: Mapping[str, Any]) -> str:
+    asked = cert["asked"]
+    if cert["asked_keep"] is not None:
+        return f" (asked {asked['ratio']:g} %, {cert['asked_keep']:,} weights; kept {cert['kept']:,})"
+    if asked.get("keep_ratio") is not None:
+        return f" (asked keep ratio {asked['keep_ratio']:g} for every task)"
+    return ""
+
+
+def _settings(asked: Mapping[str, Any]) -> str:
+    shown = {
+        key: value for key, value in asked.items() if value not in (None, False, [], "") and key != "ratio"
+    }
+    return "  ".join(
+        f"{key.replace('_', ' ')} {','.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in shown.items()
+    )
+
+
+def _row(name: str, counts: Mapping[str, Any]) -> tuple[str, ...]:
+    density = counts["kept"] / counts["total"] if counts["total"] else 0.0
+    return name, f"{counts['kept']:,}", f"{counts['total']:,}", f"{density:.2%}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns aligned: names left, numbers right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,0 +1,98 @@
+"""Rounds: reach a budget in several steps of equal proportion instead of one.
+
+`progressive` scores the surviving network again before every step (iterative SNIP and FORCE, de Jorge et al.,
+ICLR 2021, without regrowth); `Rounds` trains between the steps (iterative magnitude pruning, Han et al.,
+2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .budgets import Budget
+from .choosing import choose
+from .masked import Masked
+from .masks import Mask, Scores, apply, count, dense_mask, prunable, size
+
+
+def geometric_keeps(total: int, keep: int, rounds: int) -> tuple[int, ...]:
+    """Kept weights after each of the rounds: total * (keep / total) ** (r / rounds), the last exactly `keep`.
+
+    geometric_keeps(1000, 1, 3) == (100, 10, 1). Raises ValueError unless rounds >= 1.
+    """
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"rounds {rounds!r} is not a whole number of at least 1")
+    steps = (round(total * (keep / total) ** (r / rounds)) if total else 0 for r in range(1, rounds))
+    return (*steps, keep)
+
+
+def progressive(
+    model: nn.Module,
+    score_network: Callable[[nn.Module], Mapping[str, Scores]],
+    budgets: Sequence[Budget],
+    arbiter: str,
+) -> Mask:
+    """The mask of the last budget: each budget chooses among the survivors of the one before.
+
+    score_network(model) sees the network with its pruned weights at 0; the model is restored afterwards.
+    """
+    among: Mask = dense_mask(model)
+    for budget in budgets:
+        with pruned(model, among):
+            scores = score_network(model)
+        among = choose(scores, budget, arbiter, among)
+    return among
+
+
+@contextmanager
+def pruned(model: nn.Module, mask: Mask) -> Iterator[None]:
+    """The model with its pruned weights at 0, inside; its own weights afterwards."""
+    if count(mask) == size(mask):
+        yield
+        return
+    weights = prunable(model)
+    before = {name: weights[name].detach().clone() for name in mask}
+    try:
+        apply(model, mask)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in before.items():
+                weights[name].copy_(value)
+
+
+class Rounds(Masked):
+    """Masked, and every `every` steps pruned by |w| among the survivors to the next of the budgets."""
+
+    def __init__(self, model: nn.Module, mask: Mask, budgets: Sequence[Budget], every: int):
+        super().__init__(model, mask)
+        if every < 1:
+            raise ValueError(f"round iterations {every!r} is not at least 1")
+        self.budgets = tuple(budgets)
+        self.every = every
+        self.done = 0
+
+    @torch.no_grad()
+    def after_step(self, step: int, batch: Any) -> dict[str, float]:
+        """Returns {} or density and round (1-based)."""
+        self._zero_pruned()
+        if step <= 0 or step % self.every or self.done >= len(self.budgets):
+            return {}
+        magnitude = {"magnitude": {name: weight.abs() for name, weight in self.weights.items()}}
+        mask = choose(magnitude, self.budgets[self.done], "unanimous", self.mask)
+        self._set_mask(mask)
+        self._zero_pruned()
+        self.done += 1
+        return {"density": count(mask) / size(mask), "round": float(self.done)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mask": self.mask, "done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.done = int(state["done"])
