@@ -39,7 +39,7 @@ class DataSet:
         return import_module(self.module).make_tasks(ordered, data, protocol)
 
     def open(self, data, split: str, tasks: dict, protocol: str):
-        """Records of one split ("train", "val", "test" or another key of the index), with the files of `tasks`.
+        """Records of one split ("train", "val", "test" or another of the index) with the files of `tasks`.
 
         `data` is the Data section of the settings, `tasks` what make_tasks returned.
         Raises FileNotFoundError (folder or index missing, says how to get them) and ValueError.

@@ -1,13 +1,13 @@
 """Records: the samples of one split, opened one by one, with the files of the chosen tasks only.
 
 A data set describes each of its files by a Plane: how it is read, when it is broken, and how a cut of it
-becomes numbers. Everything else (index, shapes, error sentences, cutting) is here, the same for all data sets.
+becomes numbers. Everything else (index, shapes, error sentences, cutting) is here, once for all data sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,8 +155,3 @@ def open_records(layout: Layout, data, split: str, tasks: dict) -> Records:
 
         return cached(records, data.cache)
     return records
-
-
-def with_reader(records: Records, read: Callable[[Plane, Path], np.ndarray]) -> Records:
-    """The same records, their files opened by another function of plane and path."""
-    return replace(records, read=read)

@@ -67,12 +67,16 @@ def _expect(picture: np.ndarray, dtype: type, channels: int) -> np.ndarray:
     return picture
 
 
-def _map(path: Path, kinds: str, channels: int) -> np.ndarray:
+def open_npy(path: Path) -> np.ndarray:
+    """Any npy array but pickled ones, mapped and not read."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
     except ValueError as error:
         raise ValueError("is no complete npy array") from error
-    array = array.view(np.ndarray)
+
+
+def _map(path: Path, kinds: str, channels: int) -> np.ndarray:
+    array = open_npy(path)
     if array.dtype.kind not in kinds:
         raise ValueError(f"holds {array.dtype} values where {KINDS[kinds]} belongs")
     if channels == 1 and array.ndim == 3 and array.shape[2] == 1:

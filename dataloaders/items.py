@@ -1,7 +1,7 @@
 """What a loader's workers do: fetch samples by key, and stack them to batches.
 
-A broken sample is no exception here but a sentence in the parcel, because the main process counts them in stream
-order (streams.py). Which record replaces a broken one follows from the data alone: the next readable one.
+A broken sample is no exception here but a sentence in the parcel, because the main process counts them in
+stream order (streams.py). A broken one is replaced by the next readable one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Fetched(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """What a worker hands over: a batch or None, the broken samples met, an error that is no sample's fault."""
+    """What a worker hands over: a batch or None, the broken samples met, an error of no sample."""
 
     batch: Batch | None
     broken: dict[int, str]

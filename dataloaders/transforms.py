@@ -140,7 +140,7 @@ def _extent(axis: Axis) -> int:
 def cut_target(
     plane: np.ndarray,
     cut: Draw,
-    decode: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    decode: Decoder,
     geometry: Geometry,
 ) -> Target:
     """Stored plane [H, W(, C)] -> Target of [K, crop, crop] and [1, crop, crop]; padding is invalid.

@@ -1,0 +1,90 @@
+"""Cityscapes in the AdaShare layout: street scenes at 256 x 512 with 2, 7 or 19 classes and inverse depth.
+
+A record is [image npy, depth npy, label2 npy, label7 npy, label19 npy]. The image is RGB in [0, 1], -1 marks
+pixels without a class, and depth is disparity, known where it exceeds 3e-5. Files are mapped, not read: of an
+image only the pixels under the crop leave the disk.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from dataloaders.base import Layout, Plane, Records, open_records
+from dataloaders.files import map_grid, map_image, map_labels
+from tasks.base import Geometry, Task
+
+IGNORED = -1
+LABEL_COLUMNS = {2: 2, 7: 3, 19: 4}  # number of classes -> column of the record
+SMALLEST_DISPARITY = 3e-5
+METRIC_DISPARITY = Geometry(zoom="multiply")  # a scene that looks twice as large is half as far away
+
+
+def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
+    """See DataSet.make_tasks. Under `paper` augmentation changes no value."""
+    from tasks.depth import depth
+    from tasks.segmentation import segmentation
+
+    _label_column(data.classes)
+    geometry = METRIC_DISPARITY if protocol == "metric" else Geometry()
+    build = {
+        "seg": partial(segmentation, data.classes, ignored_is_error=True),
+        "depth": partial(depth, geometry=geometry, unit="disparity"),
+    }
+    return {name: build[name]() for name in names}
+
+
+def open_split(data, split: str, tasks: dict[str, Task], protocol: str) -> Records:
+    """See DataSet.open."""
+    column = _label_column(data.classes)
+    planes = {
+        "seg": Plane(column, map_labels, decode_labels, partial(check_labels, data.classes)),
+        "depth": Plane(1, map_grid, decode_disparity, check_disparity),
+    }
+    return open_records(
+        Layout("cityscapes", 5, Plane(0, map_image, decode_image), planes), data, split, tasks
+    )
+
+
+def _label_column(classes: int) -> int:
+    if classes not in LABEL_COLUMNS:
+        raise ValueError(f"data.classes {classes} is not one of {', '.join(map(str, LABEL_COLUMNS))}")
+    return LABEL_COLUMNS[classes]
+
+
+def decode_image(cut: np.ndarray) -> np.ndarray:
+    """RGB [h, w, 3] in [0, 1] -> float32 [h, w, 3], blue first, 0..255."""
+    low, high = cut.min(), cut.max()
+    if not (low >= -1e-3 and high <= 1.001):  # interpolation may leave the range by a rounding
+        raise ValueError(f"holds values from {low:g} to {high:g} where colours in [0, 1] belong")
+    return cut[..., ::-1] * np.float32(255)
+
+
+def check_labels(classes: int, stored: np.ndarray) -> None:
+    """Labels are below `classes`, or -1; an image without any label is an error of preparation."""
+    low, high = stored.min(), stored.max()
+    if not (low >= IGNORED and high < classes):
+        wrong = low if low < IGNORED else high
+        raise ValueError(f"holds label {wrong:g}, neither within 0..{classes - 1} nor {IGNORED} (ignored)")
+    if high < 0:
+        raise ValueError(f"holds no labelled pixel, only {IGNORED} (ignored)")
+
+
+def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[h, w] -> class numbers int64 [1, h, w], valid where not -1."""
+    value = cut.astype(np.int64)
+    if cut.dtype.kind == "f" and (value != cut).any():
+        raise ValueError("holds fractions where class numbers belong")
+    return value[None], value != IGNORED
+
+
+def check_disparity(stored: np.ndarray) -> None:
+    """Missing disparity is 0, never NaN or infinite."""
+    if not np.isfinite(stored.min()) or not np.isfinite(stored.max()):
+        raise ValueError("holds NaN or infinity where disparity belongs")
+
+
+def decode_disparity(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[h, w] -> float32 [1, h, w], valid where above 3e-5."""
+    return cut.astype(np.float32)[None], cut > SMALLEST_DISPARITY
