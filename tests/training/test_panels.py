@@ -1,0 +1,49 @@
+"""Panels: how many, where, and that the pixels are the ones of the tasks' pictures."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.training.examples import BATCHES, Small, make_tasks
+from training.panels import CELL, GAP, MEAN_BGR, TITLE, draw, input_picture, write_panels
+
+
+def test_one_file_an_image_until_the_count(tmp_path):
+    paths = write_panels(Small(), make_tasks(), BATCHES, tmp_path / "new" / "folder", 4)
+    assert [path.name for path in paths] == ["0000.png", "0001.png", "0002.png", "0003.png"]
+    assert sorted((tmp_path / "new" / "folder").iterdir()) == paths
+
+
+def test_a_count_beyond_the_loader_writes_what_there_is(tmp_path):
+    assert len(write_panels(Small(), make_tasks(), BATCHES[:2], tmp_path, 50)) == 3
+
+
+def test_count_zero_writes_nothing(tmp_path):
+    assert write_panels(Small(), make_tasks(), BATCHES, tmp_path / "none", 0) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_mode_is_left_and_panels_do_not_depend_on_it(tmp_path):
+    model = Small().train()
+    first = write_panels(model, make_tasks(), BATCHES, tmp_path / "a", 1)[0].read_bytes()
+    assert model.training and model.trunk[2].training
+    assert first == write_panels(model.eval(), make_tasks(), BATCHES, tmp_path / "b", 1)[0].read_bytes()
+
+
+def test_input_picture_undoes_the_loader():
+    blue_green_red = torch.tensor([10.0, 20.0, 250.0]) - torch.tensor(MEAN_BGR)
+    assert input_picture(blue_green_red.view(3, 1, 1)).tolist() == [[[250, 20, 10]]]
+
+
+def test_pictures_are_drawn_pixel_for_pixel(tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(3)]
+    draw(pictures[0], [[("t: target", pictures[1]), ("t: prediction", pictures[2])]], tmp_path / "p.png")
+    page = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
+    zoom = CELL // 32
+    height, width = 24 * zoom, 32 * zoom
+    assert page.shape == (2 * (TITLE + height) + GAP, 2 * width + 3 * GAP, 3)
+    places = [(TITLE, GAP), (TITLE, 2 * GAP + width), (2 * TITLE + height, 2 * GAP + width)]
+    for picture, (top, left) in zip(pictures, places, strict=True):
+        shown = page[top : top + height, left : left + width]
+        assert np.array_equal(shown, picture.repeat(zoom, 0).repeat(zoom, 1))
