@@ -6,6 +6,7 @@ matplotlib's object interface, so that no display and no global state is needed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from training.evaluate import Batch, evaluating, mover, number
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # what the loaders subtract from images
 CELL = 320  # pixels: pictures are magnified by the whole number that brings them nearest to this width
 DPI = 100
-GAP, TITLE = 12, 46  # pixels
+GAP = 12  # pixels
+LEGEND = "above: targets,\ngrey where there is none\n\nbelow: predictions,\nscored on this image alone"
 
 
 def write_panels(
@@ -84,21 +86,43 @@ def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Pat
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height, width = image.shape[:2]
-    zoom = max(1, round(CELL / width))
-    cell_width, cell_height = zoom * width, zoom * height
-    total_width = GAP + (1 + len(tasks)) * (cell_width + GAP)
-    total_height = 2 * (TITLE + cell_height) + GAP
-    figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
+    layout = Layout.of(*image.shape[:2], 1 + len(tasks))
+    figure = Figure(figsize=(layout.size[0] / DPI, layout.size[1] / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     for column, pictures in enumerate([[("input", image)], *tasks]):
-        left = GAP + column * (cell_width + GAP)
         for row, (title, picture) in enumerate(pictures):
-            bottom = total_height - (row + 1) * (TITLE + cell_height)
-            place = (left, bottom, cell_width, cell_height)
-            box = np.divide(place, (total_width, total_height) * 2)
-            axes = figure.add_axes(box)
+            axes = figure.add_axes(layout.box(column, row))
             axes.imshow(picture, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
-            axes.set_title(title, fontsize=11, pad=4)
+            axes.set_title(title, fontsize=layout.font, pad=layout.font / 3)
+    left, bottom, width, height = layout.box(0, 1)
+    place = {"x": left + width / 2, "y": bottom + height / 2, "ha": "center", "va": "center"}
+    figure.text(s=LEGEND, fontsize=layout.font, color="dimgrey", linespacing=1.6, **place)
     figure.savefig(path, dpi=DPI)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pictures of a panel are, in whole pixels, so that they are drawn pixel for pixel."""
+
+    cell: tuple[int, int]  # width, height of a picture
+    title: int
+    font: float  # points
+    size: tuple[int, int]  # width, height of the panel
+
+    @classmethod
+    def of(cls, height: int, width: int, columns: int) -> Layout:
+        """For pictures of this size, magnified by a whole number."""
+        zoom = max(1, round(CELL / width))
+        cell = (zoom * width, zoom * height)
+        font = 11 * max(1.0, cell[0] / 400)
+        title = round(4.2 * font)
+        size = (GAP + columns * (cell[0] + GAP), 2 * (title + cell[1]) + GAP)
+        return cls(cell, title, font, size)
+
+    def box(self, column: int, row: int) -> tuple[float, float, float, float]:
+        """left, bottom, width, height of a picture as matplotlib wants them, in shares of the panel."""
+        (width, height), (total_width, total_height) = self.cell, self.size
+        left = GAP + column * (width + GAP)
+        bottom = total_height - (row + 1) * (self.title + height)
+        return left / total_width, bottom / total_height, width / total_width, height / total_height

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from tests.training.examples import BATCHES, Small, make_tasks
-from training.panels import CELL, GAP, MEAN_BGR, TITLE, draw, input_picture, write_panels
+from training.panels import GAP, MEAN_BGR, Layout, draw, input_picture, write_panels
 
 
 def test_one_file_an_image_until_the_count(tmp_path):
@@ -40,10 +40,21 @@ def test_pictures_are_drawn_pixel_for_pixel(tmp_path):
     pictures = [generator.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(3)]
     draw(pictures[0], [[("t: target", pictures[1]), ("t: prediction", pictures[2])]], tmp_path / "p.png")
     page = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
-    zoom = CELL // 32
-    height, width = 24 * zoom, 32 * zoom
-    assert page.shape == (2 * (TITLE + height) + GAP, 2 * width + 3 * GAP, 3)
-    places = [(TITLE, GAP), (TITLE, 2 * GAP + width), (2 * TITLE + height, 2 * GAP + width)]
+    layout = Layout.of(24, 32, 2)
+    (width, height), title = layout.cell, layout.title
+    assert (width, height) == (320, 240)
+    assert page.shape == (2 * (title + height) + GAP, 2 * width + 3 * GAP, 3)
+    places = [(title, GAP), (title, 2 * GAP + width), (2 * title + height, 2 * GAP + width)]
     for picture, (top, left) in zip(pictures, places, strict=True):
         shown = page[top : top + height, left : left + width]
-        assert np.array_equal(shown, picture.repeat(zoom, 0).repeat(zoom, 1))
+        assert np.array_equal(shown, picture.repeat(10, 0).repeat(10, 1))
+
+
+def test_odd_sizes_are_drawn_pixel_for_pixel(tmp_path):
+    generator = np.random.default_rng(1)
+    pictures = [generator.integers(0, 256, (321, 401, 3), dtype=np.uint8) for _ in range(2)]
+    draw(pictures[0], [[("t", picture) for picture in pictures]] * 5, tmp_path / "p.png")
+    page = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
+    layout = Layout.of(321, 401, 6)
+    left = GAP + 5 * (401 + GAP)
+    assert np.array_equal(page[layout.title : layout.title + 321, left : left + 401], pictures[0])
