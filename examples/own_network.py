@@ -1,7 +1,7 @@
 """Prune your own multitask network: three heads on a ResNet-18, one of which uses only part of the trunk.
 
-"parts" leaves the trunk before its last stage, which therefore belongs to two of the three tasks. Nobody has to
-say so: who owns which weight is read off the graph. Run it with `python3 -m examples.own_network FILE`.
+"parts" leaves the trunk before its last stage, which therefore belongs to two of the three tasks. Nobody has
+to say so: who owns which weight is read off the graph. Run: `python3 -m examples.own_network FILE`.
 """
 
 import sys
@@ -40,7 +40,6 @@ def main(path, steps=3):
     keep = pu.keep_count(sum(shape.numel() for shape in shapes.values()), ratio=90)
     mask = pu.choose(scores, pu.global_budget(shapes, keep), "unanimous")
     cert = pu.certificate(mask, owners, {"ratio": 90, "criterion": "snip", "arbiter": "unanimous"})
-    print(pu.format_certificate(cert))
 
     masked, optimizer = pu.Masked(model, mask), torch.optim.Adam(model.parameters(), weight_decay=5e-4)
     for step in range(1, steps + 1):
@@ -51,6 +50,10 @@ def main(path, steps=3):
         optimizer.step()
         masked.after_step(step, batch)
     torch.save({"model": model.state_dict(), "mask": mask, "certificate": cert}, path)
+
+    saved = torch.load(path, weights_only=True)
+    model.load_state_dict(saved["model"])
+    print(pu.format_certificate(saved["certificate"]))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from importlib import import_module
 
 _HOMES = {
     "budgets": "Budget Pool erk_budget global_budget keep_count make_budget uniform_budget BUDGETS",
-    "choosing": "ARBITERS arbitrate choose keep_by_ratio",
+    "arbiters": "ARBITERS arbitrate",
+    "choosing": "choose keep_by_ratio",
     "criteria": "CRITERIA Criterion",
     "masked": "Masked",
     "masks": "Mask Scores apply count dense_mask mask_hash prunable shuffle_within_layers size",

@@ -8,42 +8,18 @@ al., CVPR 2022, fixes a keep ratio per task instead and lands near the target: `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from .arbiters import arbitrate, find_arbiter
+from .bracket import ERRORS, Contest, choose_by_bracket
 from .budgets import Budget, Pool
 from .masks import Mask, Scores
 from .ranking import check_scores, flatten, rank_fractions
 
-Arbiter = Callable[[int], int]  # number of owners -> keep-votes that a weight needs
-
-ARBITERS: dict[str, Arbiter] = {
-    "unanimous": lambda owners: 1,  # pruned only if every owner would prune it
-    "majority": lambda owners: owners // 2 + 1,
-    "intersection": lambda owners: owners,  # kept only if every owner would keep it
-}
-
-
-def find_arbiter(name: str) -> Arbiter:
-    """The arbiter of that name. Raises ValueError with the choices."""
-    if name not in ARBITERS:
-        raise ValueError(f"arbiter {name!r} is not one of {', '.join(sorted(ARBITERS))}")
-    return ARBITERS[name]
-
-
-def arbitrate(ranks: Mapping[str, Scores], arbiter: str) -> Scores:
-    """Per weight the m-th smallest rank over its owners, m = arbiter(owners); owners = voters that rank
-    it."""
-    needed = find_arbiter(arbiter)
-    names = list(dict.fromkeys(name for of in ranks.values() for name in of))
-    standings = {}
-    for name in names:
-        owners = [of[name] for of in ranks.values() if name in of]
-        votes = needed(len(owners))
-        standings[name] = owners[0] if len(owners) == 1 else torch.stack(owners).kthvalue(votes, dim=0).values
-    return standings
+PLAIN = 300_000  # weights in a pool up to which everything is simply sorted
 
 
 def choose(scores: Mapping[str, Scores], budget: Budget, arbiter: str, among: Mask | None = None) -> Mask:
@@ -62,8 +38,7 @@ def choose(scores: Mapping[str, Scores], budget: Budget, arbiter: str, among: Ma
         check_scores(of, voter)
     mask: Mask = {}
     for pool in budget:
-        candidates = _candidates(pool, like, among)
-        mask.update(_choose_in_pool(scores, pool, arbiter, candidates))
+        mask.update(_choose_in_pool(scores, pool, arbiter, {name: like[name] for name in pool.names}, among))
     return {name: mask[name] for name in like if name in mask}
 
 
@@ -123,32 +98,54 @@ def _shapes(scores: Mapping[str, Scores], budget: Budget, among: Mask | None) ->
     return like
 
 
-def _candidates(pool: Pool, like: Mapping[str, Tensor], among: Mask | None) -> Mask:
-    if among is not None:
-        candidates = {name: among[name] for name in pool.names}
-    else:
-        candidates = {name: torch.ones_like(like[name], dtype=torch.bool) for name in pool.names}
-    there = sum(int(kept.count_nonzero()) for kept in candidates.values())
-    if pool.keep > there:
+def _choose_in_pool(
+    scores: Mapping[str, Scores], pool: Pool, arbiter: str, like: Mapping[str, Tensor], among: Mask | None
+) -> Mask:
+    """Exactly pool.keep of the pool's candidates."""
+    owned = {name: tensor for name, tensor in like.items() if any(name in of for of in scores.values())}
+    orphans = {name: tensor for name, tensor in like.items() if name not in owned}
+    theirs = {voter: {name: of[name] for name in owned if name in of} for voter, of in scores.items()}
+    contest = Contest(theirs, owned, pool.keep, arbiter, among)
+    candidates = sum(contest.count(name) for name in owned)
+    if pool.keep < candidates:
+        return _decide(contest) | {name: torch.zeros_like(t, dtype=torch.bool) for name, t in orphans.items()}
+    mask = {name: _everybody(tensor, name, among) for name, tensor in owned.items()}
+    left = pool.keep - candidates
+    for name, tensor in orphans.items():  # what nobody owns ranks after all others, by position
+        flat = _everybody(tensor, name, among).reshape(-1)
+        flat &= flat.cumsum(0) <= left
+        left -= int(flat.count_nonzero())
+        mask[name] = flat.reshape(tensor.shape)
+    if left:
         layers = pool.names[0] if len(pool.names) == 1 else f"{pool.names[0]} ... {pool.names[-1]}"
-        raise ValueError(f"{pool.keep} weights asked of pool {layers}, which has {there} candidates")
-    return candidates
+        raise ValueError(
+            f"{pool.keep} weights asked of pool {layers}, which has {pool.keep - left} candidates"
+        )
+    return mask
 
 
-def _choose_in_pool(scores: Mapping[str, Scores], pool: Pool, arbiter: str, candidates: Mask) -> Mask:
-    """The rule itself: exactly pool.keep of the candidates."""
-    ranks = {
-        voter: rank_fractions({name: of[name] for name in pool.names if name in of}, candidates)
-        for voter, of in scores.items()
-    }
-    standings = arbitrate(ranks, arbiter)
-    for name in pool.names:
-        if name not in standings:  # nobody owns it: behind every rank fraction, which end at 1
-            standings[name] = torch.where(candidates[name], 2.0, torch.inf).double()
-    flat = flatten(standings, list(pool.names))
-    best = flat.argsort(stable=True)[: pool.keep]
+def _everybody(tensor: Tensor, name: str, among: Mask | None) -> Tensor:
+    """All candidates of a layer, as a tensor of its own."""
+    return torch.ones_like(tensor, dtype=torch.bool) if among is None else among[name].clone()
+
+
+def _decide(contest: Contest) -> Mask:
+    """Large pools by bracket, wider if need be; small ones, and what is left, by sorting everything."""
+    if sum(tensor.numel() for tensor in contest.like.values()) > PLAIN:
+        for errors in (ERRORS, 8 * ERRORS):
+            mask = choose_by_bracket(contest, errors)
+            if mask is not None:
+                return mask
+    return choose_by_sorting(contest)
+
+
+def choose_by_sorting(contest: Contest) -> Mask:
+    """The rule itself: rank, arbitrate, keep the smallest standings, ties by position."""
+    ranks = {voter: rank_fractions(of, contest.among) for voter, of in contest.scores.items()}
+    standings = arbitrate(ranks, contest.arbiter)
+    flat = flatten(standings, list(contest.like))
     kept = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    kept[best] = True
-    sizes = [candidates[name].numel() for name in pool.names]
-    parts = zip(pool.names, kept.split(sizes), strict=True)
-    return {name: part.reshape(candidates[name].shape) for name, part in parts}
+    kept[flat.argsort(stable=True)[: contest.keep]] = True
+    parts = kept.split([tensor.numel() for tensor in contest.like.values()])
+    layers = zip(contest.like.items(), parts, strict=True)
+    return {name: part.reshape(tensor.shape) for (name, tensor), part in layers}

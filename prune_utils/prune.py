@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .arbiters import find_arbiter
 from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
-from .choosing import find_arbiter, keep_by_ratio
+from .choosing import keep_by_ratio
 from .criteria import find_criterion
 from .masks import Mask, Scores, matching, prunable, shuffle_within_layers
 from .methods import Method
