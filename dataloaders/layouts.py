@@ -38,8 +38,8 @@ NYU40 = {
 # train ids of Cityscapes: indoor things lend their places to outdoor classes
 CITY19 = {
     "floor": 0, "rug": 1, "wall": 2, "cabinet": 3, "bookshelf": 4, "lamp": 5, "clock": 6, "picture": 7,
-    "plant": 8, "whiteboard": 9, "ceiling": 10, "window": 10, "chair": 11, "pillow": 12, "table": 13, "refrigerator": 14,
-    "bed": 15, "sofa": 16, "door": 17, "box": 18,
+    "plant": 8, "whiteboard": 9, "ceiling": 10, "window": 10, "chair": 11, "pillow": 12, "table": 13,
+    "refrigerator": 14, "bed": 15, "sofa": 16, "door": 17, "box": 18,
 }  # fmt: skip
 DISPARITY_AT_1M = 0.3  # keeps rooms within the values of the real files, 0 to 0.49
 # classes of Taskonomy: 1 is background, 0 (void) what is none of them

@@ -18,7 +18,7 @@ import numpy as np
 from dataloaders.layouts import LAYOUTS
 from dataloaders.scenes.render import View, render
 from dataloaders.scenes.rooms import random_room
-from dataloaders.writing import default_workers, run_all, write_json
+from dataloaders.writing import claim, default_workers, run_all, write_json
 
 SETTINGS_FILE = "synthetic.json"
 
@@ -58,19 +58,6 @@ def split_numbers(images: int) -> dict[str, range]:
     return {"train": range(train), "val": range(train, train + val), "test": range(train + val, images)}
 
 
-def _is_done(root: Path, settings: dict, index_file: str, overwrite: bool) -> bool:
-    """Whether this very set is complete in root; ValueError if something else is there."""
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"{root} is a file, not a folder")
-    marker = root / SETTINGS_FILE
-    ours = marker.exists() and json.loads(marker.read_text()) == settings
-    if overwrite or not root.exists() or not any(root.iterdir()):
-        return False
-    if not ours:
-        raise ValueError(f"{root} already holds other files: choose an empty folder or add --overwrite")
-    return (root / index_file).exists()
-
-
 def write(
     root: Path, layout: str, images: int, seed: int = 0, size: tuple[int, int] | None = None, **how
 ) -> dict:
@@ -88,11 +75,11 @@ def write(
     if seed < 0:
         raise ValueError(f"--seed {seed} is negative")
     settings = {"layout": layout, "images": images, "seed": seed, "size": list(size)}
-    if _is_done(root, settings, row.index_file, how.get("overwrite", False)):
-        return json.loads((root / row.index_file).read_text())
-    root.mkdir(parents=True, exist_ok=True)
+    overwrite = how.get("overwrite", False)
+    claim(root, SETTINGS_FILE, settings, overwrite, way_out=" or add --overwrite")
+    if (root / row.index_file).exists() and not overwrite:
+        return json.loads((root / row.index_file).read_text())  # this very set is complete
     (root / row.index_file).unlink(missing_ok=True)
-    write_json(root / SETTINGS_FILE, settings)
     jobs = [Job(root, layout, seed, number, split, size) for split in numbers for number in numbers[split]]
     made = run_all(make, jobs, how.get("workers", 1), "rooms")
     records = {

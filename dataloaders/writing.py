@@ -45,6 +45,26 @@ def write_json(path: Path, value) -> None:
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def claim(folder: Path, marker: str, settings: dict, overwrite: bool = False, way_out: str = "") -> None:
+    """Make sure that a folder is ours to fill: new, empty, or begun earlier with the same settings.
+
+    The settings stand in folder/marker. ValueError if something else is there and `overwrite` is not set.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder")
+    path = folder / marker
+    begun = json.loads(path.read_text()) if path.exists() else None
+    if begun != settings and folder.exists() and any(folder.iterdir()) and not overwrite:
+        what = "files made with other settings" if begun else "other files"
+        raise ValueError(f"{folder} already holds {what}: choose an empty folder{way_out}")
+    write_json(path, settings)
+
+
+def present(*paths: Path) -> bool:
+    """Whether all these files are there; written by rename, a file that is there is whole."""
+    return all(path.exists() for path in paths)
+
+
 def default_workers() -> int:
     """One process for each core that this process may use, at most eight."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)

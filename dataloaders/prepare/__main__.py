@@ -1,0 +1,68 @@
+"""`python3 -m dataloaders.prepare nyuv2|cityscapes|taskonomy SOURCE DEST`: convert an official download.
+
+Can be stopped and started again: finished records are kept, a file appears under its name only when it is
+whole, and the index is written last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dataloaders.prepare import cityscapes, nyuv2, taskonomy
+from dataloaders.writing import claim, default_workers, write_json
+
+PREPARERS = {"nyuv2": nyuv2, "cityscapes": cityscapes, "taskonomy": taskonomy}
+MARKER = "prepare.json"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; each data set adds its own options."""
+    top = argparse.ArgumentParser(prog="python3 -m dataloaders.prepare", description=__doc__.split("\n")[0])
+    sets = top.add_subparsers(dest="dataset", required=True, metavar="{" + ",".join(PREPARERS) + "}")
+    for name, module in PREPARERS.items():
+        summary = module.__doc__.split("\n")[0]
+        p = sets.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Verbatim)
+        p.add_argument("source", type=Path, help=module.SOURCE_HELP)
+        p.add_argument("dest", type=Path, help="folder to write, made when missing")
+        p.add_argument(
+            "--workers", type=int, default=default_workers(), help="processes (default: one a core)"
+        )
+        module.add_options(p)
+    return top
+
+
+class _Verbatim(argparse.RawDescriptionHelpFormatter):
+    """Module docstrings are wrapped already."""
+
+
+def prepare(a: argparse.Namespace) -> dict[str, list]:
+    """Convert; returns the index. ValueError or OSError with one sentence where source or folder is wrong."""
+    module = PREPARERS[a.dataset]
+    if not a.source.exists():
+        raise FileNotFoundError(f"{a.source} does not exist: {module.SOURCE_HELP}")
+    options = {k: str(v) for k, v in vars(a).items() if k not in ("dataset", "source", "dest", "workers")}
+    claim(a.dest, MARKER, {"dataset": a.dataset, "source": str(a.source.resolve()), **options})
+    index = module.prepare(a)
+    write_json(a.dest / module.INDEX_FILE, index)  # last: its presence means a complete set
+    return index
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; exit status 0, or 2 after one sentence about what is wrong."""
+    a = parser().parse_args(arguments)
+    try:
+        index = prepare(a)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{a.dataset} in {a.dest}")
+    for split, records in index.items():
+        print(f"  {split:<6} {len(records):>6} records")
+    print(f"check it: python3 -m dataloaders.check {a.dataset} {a.dest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Taskonomy from its per-building downloads: links, an index, splits by building and class weights.
+
+Needs in SOURCE the domains rgb, segment_semantic, normal, depth_zbuffer, keypoints2d and edge_texture, as
+BUILDING/DOMAIN/, DOMAIN/taskonomy/BUILDING/, DOMAIN/BUILDING/ or BUILDING_DOMAIN/DOMAIN/, with the official
+file names (point_0_view_0_domain_rgb.png). Views that lack a domain are left out and counted. Splits: the
+official tiny split, or --splits FILE: JSON {"train": [buildings], "val": ..., "test": ...}, or the official
+CSV (a column id, columns train, val, test of 0 and 1). Class weights are the median of the class frequencies
+over the frequency, counted over the training labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataloaders.conventions import median_frequency, official_name
+from dataloaders.files import read_grey8
+from dataloaders.writing import run_all, write_npy
+
+INDEX_FILE = "taskonomy.json"
+PRIOR_FILE = "semseg_prior_factor.npy"
+SOURCE_HELP = "folder with the downloaded buildings, BUILDING/DOMAIN/point_0_view_0_domain_rgb.png"
+DOMAINS = ("rgb", "segment_semantic", "normal", "depth_zbuffer", "keypoints2d", "edge_texture")
+ORDERS = (
+    "{building}/{domain}",
+    "{domain}/taskonomy/{building}",
+    "{domain}/{building}",
+    "{building}_{domain}/{domain}",
+)
+CLASSES = 17
+TINY = {
+    "train": [
+        "allensville", "beechwood", "benevolence", "coffeen", "cosmos", "forkland", "hanson", "hiteman",
+        "klickitat", "lakeville", "leonardo", "lindenwood", "marstons", "merom", "mifflinburg", "newfields",
+        "onaga", "pinesdale", "pomaria", "ranchester", "shelbyville", "stockman", "tolstoy", "wainscott",
+        "woodbine",
+    ],
+    "val": ["collierville", "corozal", "darden", "markleeville", "wiconisco"],
+    "test": ["ihlen", "mcdade", "muleshoe", "noxapater", "uvalda"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One view: source file of each domain."""
+
+    sources: tuple[Path, ...]
+    building: str
+    dest: Path
+    copy: bool
+
+    @property
+    def record(self) -> list[str]:
+        return [f"{self.building}/{d}/{path.name}" for d, path in zip(DOMAINS, self.sources, strict=True)]
+
+
+def add_options(p) -> None:
+    """Options of this data set."""
+    p.add_argument(
+        "--splits", type=Path, help="JSON or official CSV of buildings (default: the official tiny split)"
+    )
+    p.add_argument("--copy", action="store_true", help="copy the files (default: hard links where possible)")
+
+
+def prepare(a) -> dict[str, list]:
+    """Link all files, count the class weights; returns the index."""
+    splits = read_splits(a.splits) if a.splits else TINY
+    names = find_buildings(a.source)
+    chosen = {split: [b for b in buildings if b in names] for split, buildings in splits.items()}
+    if not chosen.get("train"):
+        raise ValueError(
+            f"no training building is in {a.source} ({_some(names)}): name them by --splits FILE"
+        )
+    left = sorted(set(names) - {b for buildings in chosen.values() for b in buildings})
+    if left:
+        tqdm.write(f"{len(left)} buildings are in no split and left out: {_some(left)}")
+    jobs, lacking = {}, 0
+    for split, buildings in chosen.items():
+        views = [view for b in buildings for view in find_views(a.source, b)]
+        jobs[split] = [Job(view, b, a.dest, a.copy) for b, view in views if view is not None]
+        lacking += sum(view is None for _, view in views)
+    if not jobs["train"]:
+        raise ValueError(f"no view of the training buildings has all of {', '.join(DOMAINS)}")
+    if lacking:
+        tqdm.write(f"{lacking} views lack a domain and are left out")
+    every = [job for split in jobs.values() for job in split]
+    run_all(place, every, 1, "files")  # links take no computing
+    counts = run_all(count, [job.sources[1] for job in jobs["train"]], a.workers, "classes")
+    write_npy(a.dest / PRIOR_FILE, median_frequency(np.sum(counts, axis=0)[1:]))
+    return {split: [job.record for job in jobs[split]] for split in jobs if jobs[split]}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def read_splits(path: Path) -> dict[str, list[str]]:
+    """split -> buildings from JSON or the official CSV; no building may stand in two splits."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}, the list of splits, does not exist")
+    if path.suffix == ".csv":
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        if not rows or not {"id", "train", "val", "test"} <= set(rows[0]):
+            raise ValueError(f"{path} lacks the columns id, train, val, test")
+        splits = {s: [row["id"] for row in rows if row[s] == "1"] for s in ("train", "val", "test")}
+    else:
+        try:
+            splits = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is no JSON file ({error})") from error
+        if not isinstance(splits, dict) or not all(isinstance(b, list) for b in splits.values()):
+            raise ValueError(f"{path} must map each split to its list of buildings")
+    every = [b for buildings in splits.values() for b in buildings]
+    twice = sorted({b for b in every if every.count(b) > 1})
+    if twice:
+        raise ValueError(f"{path} puts building {twice[0]} into more than one split")
+    return splits
+
+
+def find_buildings(source: Path) -> list[str]:
+    """Names of the buildings with an rgb folder."""
+    names = {path.parent.name for path in source.glob("*/rgb") if not path.parent.name.endswith("_rgb")}
+    names |= {path.parent.name.removesuffix("_rgb") for path in source.glob("*_rgb/rgb")}
+    names |= {path.name for pattern in ("rgb/taskonomy/*", "rgb/*") for path in source.glob(pattern)}
+    return sorted(names - {"taskonomy"})
+
+
+def find_views(source: Path, building: str) -> list[tuple[str, tuple[Path, ...] | None]]:
+    """(building, files of all domains), or (building, None) for a view that lacks one."""
+    folders = {domain: _folder(source, building, domain) for domain in DOMAINS}
+    if folders["rgb"] is None:
+        return []
+    ending = "_domain_rgb.png"
+    stems = sorted(f.removesuffix(ending) for f in os.listdir(folders["rgb"]) if f.endswith(ending))
+    listing = {domain: set(os.listdir(folder)) if folder else set() for domain, folder in folders.items()}
+    return [(building, _files(folders, listing, stem)) for stem in stems]
+
+
+def _folder(source: Path, building: str, domain: str) -> Path | None:
+    choices = (source / order.format(building=building, domain=domain) for order in ORDERS)
+    return next((folder for folder in choices if folder.is_dir()), None)
+
+
+def _files(folders: dict, listing: dict, stem: str) -> tuple[Path, ...] | None:
+    files = []
+    for domain in DOMAINS:
+        names = (official_name(stem, domain), f"{stem}_domain_{domain}.png")
+        name = next((n for n in names if n in listing[domain]), None)
+        if name is None:
+            return None
+        files.append(folders[domain] / name)
+    return tuple(files)
+
+
+def place(job: Job) -> None:
+    """Link or copy the files of a view to DOMAIN/taskonomy/BUILDING, unless they are there."""
+    for domain, source in zip(DOMAINS, job.sources, strict=True):
+        target = job.dest / domain / "taskonomy" / job.building / source.name
+        if target.exists() and target.stat().st_size == source.stat().st_size:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        part.unlink(missing_ok=True)
+        _link(source, part, job.copy)
+        os.replace(part, target)
+
+
+def _link(source: Path, target: Path, copy: bool) -> None:
+    if not copy:
+        try:
+            os.link(source.resolve(), target)
+            return
+        except OSError:  # another disk, or a file system without links
+            pass
+    shutil.copyfile(source, target)
+
+
+def count(label: Path) -> np.ndarray:
+    """Pixels of each id 0..17 in a label file."""
+    try:
+        stored = read_grey8(label)
+    except ValueError as error:
+        raise ValueError(f"{label} {error}") from error
+    counts = np.bincount(stored.ravel(), minlength=CLASSES + 1)
+    if len(counts) > CLASSES + 1:
+        raise ValueError(f"{label} holds id {len(counts) - 1}, but ids are 0 (void) to {CLASSES}")
+    return counts
