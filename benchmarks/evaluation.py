@@ -1,0 +1,156 @@
+"""Accumulating the scores of 480 x 640 images: streaming metrics beside per-image numpy lists.
+
+Two tasks, 40 classes and normals, predictions at 60 x 80, one image a batch. The rival does as the published
+evaluation does: predictions resized first, valid pixels picked out, numpy arrays of every pixel kept until
+the end. Both are fed the same images in turn; networks and files are left out.
+
+usage: python3 benchmarks/evaluation.py [--images 30] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tasks.base import Target  # noqa: E402
+from tasks.normals import normals  # noqa: E402
+from tasks.segmentation import segmentation  # noqa: E402
+
+SIZE, SMALL, CLASSES = (480, 640), (60, 80), 40
+
+
+class NumpyLists:
+    """Per-image numpy accumulation: every label, class and cosine of the data set stays in memory."""
+
+    def __init__(self) -> None:
+        self.labels, self.classes, self.cosines = [], [], []
+        self.accuracies, self.errors = [], []
+        self.confusion = np.zeros((CLASSES, CLASSES))
+
+    def update(self, predictions: dict, targets: dict) -> None:
+        self._segmentation(functional.interpolate(predictions["seg"], size=SIZE), targets["seg"])
+        self._normals(functional.interpolate(predictions["sn"], size=SIZE), targets["sn"])
+
+    def _segmentation(self, prediction: torch.Tensor, target: Target) -> None:
+        valid = target.valid.flatten()
+        label = target.value.flatten()[valid]
+        logits = prediction.permute(0, 2, 3, 1).reshape(-1, CLASSES)[valid]
+        self.errors.append(functional.cross_entropy(logits, label).numpy())
+        found = prediction.argmax(1).flatten()[valid]
+        self.accuracies.append((found == label).float().mean().numpy())
+        self.labels.append(label.int().numpy())
+        self.classes.append(found.int().numpy())
+        pairs = self.labels[-1] * CLASSES + self.classes[-1]
+        self.confusion += np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+    def _normals(self, prediction: torch.Tensor, target: Target) -> None:
+        valid = target.valid.flatten()
+        truth = functional.normalize(target.value.permute(0, 2, 3, 1).reshape(-1, 3)[valid], dim=1)
+        guess = functional.normalize(prediction.permute(0, 2, 3, 1).reshape(-1, 3)[valid], dim=1)
+        self.cosines.append(functional.cosine_similarity(truth, guess).numpy())
+
+    def compute(self) -> dict:
+        hits = np.diag(self.confusion)
+        overlap = hits / (self.confusion.sum(0) + self.confusion.sum(1) - hits).clip(1)
+        angles = np.degrees(np.arccos(np.concatenate(self.cosines).clip(-1, 1)))
+        return {
+            "mIoU": 100 * overlap[hits > 0].mean(),
+            "pixel_acc": 100 * np.mean(self.accuracies),
+            "err": np.mean(self.errors),
+            "mean": angles.mean(),
+            "median": np.median(angles),
+            "30": 100 * (angles <= 30).mean(),
+        }
+
+    def kept(self) -> int:
+        """Bytes held between two updates."""
+        return sum(array.nbytes for array in [*self.labels, *self.classes, *self.cosines])
+
+
+class Streaming:
+    """The metrics of the tasks."""
+
+    def __init__(self) -> None:
+        tasks = segmentation(CLASSES), normals(encoding="encoded")
+        self.metrics = {task.name: task.metric() for task in tasks}
+
+    def update(self, predictions: dict, targets: dict) -> None:
+        for name, metric in self.metrics.items():
+            metric.update(predictions[name], targets[name])
+
+    def compute(self) -> dict:
+        seg, sn = (metric.compute()["paper"] for metric in self.metrics.values())
+        return seg | sn
+
+    def kept(self) -> int:
+        """Bytes held between two updates."""
+        states = [state for metric in self.metrics.values() for state in metric.metric_state.values()]
+        return sum(state.nbytes for state in states)
+
+
+def make_image(generator: torch.Generator) -> tuple[dict, dict]:
+    """Predictions and targets of one image; every fifth pixel is invalid, two thirds are about right."""
+    blocks = torch.randint(0, CLASSES, (1, 1, 12, 16), generator=generator).double()
+    value = functional.interpolate(blocks, size=SIZE).long()
+    seen = functional.interpolate(blocks, size=SMALL).long()[:, 0]
+    logits = torch.randn(1, CLASSES, *SMALL, generator=generator)
+    logits += 3 * functional.one_hot(seen, CLASSES).movedim(-1, 1)
+    vectors = 255 * torch.rand(1, 3, *SMALL, generator=generator)
+    noise = 40 * torch.randn(1, 3, *SIZE, generator=generator)
+    truth = (functional.interpolate(vectors, size=SIZE) + noise).clamp(0, 254)
+    valid = torch.rand(1, 1, *SIZE, generator=generator) > 0.2
+    targets = {"seg": Target(value * valid, valid), "sn": Target(truth * valid, valid)}
+    return {"seg": logits, "sn": vectors}, targets
+
+
+def measure(ways: dict, images: list, count: int) -> dict[str, list[float]]:
+    """Seconds of every update; the ways take turns, so that a busy machine slows both."""
+    seconds = {name: [] for name in ways}
+    for number in range(-3, count):  # three updates to warm up
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way.update(*images[number % len(images)])
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=30, help="updates measured (default 30)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    images = [make_image(torch.Generator().manual_seed(seed)) for seed in range(4)]
+    ways = {"numpy lists": NumpyLists(), "streaming": Streaming()}
+    seconds = measure(ways, images, options.images)
+
+    print(f"{options.images} images of 480 x 640, 40 classes and normals, {options.threads} threads\n")
+    heads = ("median ms", "min", "max", "images/s", "kept MB", "compute ms")
+    print(" " * 12 + "".join(f"{head:>12}" for head in heads))
+    results = {}
+    for name, way in ways.items():
+        start = time.perf_counter()
+        results[name] = way.compute()
+        finish = 1000 * (time.perf_counter() - start)
+        middle, best, worst = (1000 * pick(seconds[name]) for pick in (statistics.median, min, max))
+        row = (middle, best, worst, 1000 / middle, way.kept() / 1e6, finish)
+        print(f"{name:12}" + "".join(f"{value:12.2f}" for value in row))
+    medians = [statistics.median(seconds[name]) for name in ways]
+    print(f"\nratio of the medians: {medians[0] / medians[1]:.1f}")
+    print("\nthe same scores (numpy lists, streaming):")
+    for name, value in results["numpy lists"].items():
+        print(f"  {name:10} {value:10.6f} {results['streaming'][name]:10.6f}")
+
+
+if __name__ == "__main__":
+    main()
