@@ -30,7 +30,7 @@ FIELDS = ("format", "name", "network", "state", "mask", "certificate", "config",
 
 def versions() -> dict[str, str]:
     """What made a file."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "format": str(FORMAT)}
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "format": str(FORMAT)}
 
 
 def write_file(path: Path, content: object) -> Path:

@@ -75,13 +75,15 @@ class Hooks:
     """What a run needs from outside. These read and write files; the loop itself touches none.
 
     batches(start, stop) -> the batches of steps start + 1 to stop. validate() -> figures to log, among them
-    "loss/total". keep_best(step) writes the best weights. save(step, best) writes a checkpoint.
+    "loss/total". keep_best(step) writes the best weights. save(step, best) writes a checkpoint. at_step(step)
+    is told of every finished step.
     """
 
     batches: Callable[[int, int], Iterable[Batch]]
     validate: Callable[[], dict[str, float]]
     keep_best: Callable[[int], None]
     save: Callable[[int, float | None], object]
+    at_step: Callable[[int], None]
 
 
 def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Adam:
@@ -167,6 +169,7 @@ def train(
             learner.sparsifier.mask_gradients()
             learner.optimizer.step()
             record.add(step, "mask", learner.sparsifier.after_step(step, batch))
+            hooks.at_step(step)
             if step % plan.log_every == 0 or step == plan.steps:
                 record.add(step, "train", figures | {"lr": plan.lr_at(step)})
             record.tick(step, {"loss": figures["total"]})

@@ -1,0 +1,30 @@
+# Each target is enough on its own on a machine with Python 3.10 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+DEMO ?= outputs/demo
+
+.PHONY: demo test test-all lint env clean-demo
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+lint: env
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(RUN) -m pytest -m "not slow"
+
+test-all: lint
+	$(RUN) -m pytest
+
+demo: env
+	$(RUN) demo.py --dest $(DEMO)
+
+clean-demo:
+	rm -rf $(DEMO)

@@ -1,0 +1,41 @@
+"""Make a sparse network: score every weight, keep exactly as many as asked, write the file."""
+
+from configs.arguments import flags_tree, parser
+from configs.load import load
+from prune_utils.methods import METHODS, method
+from workflow import terminal
+
+EXAMPLES = """\
+  python3 create_pruned_net.py --dataset nyuv2 --num_batches 50 --method disparse_static --ratio 90 --dest DIR
+  python3 create_pruned_net.py --dataset nyuv2 --method disparse_pt --ratio 90 --dest DIR  (baseline first)
+  python3 create_pruned_net.py --method random --budget erk --ratio 95 --config configs/tiny.yaml"""
+
+
+def arguments():
+    result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
+    result.add_argument("--method", default="disparse_static", metavar="NAME", help=", ".join(METHODS))
+    result.add_argument("--init-from", metavar="FILE", help="weights to start from, not the method's own")
+    result.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
+    result.add_argument("--resume", action="store_true", help="imp: go on with an interrupted run")
+    result.add_argument("--export-published", metavar="FILE", help="also write the published form")
+    return result.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    row = method(asked.method)
+    config = load(asked.dataset, asked.config, flags_tree(asked))
+
+    from workflow.commands import Options, create
+    from workflow.experiment import open_experiment
+
+    experiment = open_experiment(config, row.name, asked.dest, asked.name)
+    options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
+    certificate, files = create(experiment, row, options)
+    if experiment.fabric.is_global_zero:
+        print(certificate)
+        print(terminal.files_table(f"{experiment.name} is made. Train it with launch_training.py.", files))
+
+
+if __name__ == "__main__":
+    terminal.run(main)

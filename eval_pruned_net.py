@@ -1,0 +1,46 @@
+"""Evaluate any saved network, dense or sparse: scores in both protocols, a JSON file, pictures."""
+
+from configs.arguments import flags_tree, parser
+from configs.load import load
+from prune_utils.methods import METHODS, method
+from workflow import terminal
+
+BASELINE = "baseline"
+EXAMPLES = """\
+  python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --model-path DIR
+  python3 eval_pruned_net.py --dataset nyuv2 --method baseline --dest DIR --pictures 4
+  python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --weights best_nyuv2.pth"""
+
+
+def arguments():
+    result = parser(__doc__, EXAMPLES, ("data", "network", "machine"))
+    result.add_argument("--model-path", dest="dest", metavar="DIR", help="the same as --dest")
+    result.add_argument("--ratio", metavar="FLOAT", help="sparsity, part of the network's name (90)")
+    names = ", ".join((BASELINE, *METHODS))
+    result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
+    result.add_argument(
+        "--weights", metavar="FILE", help="this file, not best_{name}.pth; published ones too"
+    )
+    result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
+    result.add_argument("--pictures", type=int, default=0, metavar="N", help="PNG panels of N images")
+    return result.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    if asked.method != BASELINE:
+        method(asked.method)
+    flags = flags_tree(asked)
+    config = load(asked.dataset, asked.config, flags)
+
+    from workflow.evaluation import evaluate_network, open_saved
+
+    experiment, saved = open_saved(asked, config, flags)
+    text, files = evaluate_network(experiment, saved, asked.split, asked.pictures)
+    if experiment.fabric.is_global_zero:
+        print(text)
+        print(terminal.files_table(f"evaluated {saved.path} on {asked.split}.", files))
+
+
+if __name__ == "__main__":
+    terminal.run(main)

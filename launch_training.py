@@ -1,0 +1,41 @@
+"""Train a network: the dense baseline, a sparse network that create_pruned_net.py made, or a dynamic one."""
+
+from configs.arguments import flags_tree, parser
+from configs.load import load
+from prune_utils.methods import METHODS, method
+from workflow import terminal
+
+BASELINE = "baseline"
+EXAMPLES = """\
+  python3 launch_training.py --dataset nyuv2 --method baseline --dest DIR
+  python3 launch_training.py --dataset nyuv2 --method disparse_static --ratio 90 --dest DIR  (create first)
+  python3 launch_training.py --dataset nyuv2 --method disparse_dynamic --ratio 90 --dest DIR
+  python3 launch_training.py --dataset nyuv2 --method baseline --dest DIR --resume"""
+
+
+def arguments():
+    result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
+    names = ", ".join((BASELINE, *METHODS))
+    result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
+    result.add_argument("--init-from", metavar="FILE", help="baseline: weights to start from")
+    result.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    result.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
+    return result.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    row = None if asked.method == BASELINE else method(asked.method)
+    config = load(asked.dataset, asked.config, flags_tree(asked))
+
+    from workflow.commands import Options, launch
+    from workflow.experiment import open_experiment
+
+    experiment = open_experiment(config, asked.method, asked.dest, asked.name)
+    done, files = launch(experiment, row, Options(asked.init_from, asked.overwrite, asked.resume))
+    if experiment.fabric.is_global_zero:
+        print(terminal.files_table(done, files))
+
+
+if __name__ == "__main__":
+    terminal.run(main)

@@ -1,0 +1,1 @@
+"""Where the packages meet: settings become experiments, experiments become files. The scripts call this."""

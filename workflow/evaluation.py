@@ -1,0 +1,117 @@
+"""Evaluate a saved network: a table, a JSON beside the weights, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from configs.load import as_tree, load
+from configs.schema import Config
+from training.checkpoint import check_fields, is_own, read_file, versions
+from training.evaluate import evaluate, format_scores
+from training.panels import write_panels
+
+from .commands import Files
+from .experiment import BASELINE, Experiment, Saved, experiment_name, open_experiment
+
+
+def open_saved(asked: Namespace, config: Config, flags: dict) -> tuple[Experiment, Saved]:
+    """The experiment and the network that the command line names.
+
+    An own file brings the settings that it was made with; files and flags of this command lie over them.
+    FileNotFoundError names the command that makes the file.
+    """
+    ratio = config.prune.ratio
+    name = asked.name or experiment_name(asked.dataset, asked.method, ratio)
+    path = Path(asked.weights) if asked.weights else Path(asked.dest) / f"best_{name}.pth"
+    if not path.is_file():
+        wanted = "" if asked.method == BASELINE else f" --ratio {ratio:g}"
+        raise FileNotFoundError(
+            f"there is no network {path}: `python3 launch_training.py --dataset {asked.dataset} "
+            f"--method {asked.method}{wanted} --dest {asked.dest}` trains it, --weights names another file"
+        )
+    content = read_file(path)
+    if is_own(content):
+        check_fields(content, path)
+        made_for = content["config"]["data"]["dataset"]
+        if made_for != asked.dataset:
+            raise ValueError(
+                f"{path} is a network for {made_for}, not for {asked.dataset}: --dataset {made_for}"
+            )
+        config = load(asked.dataset, asked.config, flags, base=content["config"])
+    experiment = open_experiment(config, asked.method, asked.dest, name)
+    return experiment, experiment.load_network(path, content)
+
+
+def evaluate_network(
+    experiment: Experiment, saved: Saved, split: str, pictures: int = 0
+) -> tuple[str, Files]:
+    """Scores of a saved network on a split, as text; writes {name}.json beside the weights, and pictures."""
+    fabric = experiment.fabric
+    network = fabric.to_device(saved.network)
+    loader = experiment.evaluation_stream(split)
+    progress = partial(tqdm, desc=f"evaluating on {split}", unit="batch", disable=not fabric.is_global_zero)
+    scores = evaluate(
+        network,
+        experiment.tasks,
+        loader,
+        fabric=fabric,
+        loss_weights=experiment.objective.weights,
+        progress=progress,
+    )
+    files: Files = []
+    if fabric.is_global_zero:
+        path = saved.path.parent / f"{experiment.name}.json"
+        write_json(path, _result(experiment, saved, split, scores))
+        files.append((path, "scores, protocols, split, certificate, settings"))
+        folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
+        panels = write_panels(network, experiment.tasks, loader, folder, pictures, fabric=fabric)
+        if panels:
+            files.append((folder, f"{len(panels)} pictures: input, targets, predictions"))
+    return format_scores(scores, experiment.tasks), files
+
+
+def _result(experiment: Experiment, saved: Saved, split: str, scores: dict) -> dict:
+    """Everything that a number needs to be understood later."""
+    config = experiment.config
+    return {
+        "name": experiment.name,
+        "dataset": config.data.dataset,
+        "method": experiment.method,
+        "protocol": config.run.protocol,
+        "split": split,
+        "seed": config.run.seed,
+        "weights": saved.path.name,
+        "step": saved.content.get("step"),
+        "images": scores["images"],
+        "loss": scores["loss"],
+        "metrics": scores["metrics"],
+        "directions": {
+            task: {name: direction._asdict() for name, direction in row.directions.items()}
+            for task, row in experiment.tasks.items()
+        },
+        "certificate": saved.content.get("certificate"),
+        "config": as_tree(config),
+        "versions": versions(),
+    }
+
+
+def write_json(path: Path, content: dict) -> Path:
+    """Strict JSON (nan and infinity become null), written to a temporary name and renamed."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(key): plain(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+    return path

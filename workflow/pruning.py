@@ -1,0 +1,106 @@
+"""A method applied to a network of an experiment: its mask, its certificate, its sparsifier.
+
+One path for every method: what differs stands in the method's row (prune_utils/methods.py), never in an `if`
+on a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import torch
+from tqdm import tqdm
+
+from models.multitask import MultiTaskNet
+from prune_utils.criteria import find_criterion
+from prune_utils.masked import Masked
+from prune_utils.masks import Mask, prunable
+from prune_utils.methods import Method
+from prune_utils.prune import make_budgets, make_mask, make_plan
+from prune_utils.regrow import Growth, Regrowth, make_schedule
+from prune_utils.report import certificate
+from prune_utils.rounds import Rounds
+from prune_utils.voters import Electorate
+from training.sparsifier import Sparsifier
+
+from .experiment import Experiment
+
+MakeSparsifier = Callable[[torch.optim.Optimizer], Sparsifier]
+
+
+class NumberedBatches:
+    """The batches that scores are taken on; can be read again and again, always the same."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+
+    def __iter__(self):
+        count, fabric = self.experiment.config.prune.num_batches, self.experiment.fabric
+        with tqdm(total=count, desc="scoring", unit="batch", disable=not fabric.is_global_zero) as bar:
+            for number, batch in self.experiment.numbered_batches(count):
+                yield number, batch
+                bar.update(min(fabric.world_size, count - bar.n))
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A method applied to one network of an experiment."""
+
+    experiment: Experiment
+    method: Method
+    network: MultiTaskNet
+
+    @cached_property
+    def plan(self):
+        return make_plan(self.method, self.experiment.config.prune)
+
+    @cached_property
+    def electorate(self) -> Electorate:
+        objective, fabric = self.experiment.objective, self.experiment.fabric
+        losses = {
+            name: lambda said, targets, name=name, task=task: task.loss(said[name], targets[name])
+            for name, task in objective.tasks.items()
+        }
+        owners = self.network.owners()
+        return Electorate(
+            losses,
+            objective.weights,
+            {name: owners[name] for name in prunable(self.network)},
+            None if fabric.world_size == 1 else lambda tensor: fabric.all_reduce(tensor, reduce_op="sum"),
+        )
+
+    def make_mask(self) -> Mask:
+        batches = NumberedBatches(self.experiment)
+        return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
+
+    def certify(self, mask: Mask) -> dict:
+        """The certificate of a mask of this method."""
+        config = self.experiment.config
+        asked = asdict(self.plan) | {"seed": config.run.seed, "protocol": config.run.protocol}
+        if find_criterion(self.plan.criterion).needs_gradient:
+            asked["batches"] = config.prune.num_batches
+            asked["batch_size"] = config.prune.batch_size or config.data.batch_size
+        return certificate(mask, self.electorate.owners, asked)
+
+    def rounds(self, first: Mask) -> MakeSparsifier:
+        """Prune a little, train, prune again: how the method gets from its first mask to its budget."""
+        later = make_budgets(self.network, self.plan, self.electorate.owners)[1:]
+        every = self.experiment.config.prune.round_iterations
+        return lambda optimizer: Rounds(self.network, first, later, every)
+
+    def sparsifier(self, mask: Mask, steps: int) -> MakeSparsifier:
+        """What holds the mask, or moves it, during `steps` steps of training."""
+        if self.method.grow is None:
+            return lambda optimizer: Masked(self.network, mask)
+        config = self.experiment.config
+        schedule = make_schedule(config.dynamic.until, config.dynamic.every, config.dynamic.fraction, steps)
+        growth = Growth(
+            self.electorate.voters(self.method.grow_voters),
+            self.method.grow,
+            self.plan.arbiter,
+            config.run.seed,
+            self.electorate.reduce,
+        )
+        return lambda optimizer: Regrowth(self.network, mask, optimizer, schedule, growth)
