@@ -111,13 +111,13 @@ class NormalsMetric(Averages):
         value, valid = target
         # unit length before the resizing: the same vectors, 64 times fewer
         unit = resize_prediction(decode(at_least_float32(prediction)), value.shape[-2:])
-        angle, valid = angles(unit, value), valid[:, 0]
-        number = len(self.histogram)
-        bins = (angle * BINS_PER_DEGREE).ceil_().nan_to_num_(nan=number).clamp_(1, number)
-        # counted from 1: invalid pixels are in bin 0, which is dropped
-        histogram = torch.bincount((bins.long() * valid).flatten(), minlength=number + 1)[1:]
-        total = torch.where(valid, angle, 0).sum(dtype=torch.float64)
-        self.add([total], [histogram.sum()], len(value))
+        valid = valid[:, 0]
+        angle = angles(unit, value).masked_fill_(~valid, 0)
+        total, pixels, number = angle.sum(dtype=torch.float64), valid.sum(), len(self.histogram)
+        bins = angle.mul_(BINS_PER_DEGREE).ceil_().nan_to_num_(nan=number).clamp_(1, number)
+        histogram = torch.bincount(bins.int().flatten(), minlength=number + 1)[1:]
+        histogram[0] -= valid.numel() - pixels  # the invalid ones, counted as zeros
+        self.add([total], [pixels], len(value))
         self.histogram += histogram
 
     def compute(self) -> dict[str, dict[str, float]]:

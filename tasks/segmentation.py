@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tasks.averages import Averages, divide
-from tasks.base import Direction, Target, Task, at_least_float32, nearest_index, resize_nearest, resize_target
+from tasks.base import Direction, Target, Task, at_least_float32, nearest_index, resize_target
 from tasks.pictures import PALETTE, grey_out
 
 DIRECTIONS = {
@@ -80,8 +80,8 @@ class SegmentationMetric(Averages):
         batch is taken over all its pixels. metric = over valid pixels.
     A batch without valid pixels adds nothing. Without any pixel every value is nan.
 
-    Classes are found, and the cross entropy is taken, at the network's resolution and then looked up by the
-    target's pixels: nearest resizing copies, so the numbers are those of the resized prediction.
+    Nearest resizing copies, so it is enough to count how often each class is the label of each pixel of the
+    network: classes and cross entropy are then taken at the network's resolution, with the same result.
     """
 
     def __init__(self, channels: int, ignored_is_error: bool = False, class_weights: Tensor | None = None):
@@ -94,34 +94,39 @@ class SegmentationMetric(Averages):
 
     def update(self, prediction: Tensor, target: Target) -> None:
         """prediction: logits [N, C, h, w]; target int64 [N, 1, H, W]. ValueError for an unknown class."""
-        value, valid = target
-        confusion = self._confusion(resize_nearest(decode(prediction), value.shape[-2:]), target)
-        surprise = self._surprise(at_least_float32(prediction), value)
+        labels = self._labels(target, prediction.shape)  # [C, N, h * w]
+        confusion = torch.zeros_like(self.confusion)
+        classes = decode(prediction).flatten().expand(self.channels, -1)
+        confusion.scatter_add_(1, classes, labels.flatten(1))
+        surprise = -at_least_float32(prediction).log_softmax(1).flatten(2).transpose(0, 1)
+        # not the bare product: where no label is, an infinite surprise is none
+        surprise = torch.where(labels > 0, labels * surprise, 0).sum((1, 2), dtype=torch.float64)
         pixels = confusion.sum()
         counts = [pixels, (confusion.sum(1) * self.class_weights).sum()]
-        sums = [confusion.diagonal().sum(), torch.where(valid, surprise, 0).sum(dtype=torch.float64)]
-        everything = torch.full_like(pixels, valid.numel())
-        paper_counts = [everything if self.ignored_is_error else pixels, counts[1]]
-        self.add(sums, counts, len(value), paper_counts)
+        everything = torch.full_like(pixels, target.valid.numel())
+        self.add(
+            [confusion.diagonal().sum(), (surprise * self.class_weights).sum()],
+            counts,
+            len(prediction),
+            [everything if self.ignored_is_error else pixels, counts[1]],
+        )
         self.confusion += confusion
 
-    def _confusion(self, classes: Tensor, target: Target) -> Tensor:
-        """int64 [C, C], row = label, column = prediction, over the valid pixels."""
-        pairs = (target.value * self.channels + classes + 1) * target.valid  # 0 = ignored
-        count = torch.bincount(pairs.flatten(), minlength=self.channels**2 + 1)
-        if len(count) > self.channels**2 + 1:
+    def _labels(self, target: Target, shape: torch.Size) -> Tensor:
+        """int64 [C, N, h * w]: how many of the target's pixels of a class read this pixel of the network."""
+        images, _, height, width = shape
+        device, cells = target.value.device, images * height * width
+        rows = nearest_index(height, target.value.shape[-2], device)[:, None]
+        columns = nearest_index(width, target.value.shape[-1], device)
+        first = torch.arange(images, device=device).view(-1, 1, 1, 1) * (height * width)
+        place = (
+            (target.value * cells).add_(rows * width + columns + (first + 1)).mul_(target.valid)
+        )  # 0 = ignored
+        count = torch.bincount(place.flatten(), minlength=self.channels * cells + 1)
+        if len(count) > self.channels * cells + 1:
             largest = torch.where(target.valid, target.value, 0).max().item()
             raise ValueError(f"class {largest} in a seg target is not one of 0..{self.channels - 1}")
-        return count[1:].view(self.channels, self.channels)
-
-    def _surprise(self, prediction: Tensor, value: Tensor) -> Tensor:
-        """-log p of the labels times their weights, [N, 1, H, W], looked up at the network's resolution."""
-        height, width = prediction.shape[-2:]
-        cost = -prediction.log_softmax(1) * self.class_weights.to(prediction).view(1, -1, 1, 1)
-        rows = nearest_index(height, value.shape[-2], value.device)
-        columns = nearest_index(width, value.shape[-1], value.device)
-        place = (value * height + rows[:, None]) * width + columns
-        return cost.flatten(1).gather(1, place.flatten(1)).view_as(value)
+        return count[1:].view(self.channels, images, height * width)
 
     def compute(self) -> dict[str, dict[str, float]]:
         scores = self.averages()
