@@ -1,0 +1,192 @@
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from prune_utils import CRITERIA, Voter, joint_voter, prunable, score, task_voters
+
+
+class Line(nn.Module):
+    """y = w x with w = (2, -3): every gradient is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.tensor([[2.0, -3.0]]))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+LINE_VOTER = Voter("a", lambda out, target: (out * target).sum(), frozenset({"layer.weight"}))
+# gradients: (1, 4) and (-2, 5); their signs must not cancel: sum |g| = (3, 9)
+LINE_BATCHES = [
+    (torch.tensor([[1.0, 4.0]]), torch.tensor(1.0)),
+    (torch.tensor([[2.0, -5.0]]), torch.tensor(-1.0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [("gradient", [3, 9]), ("snip", [6, 27]), ("taylor", [12, 81]), ("magnitude", [2, 3])],
+)
+def test_by_hand(criterion, expected):
+    scores = score(Line(), [LINE_VOTER], enumerate(LINE_BATCHES), criterion)
+    assert scores["a"]["layer.weight"].tolist() == [expected]
+
+
+def test_every_voter_scores_what_it_owns(tiny):
+    net = tiny("a", "b", "c")
+    scores = score(net.model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip")
+    weights = prunable(net.model)
+    assert {voter: list(of) for voter, of in scores.items()} == {
+        task: [name for name in weights if task in net.owners[name]] for task in net.losses
+    }
+    for of in scores.values():
+        assert all(of[name].shape == weights[name].shape for name in of)
+
+
+def test_equals_one_plain_backward_per_task(tiny):
+    net = tiny("a", "b", "c")
+    net.model.drop.p = 0.0
+    scores = score(net.model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip")
+    for task, loss in net.losses.items():
+        total = {name: torch.zeros_like(w) for name, w in prunable(net.model).items()}
+        for inputs, targets in net.batches:
+            twin = copy.deepcopy(net.model).train()
+            loss(twin(inputs), targets).backward()
+            for name, weight in prunable(twin).items():
+                if weight.grad is not None:
+                    total[name] += (weight * weight.grad).abs().detach()
+        for name, of in scores[task].items():
+            torch.testing.assert_close(of, total[name], rtol=1e-5, atol=1e-9)
+
+
+def test_one_task_of_weight_one_is_the_joint_voter(tiny):
+    net = tiny("a")
+    tasks = score(net.model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip")
+    joint = score(
+        net.model, [joint_voter(net.losses, {"a": 1.0}, net.owners)], enumerate(net.batches), "snip"
+    )
+    assert all(torch.equal(tasks["a"][name], joint["joint"][name]) for name in tasks["a"])
+
+
+def test_leaves_everything_as_it_was(tiny):
+    net = tiny("a", "b")
+    model = net.model.eval()
+    model.norm.train()
+    model.stem.weight.requires_grad_(False)
+    model.trunk.weight.grad = torch.full_like(model.trunk.weight, 7.0)
+    buffers = {name: id(buffer) for name, buffer in model.named_buffers()}
+    state = copy.deepcopy(model.state_dict())
+    modes = {name: module.training for name, module in model.named_modules()}
+    streams = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    with torch.no_grad():
+        scores = score(model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip")
+        assert not torch.is_grad_enabled()
+    assert scores["a"]["stem.weight"].any()
+    assert torch.equal(streams[0], torch.get_rng_state())
+    assert streams[1] == random.getstate()
+    assert np.array_equal(streams[2], np.random.get_state()[1])
+    assert modes == {name: module.training for name, module in model.named_modules()}
+    assert buffers == {name: id(buffer) for name, buffer in model.named_buffers()}
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == {"stem.weight"}
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == {"trunk.weight"}
+    assert (model.trunk.weight.grad == 7).all()
+
+
+def test_an_error_in_the_middle_leaves_everything_as_it_was_too(tiny):
+    net = tiny("a", "b")
+    model = net.model.eval()
+    state = copy.deepcopy(model.state_dict())
+    voters = [Voter("a", lambda out, target: out["nothing"], frozenset({"stem.weight"}))]
+    with pytest.raises(KeyError):
+        score(model, voters, enumerate(net.batches), "snip")
+    assert not model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_batches_may_be_dealt_to_several_processes(tiny):
+    net = tiny("a", "b")
+    voters = task_voters(net.losses, net.owners)
+    numbered = list(enumerate(net.batches))
+    alone = score(net.model, voters, numbered, "gradient", seed=5)
+    parts = [score(net.model, voters, [pair], "gradient", seed=5) for pair in numbered]
+    other = score(net.model, voters, numbered, "gradient", seed=6)
+    for task, of in alone.items():
+        for name, total in of.items():
+            torch.testing.assert_close(parts[0][task][name] + parts[1][task][name], total)
+    assert not torch.equal(alone["a"]["stem.weight"], other["a"]["stem.weight"])  # another dropout
+
+
+def test_reduce_comes_before_the_criterion():
+    scores = score(Line(), [LINE_VOTER], enumerate(LINE_BATCHES), "taylor", reduce=lambda total: total + 1)
+    assert scores["a"]["layer.weight"].tolist() == [[4 * 4, 9 * 10]]
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_without_gradients_no_batch_is_read(tiny, criterion):
+    net = tiny("a", "b")
+    scores = score(net.model, task_voters(net.losses, net.owners), None, criterion, seed=3)
+    again = score(net.model, task_voters(net.losses, net.owners), None, criterion, seed=3)
+    assert all(torch.equal(scores[t][n], again[t][n]) for t in scores for n in scores[t])
+
+
+def test_noise_differs_between_layers_voters_and_seeds(tiny):
+    net = tiny("a", "b")
+    voters = task_voters(net.losses, net.owners)
+    one, two = (score(net.model, voters, None, "random", seed=seed) for seed in (0, 1))
+    draws = [one["a"]["stem.weight"], one["b"]["stem.weight"], two["a"]["stem.weight"]]
+    assert len({draw.sum().item() for draw in draws}) == 3
+
+
+def test_no_batch_and_unknown_criterion(tiny):
+    net = tiny("a")
+    voters = task_voters(net.losses, net.owners)
+    with pytest.raises(ValueError, match="at least one batch"):
+        score(net.model, voters, [], "snip")
+    with pytest.raises(
+        ValueError, match="criterion 'snap' is not one of gradient, magnitude, random, snip, taylor"
+    ):
+        score(net.model, voters, [], "snap")
+
+
+def test_a_gradient_that_is_not_finite_is_named(tiny):
+    net = tiny("a", "b")
+    net.losses["b"] = lambda out, target: out["b"].sum() * float("inf")
+    with pytest.raises(ValueError, match="not finite: voter 'b', batch 4, layer 'stem.weight'"):
+        score(net.model, task_voters(net.losses, net.owners), [(4, net.batches[0])], "snip")
+
+
+def test_a_loss_that_uses_no_weight_is_named(tiny):
+    net = tiny("a")
+    voter = Voter("a", lambda out, target: target["a"].sum(), frozenset({"stem.weight"}))
+    with pytest.raises(ValueError, match="loss of voter 'a' depends on no weight"):
+        score(net.model, [voter], enumerate(net.batches), "snip")
+
+
+def test_a_weight_that_no_batch_used_scores_zero(tiny):
+    net = tiny("a", "b")
+    voter = Voter("a", net.losses["a"], frozenset({"stem.weight", "heads.b.weight"}))
+    scores = score(net.model, [voter], enumerate(net.batches), "snip")
+    assert not scores["a"]["heads.b.weight"].any()
+
+
+@pytest.mark.parametrize("criterion", sorted(CRITERIA))
+def test_tensors_stay_on_the_networks_device(tiny, criterion):
+    net = tiny("a", "b", device="meta")
+    scores = score(net.model, task_voters(net.losses, net.owners), enumerate(net.batches), criterion)
+    assert all(of.is_meta for scored in scores.values() for of in scored.values())
+
+
+def test_low_precision_weights_are_summed_in_float32(tiny):
+    net = tiny("a")
+    model = net.model.to(torch.bfloat16)
+    batches = [(image.bfloat16(), targets) for image, targets in net.batches]
+    scores = score(model, task_voters(net.losses, net.owners), enumerate(batches), "gradient")
+    assert scores["a"]["stem.weight"].dtype == torch.float32
