@@ -1,0 +1,77 @@
+"""Flags: dash or underscore, what was not said changes nothing, wrong values end in a sentence."""
+
+import pytest
+
+from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
+from configs.load import load
+
+GROUPS = ("data", "network", "pruning", "training", "machine")
+
+
+def tree(*words):
+    return flags_tree(parser("", "", GROUPS).parse_args(words))
+
+
+def test_nothing_said_changes_nothing():
+    assert tree() == {}
+
+
+@pytest.mark.parametrize("words", [("--num_batches", "3"), ("--num-batches", "3"), ("--num_batches=3",)])
+def test_dash_and_underscore(words):
+    assert tree(*words) == {"prune": {"num_batches": 3}}
+
+
+def test_values_keep_their_underscores():
+    assert tree("--set", "data.root=a_b", "--data-root=c_d") == {"data": {"root": "a_b"}}
+
+
+def test_max_iters_is_the_length_of_any_run():
+    assert tree("--max-iters", "7") == {"optim": {"iterations": 7}, "finetune": {"iterations": 7}}
+
+
+def test_set_goes_over_flags():
+    assert tree("--lr", "1", "--set", "optim.lr=2") == {"optim": {"lr": 2}, "finetune": {"lr": 1.0}}
+
+
+def test_wrong_number_names_flag_and_value():
+    with pytest.raises(ValueError, match="--ratio needs a number, not 'abc'"):
+        tree("--ratio", "abc")
+    with pytest.raises(ValueError, match="--num-batches needs a whole number, not '1.5'"):
+        tree("--num-batches", "1.5")
+
+
+@pytest.mark.parametrize("name", [*FLAGS, *SWITCHES])
+def test_every_flag_fills_a_setting_that_exists(name):
+    flag = (FLAGS | SWITCHES)[name]
+    example = {
+        "select-on": "test",
+        "protocol": "metric",
+        "backbone": "resnet18",
+        "scope": "backbone",
+        "keep-ratio": "0.5",
+        "ratio": "50",
+        "classes": "7",
+    }
+    words = [f"--{name}"] if name in SWITCHES else [f"--{name}", example.get(name, "1")]
+    given = tree(*words)
+    config = load("nyuv2", flags=given)
+    for setting in flag.settings:
+        section, field = setting.split(".")
+        default = getattr(getattr(load("nyuv2"), section), field)
+        value = getattr(getattr(config, section), field)
+        assert value != default or name in ("width", "accumulate", "num-workers")
+
+
+def test_unknown_flag_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        parser("", "", GROUPS).parse_args(["--dataste", "nyuv2"])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --dataste nyuv2\n"
+
+
+def test_help_shows_examples_and_settings(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        parser("what it does", "  example line", GROUPS).parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert exit_info.value.code == 0
+    assert "what it does" in text and "example line" in text and "dynamic.until" in text

@@ -1,0 +1,121 @@
+"""Settings: what is merged over what, types, choices, ranges."""
+
+import pytest
+
+from configs.load import DATASETS, as_tree, load, merge, parse_assignments, paths
+from configs.schema import Config
+
+PAPER = {  # formats: training settings of the paper
+    "nyuv2": (("seg", "sn"), {"seg": 1, "sn": 20}, 321, 20000, 1e-3, 4000, 0.5, 50, 1000, 1e-5),
+    "cityscapes": (("seg", "depth"), {"seg": 1, "depth": 20}, 224, 20000, 1e-4, 4000, 0.5, 50, 1000, 1e-5),
+    "taskonomy": (
+        ("seg", "sn", "depth", "keypoint", "edge"),
+        {"seg": 1, "sn": 3, "depth": 2, "keypoint": 7, "edge": 7},
+        224,
+        100000,
+        1e-4,
+        12000,
+        0.3,
+        250,
+        4000,
+        1e-6,
+    ),
+}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_settings_of_the_paper(dataset):
+    config = load(dataset)
+    tasks, weights, crop, iterations, lr, every, factor, interval, tuned, tuned_lr = PAPER[dataset]
+    assert config.data.tasks == tasks
+    assert {task: config.loss_weights[task] for task in tasks} == weights
+    assert (config.data.crop, config.data.batch_size) == (crop, 16)
+    optim = config.optim
+    assert (optim.iterations, optim.lr, optim.weight_decay) == (iterations, lr, 5e-4)
+    assert (optim.step_every, optim.step_factor) == (every, factor)
+    assert (config.dynamic.until, config.dynamic.every, config.dynamic.fraction) == (0.75, interval, 0.5)
+    assert (config.finetune.iterations, config.finetune.lr) == (tuned, tuned_lr)
+
+
+def test_later_wins(tmp_path):
+    overlay = tmp_path / "over.yaml"
+    overlay.write_text("optim: {lr: 0.5, iterations: 7}\n")
+    config = load(
+        "nyuv2", [str(overlay)], merge({"optim": {"lr": 0.25}}, parse_assignments(["optim.step_every=3"]))
+    )
+    assert (config.optim.lr, config.optim.iterations, config.optim.step_every) == (0.25, 7, 3)
+    assert config.optim.weight_decay == 5e-4
+
+
+@pytest.mark.parametrize(
+    "assignment, section, field, value",
+    [
+        ("optim.lr=3e-4", "optim", "lr", 3e-4),
+        ("data.tasks=[sn]", "data", "tasks", ("sn",)),
+        ("data.tasks=seg,sn", "data", "tasks", ("seg", "sn")),
+        ("data.scale=[1, 2]", "data", "scale", (1.0, 2.0)),
+        ("prune.keep_ratio=null", "prune", "keep_ratio", None),
+        ("prune.shuffle=true", "prune", "shuffle", True),
+        ("run.devices=2", "run", "devices", "2"),
+        ("model.branch_after=stages.2.1", "model", "branch_after", "stages.2.1"),
+    ],
+)
+def test_every_type_can_be_set(assignment, section, field, value):
+    assert getattr(getattr(load("nyuv2", flags=parse_assignments([assignment])), section), field) == value
+
+
+@pytest.mark.parametrize(
+    "assignment, words",
+    [
+        ("optim.lrr=1", "setting 'optim.lrr' is not one of lr, weight_decay.*did you mean 'lr'"),
+        ("optimm.lr=1", "setting 'optimm' is not one of data, loss_weights.*did you mean 'optim'"),
+        ("optim.lr=fast", "setting 'optim.lr' needs a number, not 'fast'"),
+        ("optim.iterations=1.5", "setting 'optim.iterations' needs a whole number, not 1.5"),
+        ("prune.shuffle=1", "setting 'prune.shuffle' needs true or false, not 1"),
+        ("optim=1", "setting 'optim' is a section with fields, not 1"),
+        ("loss_weights.seg=x", "setting 'loss_weights.seg' needs a number"),
+        ("loss_weights=3", "setting 'loss_weights' needs names with values, not 3"),
+        ("prune.ratio=100", "setting 'prune.ratio' is 100.0, it must be a percentage"),
+        ("prune.ratio=nan", "setting 'prune.ratio' is nan"),
+        ("prune.keep_ratio=0", "setting 'prune.keep_ratio' is 0.0"),
+        ("run.protocol=other", "setting 'run.protocol' is other, it must be paper or metric"),
+        ("data.batch_size=0", "setting 'data.batch_size' is 0, it must be at least 1"),
+        ("data.tasks=[]", "setting 'data.tasks' is"),
+        ("lr", "--set takes section.field=value, not 'lr'"),
+        ("a.b=[", "is no valid value"),
+    ],
+)
+def test_wrong_settings_end_with_the_choices(assignment, words):
+    with pytest.raises(ValueError, match=words):
+        load("nyuv2", flags=parse_assignments([assignment]))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no configuration file .*none.yaml .*configs/tiny.yaml"):
+        load("nyuv2", [str(tmp_path / "none.yaml")])
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("optim: {lr: 1\nrun: [")
+    with pytest.raises(ValueError, match="broken.yaml is not valid YAML at line"):
+        load("nyuv2", [str(broken)])
+    broken.write_text("just words")
+    with pytest.raises(ValueError, match="must hold sections"):
+        load("nyuv2", [str(broken)])
+    with pytest.raises(ValueError, match="dataset 'kitti' is not one of nyuv2, cityscapes, taskonomy"):
+        load("kitti")
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_tree_round_trip(dataset):
+    config = load(dataset)
+    assert load(dataset, base=as_tree(config)) == config
+
+
+def test_overlay_fits_every_dataset():
+    for dataset in DATASETS:
+        config = load(dataset, ["configs/tiny.yaml"])
+        assert (config.model.backbone, config.model.width) == ("resnet18", 0.125)
+
+
+def test_paths_name_every_setting():
+    assert "optim.lr" in paths() and "loss_weights.TASK" in paths()
+    assert len(paths()) == sum(len(section) for section in as_tree(Config()).values()) + 1
