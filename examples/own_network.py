@@ -29,10 +29,10 @@ class ThreeHeads(nn.Module):
 
 def main(path, steps=3):
     model = ThreeHeads()
-    targets = {"kind": torch.arange(4), "size": torch.rand(4, 1), "parts": torch.rand(4, 4, 4, 4)}
-    batch = (torch.randn(4, 3, 64, 64), targets)
+    target = {"kind": torch.arange(4), "size": torch.rand(4, 1), "parts": torch.rand(4, 4, 4, 4)}
+    batch = (torch.randn(4, 3, 64, 64), target)
     forms = {"kind": cross_entropy, "size": mse_loss, "parts": l1_loss}
-    losses = {task: lambda out, target, t=task: forms[t](out[t], target[t]) for task in forms}
+    losses = {task: lambda out, true, t=task: forms[t](out[t], true[t]) for task in forms}
 
     owners = pu.owners_from_graph(model, losses, batch)
     scores = pu.score(model, pu.task_voters(losses, owners), enumerate([batch]), "snip")
@@ -41,16 +41,15 @@ def main(path, steps=3):
     mask = pu.choose(scores, pu.global_budget(shapes, keep), "unanimous")
     cert = pu.certificate(mask, owners, {"ratio": 90, "criterion": "snip", "arbiter": "unanimous"})
 
-    masked, optimizer = pu.Masked(model, mask), torch.optim.Adam(model.parameters(), weight_decay=5e-4)
+    masked, optimizer = pu.Masked(model, mask), torch.optim.Adam(model.parameters())
     for step in range(1, steps + 1):
-        optimizer.zero_grad()
         out = model(batch[0])
-        sum(loss(out, batch[1]) for loss in losses.values()).backward()
+        optimizer.zero_grad()
+        sum(loss(out, target) for loss in losses.values()).backward()
         masked.mask_gradients()
         optimizer.step()
         masked.after_step(step, batch)
     torch.save({"model": model.state_dict(), "mask": mask, "certificate": cert}, path)
-
     saved = torch.load(path, weights_only=True)
     model.load_state_dict(saved["model"])
     print(pu.format_certificate(saved["certificate"]))

@@ -141,23 +141,19 @@ def make_mask(
     Raises ValueError as `make_budgets`, `score` and `choose` do.
     """
     names = in_scope(model, electorate.owners, plan)
-    budgets = make_budgets(model, plan, electorate.owners)
-    if plan.retrain:
-        budgets = budgets[:1]
-    if isinstance(batches, Iterator) and len(budgets) > 1:
-        raise ValueError(
-            "several rounds read the batches several times: pass a list or a loader, not an iterator"
-        )
     voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
 
     def score_network(network: nn.Module) -> dict[str, Scores]:
         return score(network, voters, batches, plan.criterion, seed=seed, reduce=electorate.reduce)
 
-    subject = INITS[plan.score_init](model, seed)
-    if plan.keep_ratio is not None:
-        mask = _published_rule(score_network(subject), plan, matching(names, plan.protect))
+    if plan.keep_ratio is None:
+        budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
+        if isinstance(batches, Iterator) and len(budgets) > 1:
+            raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
+        mask = progressive(INITS[plan.score_init](model, seed), score_network, budgets, plan.arbiter)
     else:
-        mask = progressive(subject, score_network, budgets, plan.arbiter)
+        scores = score_network(INITS[plan.score_init](model, seed))
+        mask = _published_rule(scores, plan, matching(names, plan.protect))
     mask = {name: mask[name] for name in names}
     return shuffle_within_layers(mask, seed) if plan.shuffle else mask
 

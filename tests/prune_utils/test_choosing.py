@@ -124,7 +124,7 @@ def allowed(among):
     return lambda name, i: among is None or bool(among[name][i])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(contest=contests(), share=st.floats(0, 1), per_layer=st.booleans())
 def test_equals_the_obvious_reference(contest, share, per_layer):
     scores, sizes, among, arbiter = contest
@@ -138,7 +138,7 @@ def test_equals_the_obvious_reference(contest, share, per_layer):
     assert count(mask) == sum(keep for _, keep in pools)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     contest=contests(), share=st.floats(0, 1), errors=st.sampled_from([0.0, 0.3, 3.0]), seed=st.integers(0, 9)
 )
@@ -190,7 +190,7 @@ def test_large_pools_go_through_the_bracket_and_fall_back(monkeypatch):
     assert widths == [5.0, 40.0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(contest=contests(), k=st.floats(0.01, 1))
 def test_equals_the_union_of_the_tasks_top_k(contest, k):
     """Where the budget is the size of such a union, the unanimous rule is that union."""
@@ -203,7 +203,7 @@ def test_equals_the_union_of_the_tasks_top_k(contest, k):
     assert reference.as_set(mask) == union
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(contest=contests(), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_budgets_nest(contest, shares):
     scores, sizes, among, arbiter = contest
@@ -227,7 +227,7 @@ def test_one_voter_is_plain_top_k_whatever_the_arbiter(contest, share):
     assert masks == [top] * 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(contest=contests(), power=st.sampled_from([0.5, 2.0]), scale=st.floats(0.25, 4))
 def test_only_each_voters_order_matters(contest, power, scale):
     scores, sizes, among, arbiter = contest

@@ -1,0 +1,287 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from prune_utils import (
+    Electorate,
+    Growth,
+    Regrowth,
+    Schedule,
+    Voter,
+    make_schedule,
+    prunable,
+    score,
+    shuffle_within_layers,
+    task_voters,
+)
+
+from . import reference
+from .test_masked import OPTIMIZERS, train
+
+
+def sparse(model, share=0.4, seed=0):
+    masks = {
+        n: (torch.arange(w.numel()) < round(share * w.numel())).reshape(w.shape)
+        for n, w in prunable(model).items()
+    }
+    return shuffle_within_layers(masks, seed)
+
+
+def counts(mask):
+    return {name: int(kept.sum()) for name, kept in mask.items()}
+
+
+def test_schedule_by_hand():
+    schedule = Schedule(until=100, every=25, fraction=0.5)
+    assert [step for step in range(-1, 200) if schedule.due(step)] == [25, 50, 75, 100]
+    assert schedule.drop_fraction(0) == 0.5
+    assert schedule.drop_fraction(50) == pytest.approx(0.25)
+    assert schedule.drop_fraction(25) == pytest.approx(0.25 * (1 + 2**-0.5))
+    assert schedule.drop_fraction(100) == schedule.drop_fraction(150) == 0.0
+
+
+def test_schedule_in_steps_or_fractions():
+    assert make_schedule(0.75, 0.0025, 0.5, 20_000) == Schedule(15_000, 50, 0.5)
+    assert make_schedule(15_000, 50, 0.5, 20_000) == Schedule(15_000, 50, 0.5)
+    assert make_schedule(0.75, 0.01, 0.3, 20) == Schedule(15, 1, 0.3)
+
+
+@pytest.mark.parametrize("values", [(10, 0, 0.5), (-1, 5, 0.5), (10, 5, 1.5), (10, 5, float("nan"))])
+def test_schedule_is_checked(values):
+    with pytest.raises(ValueError, match="dynamic"):
+        Schedule(*values)
+
+
+class Row(nn.Module):
+    """y = sum(w x) for 8 weights, so that dL/dw is the input."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.row = nn.Linear(8, 1, bias=False)
+        with torch.no_grad():
+            self.row.weight.copy_(torch.tensor([values]))
+
+    def forward(self, x):
+        return self.row(x)
+
+
+def test_by_hand():
+    """Drop 2 of 4 by magnitude, grow 2 of the 6 inactive by the input's size."""
+    model = Row([4.0, 1.0, -3.0, 2.0, 9.0, 9.0, 9.0, 9.0])
+    optimizer = torch.optim.Adam(model.parameters())
+    mask = {"row.weight": torch.tensor([[True] * 4 + [False] * 4])}
+    voter = Voter("a", lambda out, target: out.sum(), frozenset(mask))
+    regrowth = Regrowth(model, mask, optimizer, Schedule(10**9, 1), Growth((voter,)))
+    x = torch.tensor([[9.0, 8.0, 9.0, 1.0, -2.0, 3.0, -5.0, 4.0]])
+    model(x).sum().backward()
+    regrowth.mask_gradients()
+    optimizer.step()
+    with torch.no_grad():
+        model.row.weight.copy_(torch.tensor([[4.0, 1.0, -3.0, 2.0, 0.0, 0.0, 0.0, 0.0]]))
+    figures = regrowth.after_step(1, (x, None))
+    # 1 and 2 are the smallest; then |x| = 8 (just dropped, grown again from 0) and 5 are the largest inactive
+    assert regrowth.mask["row.weight"].int().tolist() == [[1, 1, 1, 0, 0, 0, 1, 0]]
+    assert model.row.weight.tolist() == [[4.0, 0.0, -3.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    assert figures == {
+        "density": 0.5,
+        "drop_fraction": pytest.approx(0.5),
+        "dropped": 2.0,
+        "replaced_share": 0.25,
+    }
+    state = optimizer.state[model.row.weight]
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert (state[key] != 0).tolist() == [[True, False, True, False, False, False, False, False]]
+
+
+@pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d", "e")])
+@pytest.mark.parametrize("arbiter", ["unanimous", "majority", "intersection"])
+def test_one_update_equals_the_obvious_reference(tiny, tasks, arbiter):
+    net = tiny(*tasks)
+    mask = sparse(net.model)
+    voters = task_voters(net.losses, net.owners)
+    regrowth = Regrowth(
+        net.model,
+        mask,
+        OPTIMIZERS["sgd"](net.model.parameters()),
+        Schedule(30, 10),
+        Growth(voters, arbiter=arbiter),
+    )
+    batch = net.batches[0]
+    weights = {n: w.detach().abs().reshape(-1).tolist() for n, w in prunable(net.model).items()}
+    gradients = reference.lists(score(net.model, voters, [(10, batch)], "gradient", seed=10))
+    sizes = {name: len(values) for name, values in weights.items()}
+    active = {name: [i for i in range(sizes[name]) if mask[name].reshape(-1)[i]] for name in sizes}
+    fraction = Schedule(30, 10).drop_fraction(10)
+    expected = set()
+    for name in sizes:
+        drop = int(fraction * len(active[name]))
+        staying = set(sorted(active[name], key=lambda i, n=name: -weights[n][i])[: len(active[name]) - drop])
+        inactive = lambda n, i, staying=staying: i not in staying  # noqa: E731
+        grown = reference.choose(gradients, [((name,), drop)], arbiter, sizes, inactive)
+        expected |= grown | {(name, i) for i in staying}
+    regrowth.after_step(10, batch)
+    assert reference.as_set(regrowth.mask) == expected
+
+
+@pytest.mark.parametrize("grow", ["gradient", "random"])
+@pytest.mark.parametrize("kind", ["tasks", "joint"])
+def test_a_run_keeps_every_count_and_moves_the_mask(tiny, grow, kind):
+    net = tiny("a", "b", "c")
+    mask = sparse(net.model)
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    voters = Electorate(net.losses, net.weights, net.owners).voters(kind)
+    schedule = Schedule(until=12, every=3)
+    regrowth = Regrowth(net.model, mask, optimizer, schedule, Growth(voters, grow))
+    seen = {}
+    previous = mask
+    for step, figures in train(net, regrowth, optimizer, 16):
+        now = regrowth.mask
+        assert counts(now) == counts(mask)
+        assert bool(figures) == (step in (3, 6, 9, 12))
+        for name, weight in prunable(net.model).items():
+            assert not weight[~now[name]].any()
+            if figures:
+                grown = now[name] & ~previous[name]
+                assert not weight[grown].any()
+                assert not optimizer.state[weight]["exp_avg"][grown | ~now[name]].any()
+                assert not optimizer.state[weight]["exp_avg_sq"][grown | ~now[name]].any()
+        if figures:
+            seen[step] = figures
+            new = sum(int((now[n] & ~previous[n]).sum()) for n in now)
+            assert figures["replaced_share"] == new / sum(counts(mask).values())
+            assert figures["density"] == sum(counts(mask).values()) / sum(m.numel() for m in mask.values())
+            assert figures["dropped"] == sum(int(figures["drop_fraction"] * c) for c in counts(mask).values())
+        previous = now
+    assert [seen[s]["drop_fraction"] for s in seen] == [schedule.drop_fraction(s) for s in (3, 6, 9, 12)]
+    assert seen[3]["replaced_share"] > 0.1
+    assert seen[12]["dropped"] == 0
+    # what was grown has been trained since, but for the few weights behind a unit that is never active
+    assert sum(int(w.count_nonzero()) for w in prunable(net.model).values()) > 0.9 * sum(
+        counts(mask).values()
+    )
+
+
+def test_full_empty_and_nearly_full_layers(tiny):
+    net = tiny("a", "b")
+    mask = sparse(net.model)
+    mask["stem.weight"].fill_(True)
+    mask["branch.weight"].zero_()
+    mask["trunk.weight"].fill_(True)
+    mask["trunk.weight"][0, 0, 0, 0] = False
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    voters = task_voters(net.losses, net.owners)
+    regrowth = Regrowth(net.model, mask, optimizer, Schedule(100, 1), Growth(voters))
+    stem = net.model.stem.weight.detach().clone()
+    regrowth.after_step(1, net.batches[0])
+    assert counts(regrowth.mask) == counts(mask)
+    assert torch.equal(net.model.stem.weight, stem)  # a full layer is left alone
+    assert int((net.model.trunk.weight == 0).sum()) == 2  # one dropped, one grown or again out
+
+
+def test_zero_growth_leaves_everything_alone(tiny):
+    net = tiny("a", "b")
+    mask = sparse(net.model)
+    before = None
+    regrowth = Regrowth(
+        net.model, mask, OPTIMIZERS["sgd"](net.model.parameters()), Schedule(4, 4), Growth(())
+    )
+    before = copy.deepcopy(net.model.state_dict())
+    assert regrowth.after_step(4, net.batches[0])["dropped"] == 0
+    assert all(torch.equal(regrowth.mask[name], mask[name]) for name in mask)
+    assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
+
+
+def test_growth_gradients_come_from_the_sparse_network_and_leave_training_untouched(tiny):
+    net = tiny("a", "b")
+    mask = sparse(net.model)
+    seen = []
+
+    def loss(predictions, targets):
+        seen.append({n: bool(w[~mask[n]].any()) for n, w in prunable(net.model).items()})
+        return net.losses["a"](predictions, targets)
+
+    voter = Voter("a", loss, frozenset(mask))
+    regrowth = Regrowth(
+        net.model, mask, OPTIMIZERS["sgd"](net.model.parameters()), Schedule(9, 1), Growth((voter,))
+    )
+    net.model.stem.weight.grad = torch.ones_like(net.model.stem.weight)
+    means = net.model.norm.running_mean.clone()
+    stream = torch.get_rng_state()
+    regrowth.after_step(1, net.batches[0])
+    assert seen == [dict.fromkeys(mask, False)]
+    assert (net.model.stem.weight.grad == 1).all()
+    assert torch.equal(net.model.norm.running_mean, means)
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_one_task_equals_rigl(tiny):
+    masks = []
+    for kind in ("tasks", "joint"):
+        net = tiny("a")
+        net.weights["a"] = 1.0
+        net.model.drop.p = 0.0
+        optimizer = OPTIMIZERS["adam"](net.model.parameters())
+        voters = Electorate(net.losses, net.weights, net.owners).voters(kind)
+        regrowth = Regrowth(net.model, sparse(net.model), optimizer, Schedule(8, 2), Growth(voters))
+        list(train(net, regrowth, optimizer, 8))
+        masks.append(regrowth.mask)
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+def test_a_resumed_run_is_the_same_run(tiny, tmp_path):
+    def start():
+        net = tiny("a", "b")
+        net.model.drop.p = 0.0
+        optimizer = OPTIMIZERS["adam"](net.model.parameters())
+        growth = Growth(task_voters(net.losses, net.owners), seed=3)
+        return net, optimizer, Regrowth(net.model, sparse(net.model), optimizer, Schedule(8, 2), growth)
+
+    net, optimizer, regrowth = start()
+    for step, _ in train(net, regrowth, optimizer, 8):
+        if step == 4:
+            parts = {"model": net.model, "optimizer": optimizer, "sparsifier": regrowth}
+            torch.save({name: part.state_dict() for name, part in parts.items()}, tmp_path / "state.pth")
+    other, other_optimizer, resumed = start()
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    other.model.load_state_dict(state["model"])
+    other_optimizer.load_state_dict(state["optimizer"])
+    resumed.load_state_dict(state["sparsifier"])
+    assert resumed.updates == 2
+    for step in range(5, 9):
+        inputs, targets = other.batches[step % 2]
+        other_optimizer.zero_grad()
+        predictions = other.model(inputs)
+        sum(loss(predictions, targets) for loss in other.losses.values()).backward()
+        resumed.mask_gradients()
+        other_optimizer.step()
+        resumed.after_step(step, (inputs, targets))
+    assert resumed.updates == regrowth.updates == 4
+    assert all(torch.equal(resumed.mask[name], regrowth.mask[name]) for name in regrowth.mask)
+    assert all(
+        torch.equal(a, b) for a, b in zip(other.model.parameters(), net.model.parameters(), strict=True)
+    )
+
+
+def test_a_wrapped_optimizer_is_unwrapped(tiny):
+    class Wrapper:
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+    net = tiny("a")
+    optimizer = OPTIMIZERS["sgd"](net.model.parameters())
+    regrowth = Regrowth(net.model, sparse(net.model), Wrapper(optimizer), Schedule(8, 2), Growth(()))
+    assert regrowth.optimizer is optimizer
+
+
+def test_state_is_zeroed_on_the_networks_device():
+    model = nn.Linear(4, 2, device="meta")
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.state[model.weight] = {"step": torch.tensor(3.0), "exp_avg": torch.empty_like(model.weight)}
+    mask = {"weight": torch.ones(2, 4, dtype=torch.bool)}
+    regrowth = Regrowth(model, mask, optimizer, Schedule(8, 2), Growth(()))
+    assert regrowth.after_step(1, None) == {}
+    with torch.no_grad():
+        regrowth._start_at_zero("weight", torch.ones(2, 4, dtype=torch.bool, device="meta"))
+    assert optimizer.state[model.weight]["step"] == 3

@@ -1,0 +1,131 @@
+import copy
+
+import pytest
+import torch
+
+from prune_utils import (
+    Rounds,
+    count,
+    geometric_keeps,
+    global_budget,
+    progressive,
+    prunable,
+    score,
+    size,
+    task_voters,
+)
+
+from .test_masked import OPTIMIZERS, train
+
+
+@pytest.mark.parametrize(
+    ("total", "keep", "rounds", "expected"),
+    [
+        (1000, 1, 3, (100, 10, 1)),
+        (1000, 100, 1, (100,)),
+        (1000, 100, 2, (316, 100)),
+        (100, 100, 2, (100, 100)),
+        (10, 0, 2, (0, 0)),
+        (0, 0, 3, (0, 0, 0)),
+    ],
+)
+def test_geometric_keeps(total, keep, rounds, expected):
+    assert geometric_keeps(total, keep, rounds) == expected
+
+
+def test_imp_has_eleven_rounds_of_equal_proportion():
+    keeps = geometric_keeps(10**9, 10**8, 11)
+    steps = [b / a for a, b in zip((10**9, *keeps), keeps, strict=False)]
+    assert steps == pytest.approx([0.1 ** (1 / 11)] * 11)
+    assert keeps[-1] == 10**8
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 1.5, "2", True])
+def test_rounds_are_checked(rounds):
+    with pytest.raises(ValueError, match=f"rounds {rounds!r} is not a whole number"):
+        geometric_keeps(10, 1, rounds)
+
+
+def budgets(model, *keeps):
+    shapes = {name: w.shape for name, w in prunable(model).items()}
+    return tuple(global_budget(shapes, keep) for keep in keeps)
+
+
+def test_progressive_scores_the_survivors_and_restores_the_model(tiny):
+    net = tiny("a", "b")
+    before = copy.deepcopy(net.model.state_dict())
+    alive = []
+
+    def score_network(model):
+        alive.append(sum(int(w.count_nonzero()) for w in prunable(model).values()))
+        return score(model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip")
+
+    mask = progressive(net.model, score_network, budgets(net.model, 100, 40, 10), "unanimous")
+    total = sum(w.numel() for w in prunable(net.model).values())
+    assert alive == [total, 100, 40]
+    assert count(mask) == 10
+    assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
+
+
+def test_progressive_masks_nest_and_one_round_is_choose(tiny):
+    net = tiny("a", "b")
+
+    def score_network(model):
+        return score(model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip")
+
+    first = progressive(net.model, score_network, budgets(net.model, 60), "unanimous")
+    both = progressive(net.model, score_network, budgets(net.model, 60, 20), "unanimous")
+    assert all((first[name] | ~both[name]).all() for name in both)
+    assert (count(first), count(both)) == (60, 20)
+
+
+def test_rounds_prune_on_time_by_magnitude_among_the_survivors(tiny):
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    first, *later = budgets(net.model, 100, 50, 20)
+    weights = prunable(net.model)
+    mask = progressive(
+        net.model,
+        lambda m: {"w": {n: w.detach().abs() for n, w in prunable(m).items()}},
+        [first],
+        "unanimous",
+    )
+    rounds = Rounds(net.model, mask, later, every=3)
+    kept, previous = [], mask
+    for step, figures in train(net, rounds, optimizer, 10):
+        now = rounds.mask
+        kept.append(count(now))
+        assert bool(figures) == (step in (3, 6))
+        if figures:
+            assert figures == {"density": count(now) / size(now), "round": step / 3}
+            dropped = [w[previous[n] & ~now[n]] for n, w in weights.items()]
+            assert not torch.cat(dropped).any()
+        assert all((previous[name] | ~now[name]).all() for name in now)
+        assert all(not w[~now[name]].any() for name, w in weights.items())
+        previous = now
+    assert kept == [100] * 2 + [50] * 3 + [20] * 5
+
+
+def test_rounds_keep_the_largest(tiny):
+    net = tiny("a")
+    mask = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(net.model).items()}
+    rounds = Rounds(net.model, mask, budgets(net.model, 30), every=1)
+    values = torch.cat([w.detach().abs().reshape(-1) for w in prunable(net.model).values()]).sort(
+        descending=True
+    )
+    rounds.after_step(1, None)
+    left = torch.cat([w.detach().abs().reshape(-1) for w in prunable(net.model).values()])
+    assert sorted(left[left > 0].tolist(), reverse=True) == values.values[:30].tolist()
+
+
+def test_rounds_resume(tiny):
+    net, other = tiny("a"), tiny("a")
+    mask = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(net.model).items()}
+    rounds = Rounds(net.model, mask, budgets(net.model, 30, 10), every=2)
+    rounds.after_step(2, None)
+    resumed = Rounds(other.model, mask, budgets(net.model, 30, 10), every=2)
+    resumed.load_state_dict(rounds.state_dict())
+    resumed.after_step(4, None)
+    assert (resumed.done, count(resumed.mask)) == (2, 10)
+    with pytest.raises(ValueError, match="round iterations 0"):
+        Rounds(net.model, mask, (), every=0)

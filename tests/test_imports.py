@@ -1,0 +1,58 @@
+"""Which package may import which: read off the source, not off the running program."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# package -> packages of ours that it may import besides itself
+MAY_IMPORT = {
+    "configs": set(),
+    "models": set(),
+    "prune_utils": set(),
+    "tasks": set(),
+    "dataloaders": {"tasks"},
+    "training": {"tasks"},
+}
+FILES = {package: sorted((ROOT / package).rglob("*.py")) for package in MAY_IMPORT}
+# whatever else stands at the top level: scripts, and packages that put the parts together
+OURS = {path.stem for path in ROOT.glob("*.py")} | {
+    path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))
+}
+
+
+def imported(path):
+    """Top-level names that the file imports, anywhere in it; relative imports stay in their package."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                yield node.module.split(".")[0]
+            else:
+                home = path.parents[node.level - 1].relative_to(ROOT)
+                assert home.parts, f"{path} leaves its package by a relative import"
+
+
+def test_the_rules_cover_real_packages():
+    assert set(MAY_IMPORT) <= OURS
+    assert all(FILES.values())
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_package_imports_only_what_it_may(package):
+    allowed = MAY_IMPORT[package] | {package}
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in FILES[package]
+        for name in imported(path)
+        if name in OURS - allowed
+    }
+    assert not wrong
+
+
+def test_nothing_in_the_product_imports_the_tests():
+    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] in OURS - {"tests"}]
+    assert not [path for path in files if "tests" in set(imported(path))]
