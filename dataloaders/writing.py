@@ -81,11 +81,13 @@ def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> lis
     """
     jobs = list(jobs)
     if workers <= 1 or len(jobs) <= 1:
-        return [function(job) for job in tqdm(jobs, desc=label)]
+        return [function(job) for job in tqdm(jobs, desc=label, disable=None)]
     # fresh processes: a fork of a process with threads may hang
     with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_one_thread) as pool:
         try:
-            return list(tqdm(pool.map(function, jobs, chunksize=1), total=len(jobs), desc=label))
+            return list(
+                tqdm(pool.map(function, jobs, chunksize=1), total=len(jobs), desc=label, disable=None)
+            )
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -1,0 +1,163 @@
+"""The cache changes nothing but speed: same batches, whatever is in it."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from configs.schema import Data
+from dataloaders import DATASETS, cache
+from dataloaders.base import BrokenSample
+from dataloaders.cache import load, main, store
+from dataloaders.streams import training_batches
+from dataloaders.synthetic import write
+
+SETTINGS = {
+    "nyuv2": {"classes": 40, "tasks": ("seg", "sn", "depth")},
+    "cityscapes": {"classes": 7, "tasks": ("seg", "depth")},
+    "taskonomy": {"classes": 17, "size": 32, "tasks": ("seg", "sn", "depth", "keypoint", "edge")},
+}
+
+
+@pytest.fixture(scope="module", params=sorted(SETTINGS))
+def made(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    write(root, request.param, 3, size=(48, 64))
+    return request.param, root
+
+
+def settings(name, root, **more):
+    return Data(dataset=name, root=str(root), crop=24, batch_size=2, num_workers=0, **SETTINGS[name], **more)
+
+
+def opened(data):
+    tasks = DATASETS[data.dataset].make_tasks(data.tasks, data, "metric")
+    return DATASETS[data.dataset].open(data, "train", tasks, "metric")
+
+
+def batches(data):
+    return list(training_batches(opened(data), data, seed=1, start=0, stop=4))
+
+
+def assert_equal(ours, theirs):
+    for (image, targets), (other, others) in zip(ours, theirs, strict=True):
+        assert torch.equal(image, other)
+        for name, target in targets.items():
+            assert torch.equal(target.value, others[name].value), name
+            assert torch.equal(target.valid, others[name].valid), name
+
+
+def test_batches_are_the_same_with_and_without(made, tmp_path):
+    name, root = made
+    plain = batches(settings(name, root))
+    data = settings(name, root, cache=str(tmp_path))
+    assert_equal(batches(data), plain)  # fills it
+    entries = list(tmp_path.rglob("*.plane"))
+    assert len(entries) == {"nyuv2": 3, "cityscapes": 0, "taskonomy": 6}[name]  # npy files are mapped
+    before = [path.stat().st_mtime_ns for path in entries]
+    assert_equal(batches(data), plain)
+    assert [path.stat().st_mtime_ns for path in entries] == before
+
+
+@pytest.fixture
+def nyu(tmp_path):
+    write(tmp_path / "set", "nyuv2", 1, size=(48, 64))
+    data = Data(
+        root=str(tmp_path / "set"), crop=24, cache=str(tmp_path / "cache"), tasks=("seg",), val_fraction=0
+    )
+    opened(data)[0]
+    (image,) = (tmp_path / "cache").rglob("img/0000.png.full.plane")
+    return data, tmp_path / "set", image
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "flip", "remove"])
+def test_damaged_entries_are_made_again(nyu, harm):
+    data, root, entry = nyu
+    content = bytearray(entry.read_bytes())
+    content[5000] ^= 255
+    changed = {"cut": entry.read_bytes()[:-7], "empty": b"", "flip": bytes(content)}
+    if harm == "remove":
+        entry.unlink()
+    else:
+        entry.write_bytes(changed[harm])
+    picture = cv2.imread(str(root / "img/0000.png"))
+    np.testing.assert_array_equal(opened(data)[0].image, picture)
+    stat = (root / "img/0000.png").stat()
+    assert load(entry, (stat.st_size, stat.st_mtime_ns), verify=True) is not None
+
+
+def test_stale_entries_are_made_again(nyu):
+    data, root, _ = nyu
+    records = opened(data)
+    records[0]
+    cv2.imwrite(str(root / "img/0000.png"), np.full((48, 64, 3), 9, np.uint8))
+    assert (records[0].image == 9).all()
+    assert (opened(data)[0].image == 9).all()
+
+
+def test_broken_files_stay_errors(nyu):
+    data, root, entry = nyu
+    path = root / "img/0000.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BrokenSample, match=r"img/0000.png .* is no complete picture"):
+        opened(data)[0]
+    path.unlink()
+    with pytest.raises(BrokenSample, match=r"img/0000.png .* is missing"):
+        opened(data)[0]
+
+
+def test_labels_are_checked_against_the_settings_of_this_run(nyu):
+    data, *_ = nyu
+    fewer = Data(**{**data.__dict__, "classes": 1})
+    with pytest.raises(BrokenSample, match="neither below 1 nor 255"):
+        opened(fewer)[0]
+
+
+def test_a_full_disk_costs_speed_only(nyu, monkeypatch):
+    data, root, entry = nyu
+    entry.unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "write_bytes", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        image = opened(data)[0].image
+    np.testing.assert_array_equal(image, cv2.imread(str(root / "img/0000.png")))
+
+
+def test_disk_need_is_told_before(nyu, tmp_path, capsys, monkeypatch):
+    data, *_ = nyu
+    empty = Data(**{**data.__dict__, "cache": str(tmp_path / "other")})
+    assert cache.missing_bytes(opened(empty)) == 48 * 64 * 4 + 2 * 64
+    assert "GB more" in capsys.readouterr().err
+    assert cache.missing_bytes(opened(data)) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(cache, "free_bytes", lambda folder: 10)
+    with pytest.raises(ValueError, match="choose another folder"):
+        opened(empty)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
+def test_round_trip_of_an_entry(tmp_path, dtype, shape):
+    stored = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    store(tmp_path / "a.plane", (1, 2), stored)
+    found = load(tmp_path / "a.plane", (1, 2), verify=True)
+    np.testing.assert_array_equal(found, stored)
+    assert found.dtype == dtype and not found.flags.writeable
+    assert load(tmp_path / "a.plane", (1, 3), verify=False) is None
+    os.truncate(tmp_path / "a.plane", 20)
+    assert load(tmp_path / "a.plane", (1, 2), verify=False) is None
+
+
+def test_made_ahead_by_the_command(nyu, tmp_path, capsys):
+    data, root, _ = nyu
+    assert main(["nyuv2", str(root), str(tmp_path / "ahead"), "--workers", "1"]) == 0
+    assert len(list((tmp_path / "ahead").rglob("*.plane"))) == 3
+    (root / "seg/0000.png").unlink()
+    assert main(["nyuv2", str(root), str(tmp_path / "ahead"), "--workers", "1"]) == 1
+    assert "seg/0000.png (record 0 of split 'train') is missing" in capsys.readouterr().out
+    assert main(["nyuv2", str(root / "none"), str(tmp_path / "ahead")]) == 2

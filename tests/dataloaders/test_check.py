@@ -1,0 +1,149 @@
+"""The check names what is broken, and its exit status tells."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from configs.schema import Data
+from dataloaders import DATASETS
+from dataloaders.base import BrokenSample
+from dataloaders.check import main, quick_check
+from dataloaders.synthetic import write
+
+SIZE = (48, 64)
+
+
+@pytest.fixture
+def nyu(tmp_path):
+    write(tmp_path / "set", "nyuv2", 4, size=SIZE)  # two for training
+    return tmp_path / "set"
+
+
+def run(root, *options, dataset="nyuv2"):
+    return main([dataset, str(root), "--workers", "1", *options])
+
+
+@pytest.mark.parametrize("layout", ["nyuv2", "cityscapes", "taskonomy"])
+def test_a_sound_set(tmp_path, capsys, layout):
+    write(tmp_path / "set", layout, 3, size=SIZE)
+    assert run(tmp_path / "set", "--png", str(tmp_path / "panel.png"), dataset=layout) == 0
+    text = capsys.readouterr().out
+    assert "no file is broken" in text and "48 x 64" in text
+    tasks = len(DATASETS[layout].task_names)
+    side = (256, 256) if layout == "taskonomy" else SIZE
+    assert cv2.imread(str(tmp_path / "panel.png")).shape == (side[0], side[1] * (tasks + 1), 3)
+
+
+def test_class_shares_and_ranges_are_exact(nyu, capsys):
+    for path in (nyu / "seg").iterdir():
+        labels = np.full(SIZE, 255, np.uint8)
+        labels[:12], labels[12:16] = 4, 7
+        cv2.imwrite(str(path), labels)
+    for path in (nyu / "depth").iterdir():
+        np.save(path, np.full(SIZE, 1.5, np.float32))
+    assert run(nyu) == 0
+    text = capsys.readouterr().out.split("\n")
+    assert next(line for line in text if line.startswith("  seg")).split() == ["seg", "33.3%", "4", "7"]
+    assert next(line for line in text if line.startswith("  depth")).split() == [
+        "depth",
+        "100.0%",
+        "1.5",
+        "1.5",
+        "1.5",
+    ]
+    assert "   4 75.00%    7 25.00%" in "\n".join(text)
+
+
+def damage(root, kind):
+    """Break one file of the first training record; returns the words that must be said."""
+    seg, depth, normal = root / "seg/0000.png", root / "depth/0000.npy", root / "normal_mask/0000.png"
+    if kind == "missing":
+        normal.unlink()
+        return "normal_mask/0000.png (record 0 of split 'train') is missing"
+    if kind == "truncated":
+        normal.write_bytes(normal.read_bytes()[:300])
+        return "normal_mask/0000.png (record 0 of split 'train') is no complete picture"
+    if kind == "shape":
+        cv2.imwrite(str(seg), np.zeros((20, 64), np.uint8))
+        return "seg/0000.png (record 0 of split 'train') is 20 x 64 where the image is 48 x 64"
+    if kind == "label":
+        cv2.imwrite(str(seg), np.full(SIZE, 200, np.uint8))
+        return "holds label 200"
+    if kind == "void":
+        cv2.imwrite(str(seg), np.full(SIZE, 255, np.uint8))
+        return "holds no labelled pixel"
+    if kind == "nan":
+        np.save(depth, np.full(SIZE, np.nan, np.float32))
+        return "holds NaN"
+    np.save(depth, np.zeros(SIZE, np.int32))
+    return "depth/0000.npy (record 0 of split 'train') holds int32 values"
+
+
+KINDS = ["missing", "truncated", "shape", "label", "void", "nan", "dtype"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_is_named(nyu, capsys, kind):
+    words = damage(nyu, kind)
+    assert run(nyu) == 1
+    text = capsys.readouterr().out
+    assert words in text and "1 broken files:" in text
+
+
+def test_every_broken_file_of_a_record_is_named(nyu, capsys):
+    words = [damage(nyu, kind) for kind in ("missing", "label", "nan")]
+    assert run(nyu) == 1
+    text = capsys.readouterr().out
+    assert "3 broken files:" in text and all(word in text for word in words)
+    assert run(nyu, "--tasks", "depth") == 1
+    assert "1 broken files:" in capsys.readouterr().out
+
+
+def test_one_image_in_two_splits_is_noted(nyu, capsys):
+    index = json.loads((nyu / "nyu_v2_3task.json").read_text())
+    index["test"] = index["train"]
+    (nyu / "nyu_v2_3task.json").write_text(json.dumps(index))
+    assert run(nyu) == 0
+    assert "2 images stand in train and in test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"train": []}, "holds no record"),
+        ({"train": [["../a", "b", "c", "d"]]}, "leads out of the data folder"),
+        ({"train": [["a"]]}, "has 1 files where 4 belong"),
+        ("{", "is no JSON file"),
+    ],
+)
+def test_bad_index_is_one_sentence(nyu, capsys, index, words):
+    (nyu / "nyu_v2_3task.json").write_text(index if isinstance(index, str) else json.dumps(index))
+    assert run(nyu) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def opened(root):
+    data = Data(root=str(root), val_fraction=0)
+    tasks = DATASETS["nyuv2"].make_tasks(("seg", "sn", "depth"), data, "metric")
+    return [DATASETS["nyuv2"].open(data, split, tasks, "metric") for split in ("train", "val")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quick_check(nyu, kind):
+    quick_check(*opened(nyu))
+    words = damage(nyu, kind)
+    with pytest.raises(BrokenSample) as caught:
+        quick_check(*opened(nyu))
+    assert words in str(caught.value)
+    quick_check(*opened(nyu), allowed=1)
+
+
+def test_quick_check_finds_a_missing_file_anywhere(tmp_path):
+    write(tmp_path / "set", "nyuv2", 9, size=(32, 32))  # six for training: 0, 3 and 5 are read
+    (tmp_path / "set/depth/0001.npy").unlink()
+    (tmp_path / "set/seg/0002.png").unlink()
+    with pytest.raises(BrokenSample, match=r"depth/0001.npy .* is missing \(and 1 more\)"):
+        quick_check(*opened(tmp_path / "set"))
