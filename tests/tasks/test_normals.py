@@ -63,6 +63,18 @@ def test_metric_by_hand():
     assert scores["metric"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_what_only_invalid_pixels_read_does_not_count():
+    target = everywhere(plane([0, 0, 0]))
+    target.valid[..., 1:] = False
+    prediction = plane([20, 50, 0])
+    prediction[..., 2] = float("nan")
+    metric = NormalsMetric()
+    metric.update(prediction, target)
+    scores = metric.compute()["metric"]
+    assert scores["mean"] == pytest.approx(20, rel=1e-6) and scores["median"] == pytest.approx(20, abs=0.01)
+    assert (scores["11.25"], scores["22.5"]) == (0, 100)
+
+
 def test_median_of_an_even_number_is_between_the_middle_two():
     metric = NormalsMetric()
     metric.update(plane([0, 90]), everywhere(plane([0, 0])))

@@ -108,7 +108,15 @@ def test_argmax_ties_are_the_first_class():
 
 def test_unknown_class_is_named():
     with pytest.raises(ValueError, match=r"class 4 in a seg target is not one of 0\.\.2"):
-        segmentation(3).metric().update(torch.zeros(1, 3, 1, 2), target_of([[[4, 0]]]))
+        segmentation(3).metric().update(torch.zeros(2, 3, 1, 2), target_of([[[4, 0]], [[0, 0]]]))
+
+
+def test_what_only_invalid_pixels_read_does_not_count():
+    prediction, target = logits_of([[[0, 0]]], 2).clone(), target_of([[[0, 9]]])
+    prediction[..., 1] = math.nan
+    metric = segmentation(2).metric()
+    metric.update(prediction, target)
+    assert metric.compute()["metric"]["err"] == pytest.approx(-math.log(3 / 4), rel=1e-6)
 
 
 def test_class_weights_must_fit():
