@@ -24,7 +24,7 @@ test-all: lint
 	$(RUN) -m pytest
 
 demo: env
-	$(RUN) demo.py --dest $(DEMO)
+	$(RUN) examples/demo.py --dest $(DEMO)
 
 clean-demo:
 	rm -rf $(DEMO)
