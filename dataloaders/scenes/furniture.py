@@ -23,6 +23,11 @@ class Thing:
     depth: float
     top: float | None = None
 
+    @property
+    def height(self) -> float:
+        """Highest point of it, metres."""
+        return max(solid.centre[1] + solid.half[1] for solid in self.solids)
+
 
 def place(thing: Thing, position: tuple[float, float, float], yaw: float) -> list[Solid]:
     """The thing's solids in the room."""

@@ -173,7 +173,7 @@ MATERIALS: dict[str, Material] = {
     "sofa": Material(((0.22, 0.34, 0.52), (0.20, 0.42, 0.44)), "carpet", 0.5),
     "sheet": Material(((0.55, 0.58, 0.80), (0.70, 0.55, 0.72)), "plaid", 0.9),
     "linen": Material(((0.95, 0.94, 0.92),), "plain", 0.4),
-    "steel": Material(((0.74, 0.77, 0.80),), "grain", 1.5, 0.5),
+    "steel": Material(((0.74, 0.77, 0.80),), "plain", 1.5, 0.5),
     "screen": Material(((0.04, 0.04, 0.06),), "screen", None, 0.6),
     "door": Material(((0.93, 0.92, 0.88), (0.58, 0.38, 0.24)), "panels", None, 0.1),
     "window": Material(((0.62, 0.78, 0.98),), "panes", None, 0.0, 0.75),

@@ -40,6 +40,7 @@ class _Plan:
 
     def __init__(self, width: float, depth: float):
         self.width, self.depth, self.taken = width, depth, []
+        self.hung: list[tuple[str, float, float, float]] = []  # wall, place along it, width, lower edge
 
     def claim(self, x: float, z: float, half_x: float, half_z: float) -> bool:
         """Take a rectangle if it is inside the room and free."""
@@ -48,6 +49,13 @@ class _Plan:
         if inside and not clash:
             self.taken.append((x, z, half_x, half_z))
         return inside and not clash
+
+    def hangs_before(self, wall: str, spot: float, width: float, lowest: float) -> bool:
+        """Whether something on a wall would be hidden; lowest: lower edges from here on are above it."""
+        return any(
+            w == wall and abs(spot - s) < (width + other) / 2 and (lowest == 0 or edge < lowest)
+            for w, s, other, edge in self.hung
+        )
 
 
 # wall: yaw of a thing whose back is on it, and where along (x, z); the camera stands near the wall z = 0
@@ -69,22 +77,20 @@ def _stand_at_wall(rng, plan: _Plan, thing: Thing) -> list[Solid]:
         yaw, half, deep = _WALLS[wall], thing.width / 2 + 0.02, thing.depth / 2 + 0.02
         inward = {"far": (0, -deep), "left": (deep, 0), "right": (-deep, 0)}[wall]
         halves = (half, deep) if wall == "far" else (deep, half)
+        if plan.hangs_before(wall, x if wall == "far" else z, thing.width, lowest=thing.height):
+            continue
         if plan.claim(x + inward[0], z + inward[1], *halves):
             gap = 0.012  # a hair's breadth, so that two surfaces never coincide
             x, z = x + gap * np.sign(inward[0]), z + gap * np.sign(inward[1])
-            return place(thing, (x, 0.0, z), yaw) + _things_on(rng, thing, x, z, yaw)
+            return place(thing, (x, 0.0, z), yaw) + _things_on(rng, thing, (x, z, yaw), -thing.depth / 2)
     return []
 
 
-def _things_on(rng, thing: Thing, x: float, z: float, yaw: float) -> list[Solid]:
-    """One or two small things on a table or a cabinet."""
+def _things_on(rng, thing: Thing, at: tuple[float, float, float], middle: float) -> list[Solid]:
+    """One or two small things on a table or cabinet; at: its x, z, yaw; middle: local z of the top."""
     if thing.top is None:
         return []
-    centred = (
-        all(abs(s.centre[2]) < thing.depth / 2 + 1e-3 for s in thing.solids)
-        and thing.solids[-1].centre[2] > -0.1
-    )
-    middle = 0.0 if centred else -thing.depth / 2
+    x, z, yaw = at
     solids: list[Solid] = []
     spots = [-0.28 * thing.width, 0.28 * thing.width]
     names = rng.permutation(list(ON_TOP))[: rng.integers(1, 3)]
@@ -103,22 +109,22 @@ def _stand_free(rng, plan: _Plan, thing: Thing) -> list[Solid]:
         reach = max(thing.width, thing.depth) / 2
         if plan.claim(x, z, reach, reach):
             yaw = rng.uniform(-np.pi, np.pi)
-            return place(thing, (x, 0.001, z), yaw) + _things_on(rng, thing, x, z, yaw)
+            return place(thing, (x, 0.001, z), yaw) + _things_on(rng, thing, (x, z, yaw), 0.0)
     return []
 
 
-def _hang(rng, names, size: tuple[float, float, float], taken: list) -> list[Solid]:
+def _hang(rng, names, plan: _Plan) -> list[Solid]:
     """Pictures, windows and doors on the walls, none over another."""
     solids: list[Solid] = []
     for name in names:
         thing = ON_WALL[name](rng)
         wall = rng.choice(["far", "left", "right"])
-        x, z = _on_wall(rng, wall, (size[0], size[2]), thing.width)
+        x, z = _on_wall(rng, wall, (plan.width, plan.depth), thing.width)
         spot = x if wall == "far" else z
-        if any(w == wall and abs(spot - s) < (thing.width + width) / 2 + 0.05 for w, s, width in taken):
-            continue
-        taken.append((wall, spot, thing.width))
-        solids += place(thing, (x, 0.0, z), _WALLS[wall])
+        if not plan.hangs_before(wall, spot, thing.width + 0.1, lowest=0):
+            bottom = thing.solids[0].centre[1] - thing.solids[0].half[1]
+            plan.hung.append((wall, spot, thing.width, bottom))
+            solids += place(thing, (x, 0.0, z), _WALLS[wall])
     return solids
 
 
@@ -141,10 +147,8 @@ def random_room(rng: np.random.Generator) -> Room:
     plan = _Plan(size[0], size[2])
     camera = _look(rng, size[0], size[2])
     plan.claim(float(np.clip(camera.position[0], 0.7, size[0] - 0.7)), 0.6, 0.7, 0.6)
-    hung: list = []
-    solids = _hang(
-        rng, rng.permutation(["door", "window", "picture", "picture", "whiteboard", "clock"]), size, hung
-    )
+    hung = rng.permutation(["door", "window", "picture", "picture", "whiteboard", "clock"])
+    solids = _hang(rng, hung, plan)
     for name in rng.permutation(list(AGAINST_WALL))[: rng.integers(3, 6)]:
         solids += _stand_at_wall(rng, plan, AGAINST_WALL[name](rng))
     for name in ["table", "chair", "chair", *rng.permutation(["box", "ball", "chair"])[: rng.integers(1, 4)]]:
