@@ -18,7 +18,7 @@ from .arbiters import find_arbiter
 from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
 from .choosing import keep_by_ratio
 from .criteria import find_criterion
-from .masks import Mask, Scores, matching, prunable, shuffle_within_layers
+from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
 from .methods import Method
 from .rounds import geometric_keeps, progressive
 from .scoring import score
@@ -155,7 +155,10 @@ def make_mask(
         scores = score_network(INITS[plan.score_init](model, seed))
         mask = _published_rule(scores, plan, matching(names, plan.protect))
     mask = {name: mask[name] for name in names}
-    return shuffle_within_layers(mask, seed) if plan.shuffle else mask
+    if plan.shuffle:
+        mask = shuffle_within_layers(mask, seed)
+    check_same_everywhere(mask, electorate.reduce)
+    return mask
 
 
 def _published_rule(scores: Mapping[str, Scores], plan: Plan, protected: frozenset[str]) -> Mask:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .budgets import Pool
 from .choosing import choose
 from .masked import Masked
-from .masks import Mask, count, size
+from .masks import Mask, check_same_everywhere, count, size
 from .scoring import score
 from .voters import Voter
 
@@ -100,6 +100,7 @@ class Regrowth(Masked):
         fraction = self.schedule.drop_fraction(step)
         before = self.mask
         dropped, after = self._move(before, fraction, (step, batch))
+        check_same_everywhere(after, self.growth.reduce)
         self._set_mask(after)
         self.updates += 1
         new = sum(int((after[name] & ~before[name]).count_nonzero()) for name in after)

@@ -134,3 +134,11 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .sheet import main
+
+    sys.exit(main())

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from prune_utils import apply, count, dense_mask, mask_hash, prunable, shuffle_within_layers, size
-from prune_utils.masks import matching
+from prune_utils.masks import check_same_everywhere, matching
 
 
 def test_prunable_are_conv_and_linear_weights_only(tiny):
@@ -76,3 +76,19 @@ def test_patterns_match_whole_layer_names():
     assert matching(names, ["*.conv", "stem"]) == set(names)
     with pytest.raises(ValueError, match="pattern 'tsak' matches no prunable layer; .* task1.conv"):
         matching(names, ["tsak"])
+
+
+def test_processes_must_hold_the_same_mask():
+    mask, other = {"a": torch.tensor([True, False])}, {"a": torch.tensor([False, True])}
+    sums = []
+
+    def first(values):
+        sums.append(values)
+        return values
+
+    check_same_everywhere(mask, None)
+    check_same_everywhere(mask, first)
+    check_same_everywhere(other, first)
+    check_same_everywhere(mask, lambda values: 3 * values)
+    with pytest.raises(RuntimeError, match="different masks"):
+        check_same_everywhere(mask, lambda values: sums[0] + sums[1])

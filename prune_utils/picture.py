@@ -1,0 +1,142 @@
+"""One PNG of a network: the density of every layer, who owns it, weights and multiply-adds before and after.
+
+Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; matplotlib's object interface
+needs no display. Leaves out biases and norms, which are never pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .inventory import Group, Layer, amount, groups
+
+INK, FAINT = "#222222", "#d9d9d9"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5200", "#666666")
+DPI = 120
+WIDTH = 12.0  # inches
+WIDE = 16  # layers from which a group gets a row of its own
+ROW = 2.9  # inches, of a row of bars
+
+
+def new_figure(width: float, height: float):
+    """A light figure with dark text, sizes in inches; its axes are laid out without overlap."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, hspace=0.04, wspace=0.03)
+    return figure
+
+
+def plain_axes(axes, grid: str | None = "y") -> None:
+    """Dark labels, no box, a faint grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelcolor=INK)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, color=FAINT, linewidth=0.8)
+
+
+def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) -> Path:
+    """Writes the picture. title: says which network; shape: (height, width) behind the multiply-adds."""
+    parts = groups(list(layers))
+    rows = _rows(parts)
+    heights = [0.9 + 0.42 * len(parts), *[ROW] * len(rows)]
+    figure = new_figure(WIDTH, 0.7 + sum(heights))
+    figure.suptitle(title, color=INK, fontsize=14, x=0.01, ha="left")
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    amounts = (
+        ("weights", [(group.kept, group.total) for group in parts]),
+        (
+            f"multiply-adds, one image of {shape[0]} x {shape[1]}",
+            [(group.kept_macs, group.macs) for group in parts],
+        ),
+    )
+    for column, (what, numbers) in enumerate(amounts):
+        _before_after(figure.add_subplot(grid[0, column]), what, [group.name for group in parts], numbers)
+    whole = sum(layer.kept for layer in layers) / sum(layer.total for layer in layers)
+    colours = {group.name: COLOURS[index % len(COLOURS)] for index, group in enumerate(parts)}
+    for number, row in enumerate(rows, 1):
+        for column, group in enumerate(row):
+            place = grid[number, :] if len(row) == 1 and len(group.layers) >= WIDE else grid[number, column]
+            _densities(figure.add_subplot(place), group, colours[group.name], whole)
+    figure.savefig(path)
+    return path
+
+
+def _rows(parts: Sequence[Group]) -> list[list[Group]]:
+    """Long groups alone, short ones in pairs, in their order."""
+    rows: list[list[Group]] = []
+    for group in parts:
+        short = len(group.layers) < WIDE
+        if rows and short and len(rows[-1]) == 1 and len(rows[-1][0].layers) < WIDE:
+            rows[-1].append(group)
+        else:
+            rows.append([group])
+    return rows
+
+
+def _before_after(axes, what: str, names: list[str], numbers: list[tuple[int, int]]) -> None:
+    """Horizontal bars: the whole faint, what is kept in colour, figures beside them."""
+    kept, whole = zip(*numbers, strict=True)
+    names = [*names, "together"]
+    kept, whole = (*kept, sum(kept)), (*whole, sum(whole))
+    places = range(len(names))
+    colours = [*(COLOURS[index % len(COLOURS)] for index in range(len(names) - 1)), INK]
+    axes.barh(places, whole, color=FAINT, height=0.7)
+    axes.barh(places, kept, color=colours, height=0.7)
+    for place, some, total in zip(places, kept, whole, strict=True):
+        share = some / total if total else 0.0
+        axes.text(
+            total + max(whole) * 0.015,
+            place,
+            f"{amount(some)} of {amount(total)} ({share:.1%})",
+            va="center",
+            color=INK,
+            fontsize=9,
+        )
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(whole) * 1.55)
+    axes.set_xticks([])
+    axes.set_title(f"{what}: kept (colour) of dense (grey)", color=INK, fontsize=11, loc="left")
+    plain_axes(axes, grid=None)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _densities(axes, group: Group, colour: str, whole: float) -> None:
+    """A bar a layer, in percent, with its figure above it."""
+    names = short_names([layer.name for layer in group.layers])
+    percents = [100 * layer.density for layer in group.layers]
+    bars = axes.bar(range(len(names)), percents, color=colour, width=0.75)
+    texts = [f"{value:.0f}" if value >= 9.95 else f"{value:.2g}" for value in percents]
+    axes.bar_label(bars, texts, fontsize=7.5, color=INK, padding=1.5)
+    axes.axhline(100 * whole, color=INK, linewidth=1, linestyle="--")
+    axes.set_xlim(-0.6, max(len(names), 8) - 0.4)
+    top = max(*percents, 100 * whole) * 1.12
+    axes.set_ylim(0, top if top < 60 else 112)
+    axes.text(
+        1.0, 100 * whole, f"whole network {whole:.1%} ", transform=axes.get_yaxis_transform(),
+        ha="right", va="bottom", fontsize=8, color=INK,
+    )  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
+    axes.set_ylabel("kept weights, %", color=INK)
+    owned = "owned by all tasks" if group.name == "all tasks" else f"owned by {group.name}"
+    axes.set_title(
+        f"{owned}: {amount(group.kept)} of {amount(group.total)} weights", color=INK, fontsize=11, loc="left"
+    )
+    plain_axes(axes)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Layer names without the leading parts that all of them share."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(part) > shared + 1 for part in parts):
+        if len({part[shared] for part in parts}) > 1:
+            break
+        shared += 1
+    return [".".join(part[shared:]) for part in parts]
