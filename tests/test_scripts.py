@@ -1,0 +1,187 @@
+"""The commands as users type them, on small synthetic rooms: every method from start to scores."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from prune_utils.budgets import erk_budget, keep_count
+from prune_utils.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = """
+data: {crop: 33, batch_size: 2, eval_batch_size: 2, num_workers: 0}
+model: {backbone: resnet18, width: 0.05}
+optim: {iterations: 4, step_every: 100, lr: 1.0e-3}
+finetune: {iterations: 4, lr: 1.0e-3}
+dynamic: {every: 1, until: 3}
+prune: {num_batches: 2, round_iterations: 1}
+run: {eval_every: 2, log_every: 1, checkpoint_every: 100}
+"""
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with rooms, an overlay, and a trained dense network."""
+    from dataloaders.synthetic import main as draw_rooms
+
+    folder = tmp_path_factory.mktemp("scripts")
+    draw_rooms(
+        [str(folder / "rooms"), "--layout", "nyuv2", "--images", "10", "--size", "48x64", "--workers", "1"]
+    )
+    (folder / "tiny.yaml").write_text(TINY)
+    call(folder, "launch_training.py", "--method", "baseline")
+    return folder
+
+
+def call(folder, script, *words, evaluate=False):
+    """Run a script in this process, as `python3 script words` would."""
+    import runpy
+
+    common = ["--dest", str(folder / "out")]
+    if not evaluate:
+        common += ["--config", str(folder / "tiny.yaml"), "--data-root", str(folder / "rooms")]
+    before, sys.argv = sys.argv, [script, *common, *words]
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def saved(path):
+    return torch.load(path, weights_only=True)
+
+
+def kept(content):
+    return sum(int(part.sum()) for part in content["mask"].values())
+
+
+def total(content):
+    return sum(part.numel() for part in content["mask"].values())
+
+
+def assert_zero_outside(content):
+    for name, mask in content["mask"].items():
+        assert not content["state"][name][~mask].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_from_start_to_scores(place, method, capsys):
+    words = ("--method", method, "--ratio", "90")
+    name = f"nyuv2_{method}_90"
+    out = place / "out"
+    if METHODS[method].grow is None:
+        call(place, "create_pruned_net.py", *words)
+        content = saved(out / f"{name}.pth")
+        assert kept(content) == round(0.1 * total(content))
+        assert_zero_outside(content)
+    call(place, "launch_training.py", *words)
+    for path in (out / f"best_{name}.pth", out / f"final_{name}.pth"):
+        content = saved(path)
+        assert kept(content) == round(0.1 * total(content)) == content["certificate"]["kept"]
+        assert_zero_outside(content)
+    call(place, "eval_pruned_net.py", *words, evaluate=True)
+    result = json.loads((out / f"{name}.json").read_text())
+    assert (result["method"], result["split"], result["protocol"]) == (method, "test", "paper")
+    assert result["images"] == 2 and set(result["metrics"]) == {"seg", "sn"}
+    assert result["certificate"]["kept"] == kept(content)
+    text = capsys.readouterr().out
+    assert "sparsity 90" in text or METHODS[method].grow
+    assert str(out / f"{name}.json") in text
+
+
+@pytest.mark.parametrize("ratio", ["50", "92.5", "95", "99"])
+def test_exact_counts_at_other_ratios(place, ratio):
+    call(place, "create_pruned_net.py", "--method", "disparse_static", "--ratio", ratio)
+    content = saved(place / "out" / f"nyuv2_disparse_static_{ratio}.pth")
+    assert kept(content) == keep_count(total(content), float(ratio))
+
+
+def test_erk_counts_in_every_layer(place):
+    call(
+        place,
+        "create_pruned_net.py",
+        "--method",
+        "random",
+        "--budget",
+        "erk",
+        "--ratio",
+        "80",
+        "--name",
+        "erk",
+    )
+    content = saved(place / "out" / "erk.pth")
+    shapes = {name: tuple(part.shape) for name, part in content["mask"].items()}
+    for pool in erk_budget(shapes, keep_count(total(content), 80.0)):
+        assert int(content["mask"][pool.names[0]].sum()) == pool.keep
+
+
+def test_dynamic_run_records_exact_density_and_moves(place):
+    import csv
+
+    path = place / "out" / "nyuv2_disparse_dynamic_90_training.csv"
+    if not path.exists():
+        call(place, "launch_training.py", "--method", "disparse_dynamic", "--ratio", "90")
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["phase"] == "mask"]
+    figures = {(int(row["step"]), row["name"]): float(row["value"]) for row in rows}
+    content = saved(place / "out" / "final_nyuv2_disparse_dynamic_90.pth")
+    assert {step for step, name in figures if name == "density"} == {1, 2, 3}
+    for step in (1, 2, 3):
+        assert figures[step, "density"] == kept(content) / total(content)
+        assert math.isclose(
+            figures[step, "drop_fraction"], 0.25 * (1 + math.cos(math.pi * step / 3)), abs_tol=1e-12
+        )
+    assert figures[1, "replaced_share"] > 0
+
+
+def test_keep_ratio_is_the_published_rule(place, capsys):
+    words = ("--method", "disparse_static", "--keep-ratio", "0.08", "--name", "seed_rule")
+    call(place, "create_pruned_net.py", *words)
+    content = saved(place / "out" / "seed_rule.pth")
+    tasks = content["certificate"]["tasks"]
+    for counts in tasks.values():  # every task keeps at least its own share
+        assert counts["kept"] >= int(counts["total"] * 0.08)
+    assert "asked keep ratio 0.08 for every task" in capsys.readouterr().out
+
+
+def test_same_seed_gives_the_same_file(place):
+    for name in ("once", "twice"):
+        call(place, "create_pruned_net.py", "--method", "disparse_static", "--name", name)
+        call(place, "launch_training.py", "--method", "disparse_static", "--name", name)
+    one, two = (saved(place / "out" / f"final_{name}.pth") for name in ("once", "twice"))
+    assert one["certificate"]["hash"] == two["certificate"]["hash"]
+    assert all(torch.equal(one["state"][name], two["state"][name]) for name in one["state"])
+
+
+def test_dense_network_is_evaluated_with_pictures(place):
+    call(place, "eval_pruned_net.py", "--method", "baseline", "--pictures", "1", evaluate=True)
+    result = json.loads((place / "out" / "nyuv2_baseline.json").read_text())
+    assert result["certificate"] is None and result["step"] in (2, 4)
+    assert len(list((place / "out" / "nyuv2_baseline_test_pictures").glob("*.png"))) == 1
+
+
+def test_published_form_is_evaluated(place, capsys):
+    published = place / "published.pth"
+    words = ("--method", "disparse_static", "--name", "to_publish", "--export-published", str(published))
+    call(place, "create_pruned_net.py", *words)
+    assert "task1_fc1_c0.conv1.weight_orig" in saved(published)
+    words = ("--method", "disparse_static", "--weights", str(published), "--name", "from_published")
+    call(place, "eval_pruned_net.py", *words, evaluate=False)
+    assert json.loads((place / "from_published.json").read_text())["images"] == 2
+
+
+@pytest.mark.parametrize(
+    "script", ["create_pruned_net.py", "launch_training.py", "eval_pruned_net.py", "iou_analysis.py"]
+)
+def test_help_is_a_page_and_needs_no_torch(script):
+    # -X importtime lists every import: the heavy ones must wait until the arguments are right
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0 and "examples:" in run.stdout and "--data-root" in run.stdout
+    assert not [line for line in run.stderr.splitlines() if line.split("|")[-1].strip() in ("torch", "cv2")]
