@@ -59,6 +59,7 @@ class Task:
         show equal values in equal colours. Invalid pixels are mid-grey.
     decode(prediction [N, channels, h, w]) -> [N, K, h, w] in the target's terms (class numbers, values...).
     directions: metric name -> Direction, in the order in which people read them; same names as compute().
+    note: what a reader of its scores must know, "" for nothing.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Task:
     picture: Callable[..., np.ndarray]
     directions: dict[str, Direction]
     geometry: Geometry = field(default_factory=Geometry)
+    note: str = ""
 
 
 def nearest_index(source: int, size: int, device: torch.device | str | None = None) -> Tensor:

@@ -27,6 +27,10 @@ from tasks.base import (
 )
 from tasks.pictures import grey_out
 
+NOTES = {
+    "decoded": "angles are between normals",
+    "encoded": "angles are between normals in their 0..255 encoding, as published, not between directions",
+}
 # encoding -> (factor, offset) that take a unit vector to a colour in [0, 1]
 COLOURS = {"decoded": (0.5, 0.5), "encoded": (1.0, 0.0)}
 BINS_PER_DEGREE = 100
@@ -51,6 +55,7 @@ def normals(*, encoding: str, geometry: Geometry | None = None) -> Task:
         picture=partial(picture, encoding=encoding),
         directions=DIRECTIONS,
         geometry=geometry or Geometry(),
+        note=NOTES[encoding],
     )
 
 

@@ -73,7 +73,13 @@ def evaluate_network(
         panels = write_panels(network, experiment.tasks, loader, folder, pictures, fabric=fabric)
         if panels:
             files.append((folder, f"{len(panels)} pictures: input, targets, predictions"))
-    return format_scores(scores, experiment.tasks), files
+    return format_scores(scores, experiment.tasks, _notes(experiment, split)), files
+
+
+def _notes(experiment: Experiment, split: str) -> list[str]:
+    """What a reader of the scores must know."""
+    notes = [f"trained in the {experiment.config.run.protocol} protocol; scores of the {split} split"]
+    return notes + [f"{name}: {task.note}" for name, task in experiment.tasks.items() if task.note]
 
 
 def _result(experiment: Experiment, saved: Saved, split: str, scores: dict) -> dict:
@@ -89,6 +95,7 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict) -> d
         "weights": saved.path.name,
         "step": saved.content.get("step"),
         "images": scores["images"],
+        "notes": _notes(experiment, split),
         "loss": scores["loss"],
         "metrics": scores["metrics"],
         "directions": {
