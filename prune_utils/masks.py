@@ -7,7 +7,7 @@ never appear here; a prunable weight that a mask does not name is dense.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -116,15 +116,15 @@ def shuffle_within_layers(mask: Mapping[str, Tensor], seed: int) -> Mask:
     return shuffled
 
 
-def check_same_everywhere(mask: Mapping[str, Tensor], reduce: Callable[[Tensor], Tensor] | None) -> None:
+def check_same_everywhere(
+    mask: Mapping[str, Tensor], gather: Callable[[Tensor], Sequence[Tensor]] | None
+) -> None:
     """Raises RuntimeError unless all processes hold the same mask.
 
-    reduce: sum of a tensor over them, None = there is one process.
+    gather: a tensor of every process, None = there is one process.
     """
-    if reduce is None or not mask:
+    if gather is None or not mask:
         return
-    mark = int(mask_hash(mask)[:6], 16)  # 24 bits: squares and their sum stay exact
-    device = next(iter(mask.values())).device
-    processes, marks, squares = reduce(torch.tensor([1, mark, mark**2], device=device)).tolist()
-    if processes * squares != marks**2:  # no spread: all marks are equal
-        raise RuntimeError("the processes hold different masks, although they reduced the same scores")
+    digest = torch.tensor(list(bytes.fromhex(mask_hash(mask))), device=next(iter(mask.values())).device)
+    if len({tuple(each.tolist()) for each in gather(digest)}) > 1:
+        raise RuntimeError("the processes hold different masks, although they saw the same scores")

@@ -144,7 +144,7 @@ def make_mask(
     voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
 
     def score_network(network: nn.Module) -> dict[str, Scores]:
-        return score(network, voters, batches, plan.criterion, seed=seed, reduce=electorate.reduce)
+        return score(network, voters, batches, plan.criterion, seed=seed, gather=electorate.gather)
 
     if plan.keep_ratio is None:
         budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
@@ -157,7 +157,7 @@ def make_mask(
     mask = {name: mask[name] for name in names}
     if plan.shuffle:
         mask = shuffle_within_layers(mask, seed)
-    check_same_everywhere(mask, electorate.reduce)
+    check_same_everywhere(mask, electorate.gather)
     return mask
 
 

@@ -10,7 +10,6 @@ grown again, from 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from .choosing import choose
 from .masked import Masked
 from .masks import Mask, check_same_everywhere, count, size
 from .scoring import score
-from .voters import Voter
+from .voters import Gather, Voter
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,17 @@ def make_schedule(until: float, every: float, fraction: float, iterations: int) 
 
 @dataclass(frozen=True)
 class Growth:
-    """Who decides what grows, and how. reduce: sum over all processes, as in `score`."""
+    """Who decides what grows, and how.
+
+    gather: a tensor of every process, None = there is one process. Each of several sees its share of a step's
+        batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
+    """
 
     voters: tuple[Voter, ...]
     criterion: str = "gradient"
     arbiter: str = "unanimous"
     seed: int = 0
-    reduce: Callable[[Tensor], Tensor] | None = None
+    gather: Gather | None = None
 
 
 class Regrowth(Masked):
@@ -100,7 +103,7 @@ class Regrowth(Masked):
         fraction = self.schedule.drop_fraction(step)
         before = self.mask
         dropped, after = self._move(before, fraction, (step, batch))
-        check_same_everywhere(after, self.growth.reduce)
+        check_same_everywhere(after, self.growth.gather)
         self._set_mask(after)
         self.updates += 1
         new = sum(int((after[name] & ~before[name]).count_nonzero()) for name in after)
@@ -135,11 +138,9 @@ class Regrowth(Masked):
 
     def _votes(self, numbered_batch: tuple[int, Any], moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
         voters = [voter.among(moving) for voter in self.growth.voters]
-        seed, reduce = self.growth.seed, self.growth.reduce
-        step = numbered_batch[0]
-        return score(
-            self.model, voters, [numbered_batch], self.growth.criterion, seed=seed + step, reduce=reduce
-        )
+        gather, seed = self.growth.gather, self.growth.seed + numbered_batch[0]
+        mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
+        return score(self.model, voters, [numbered_batch], self.growth.criterion, seed=seed, gather=mean)
 
     def _start_at_zero(self, name: str, where: Tensor) -> None:
         """Weight and optimiser state become 0 in place (Adam's step counter is per tensor and stays)."""

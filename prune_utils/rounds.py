@@ -17,7 +17,8 @@ from torch import nn
 from .budgets import Budget
 from .choosing import choose
 from .masked import Masked
-from .masks import Mask, Scores, apply, count, dense_mask, prunable, size
+from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, prunable, size
+from .voters import Gather
 
 
 def geometric_keeps(total: int, keep: int, rounds: int) -> tuple[int, ...]:
@@ -69,12 +70,21 @@ def pruned(model: nn.Module, mask: Mask) -> Iterator[None]:
 class Rounds(Masked):
     """Masked, and every `every` steps pruned by |w| among the survivors to the next of the budgets."""
 
-    def __init__(self, model: nn.Module, mask: Mask, budgets: Sequence[Budget], every: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask,
+        budgets: Sequence[Budget],
+        every: int,
+        gather: Gather | None = None,
+    ):
+        """gather: a tensor of every process, None = there is one process."""
         super().__init__(model, mask)
         if every < 1:
             raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
         self.every = every
+        self.gather = gather
         self.done = 0
 
     @torch.no_grad()
@@ -85,6 +95,7 @@ class Rounds(Masked):
             return {}
         magnitude = {"magnitude": {name: weight.abs() for name, weight in self.weights.items()}}
         mask = choose(magnitude, self.budgets[self.done], "unanimous", self.mask)
+        check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
         self._zero_pruned()
         self.done += 1

@@ -5,7 +5,7 @@ The network is left as it was found: `.grad`, batch-norm statistics, modes, requ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,7 @@ from .criteria import find_criterion
 from .isolation import seed_streams, untouched
 from .masks import Scores, prunable
 from .seeds import generator, mix_seed
-from .voters import Batch, Voter
-
-Reduce = Callable[[Tensor], Tensor]
+from .voters import Batch, Gather, Voter
 
 
 def score(
@@ -26,14 +24,15 @@ def score(
     criterion: str,
     *,
     seed: int = 0,
-    reduce: Reduce | None = None,
+    gather: Gather | None = None,
 ) -> dict[str, Scores]:
     """Scores by voter and weight, for the prunable weights that the voter owns; float32 or better.
 
     batches: (number, (input, targets)) pairs, e.g. `enumerate(loader)`. Dropout of a batch is seeded by
-        (seed, number): processes that deal the same numbered batches among them get the same sums as one
-        alone. Not read by criteria without gradients.
-    criterion: a name in CRITERIA. reduce: sum of a tensor over all processes.
+        (seed, number). Not read by criteria without gradients.
+    criterion: a name in CRITERIA.
+    gather: the gradients of all processes, given this one's, when several share the batches. If process r of
+        n has the batches r, n + r, ..., the sums are those of one process alone, to the last bit.
     Raises ValueError: no batch, a gradient that is not finite (names voter, batch and layer), unknown
         criterion.
     """
@@ -42,9 +41,7 @@ def score(
     owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
     sums: dict[str, Scores] = {}
     if rule.needs_gradient:
-        sums = _gradient_sums(model, voters, owned, batches, seed)
-        if reduce is not None:
-            sums = {voter: {name: reduce(total) for name, total in of.items()} for voter, of in sums.items()}
+        sums = _gradient_sums(model, voters, owned, batches, seed, gather)
     scores: dict[str, Scores] = {}
     with torch.no_grad():
         for voter in voters:
@@ -63,6 +60,7 @@ def _gradient_sums(
     owned: dict[str, list[str]],
     batches: Iterable[tuple[int, Batch]],
     seed: int,
+    gather: Gather | None,
 ) -> dict[str, Scores]:
     """Per voter and owned weight: sum over the batches of |dL/dw|."""
     weights = prunable(model)
@@ -83,7 +81,7 @@ def _gradient_sums(
                 if not loss.requires_grad:
                     raise ValueError(f"loss of voter {voter.name!r} depends on no weight of the network")
                 gradients = torch.autograd.grad(loss, leaves, retain_graph=left > 0, allow_unused=True)
-                _accumulate(sums[voter.name], gradients, f"voter {voter.name!r}, batch {number}")
+                _accumulate(sums[voter.name], gradients, gather, f"voter {voter.name!r}, batch {number}")
                 del gradients, loss
             seen += 1
     if not seen:
@@ -91,12 +89,13 @@ def _gradient_sums(
     return sums
 
 
-def _accumulate(sums: Scores, gradients: Sequence[Tensor | None], where: str) -> None:
+def _accumulate(sums: Scores, gradients: Sequence[Tensor | None], gather: Gather | None, where: str) -> None:
     """Adds |gradient| to the sums, in their order; a weight that this batch did not use adds nothing."""
     finite = []
     for total, gradient in zip(sums.values(), gradients, strict=True):
         if gradient is not None:
-            total.add_(gradient.abs())  # signs must not cancel between batches
+            for each in [gradient] if gather is None else gather(gradient):
+                total.add_(each.abs())  # signs must not cancel between batches
             finite.append((total, torch.isfinite(total.sum())))
     flags = [flag for _, flag in finite if not flag.is_meta]
     if (

@@ -6,7 +6,7 @@ autograd; names are never parsed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from .masks import prunable
 Loss = Callable[[Any, Any], Tensor]  # (predictions, targets) -> scalar; both opaque
 Owners = Mapping[str, frozenset[str]]  # parameter name -> tasks
 Batch = tuple[Any, Any]  # (input, targets); predictions = model(input)
+Gather = Callable[
+    [Tensor], Sequence[Tensor]
+]  # this process's tensor -> that of every process, in their order
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ class Voter:
 class Electorate:
     """All that is needed to hold a vote: every task's loss, its weight in the sum, and what it owns.
 
-    reduce: sum of a tensor over all processes, None = one process.
+    gather: a tensor of every process, None = there is one process.
     """
 
     losses: Mapping[str, Loss]
     weights: Mapping[str, float]
     owners: Owners
-    reduce: Callable[[Tensor], Tensor] | None = None
+    gather: Gather | None = None
 
     def voters(self, kind: str) -> tuple[Voter, ...]:
         """kind "tasks": one voter per task; "joint": the weighted sum of the losses as the only voter."""

@@ -26,6 +26,7 @@ from prune_utils.voters import Electorate
 from training.sparsifier import Sparsifier
 
 from .experiment import Experiment
+from .processes import gatherer
 
 MakeSparsifier = Callable[[torch.optim.Optimizer], Sparsifier]
 
@@ -68,7 +69,7 @@ class Pruning:
             losses,
             objective.weights,
             {name: owners[name] for name in prunable(self.network)},
-            None if fabric.world_size == 1 else lambda tensor: fabric.all_reduce(tensor, reduce_op="sum"),
+            gatherer(fabric),
         )
 
     def make_mask(self) -> Mask:
@@ -88,7 +89,7 @@ class Pruning:
         """Prune a little, train, prune again: how the method gets from its first mask to its budget."""
         later = make_budgets(self.network, self.plan, self.electorate.owners)[1:]
         every = self.experiment.config.prune.round_iterations
-        return lambda optimizer: Rounds(self.network, first, later, every)
+        return lambda optimizer: Rounds(self.network, first, later, every, self.electorate.gather)
 
     def sparsifier(self, mask: Mask, steps: int) -> MakeSparsifier:
         """What holds the mask, or moves it, during `steps` steps of training."""
@@ -101,6 +102,6 @@ class Pruning:
             self.method.grow,
             self.plan.arbiter,
             config.run.seed,
-            self.electorate.reduce,
+            self.electorate.gather,
         )
         return lambda optimizer: Regrowth(self.network, mask, optimizer, schedule, growth)

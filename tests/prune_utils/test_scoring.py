@@ -124,9 +124,10 @@ def test_batches_may_be_dealt_to_several_processes(tiny):
     assert not torch.equal(alone["a"]["stem.weight"], other["a"]["stem.weight"])  # another dropout
 
 
-def test_reduce_comes_before_the_criterion():
-    scores = score(Line(), [LINE_VOTER], enumerate(LINE_BATCHES), "taylor", reduce=lambda total: total + 1)
-    assert scores["a"]["layer.weight"].tolist() == [[4 * 4, 9 * 10]]
+def test_gradients_of_all_processes_are_added_without_their_signs():
+    alone = score(Line(), [LINE_VOTER], enumerate(LINE_BATCHES), "taylor")["a"]["layer.weight"]
+    both = score(Line(), [LINE_VOTER], enumerate(LINE_BATCHES), "taylor", gather=lambda g: [g, -g])
+    assert both["a"]["layer.weight"].tolist() == (2 * alone).tolist()
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "random"])
