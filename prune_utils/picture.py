@@ -16,7 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 DPI = 120
 WIDTH = 12.0  # inches
 WIDE = 16  # layers from which a group gets a row of its own
-ROW = 2.9  # inches, of a row of bars
+ROW, LETTER = 2.1, 0.065  # inches: of a row of bars, and of a letter of the names below it
 
 
 def new_figure(width: float, height: float):
@@ -44,14 +44,14 @@ def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) 
     """Writes the picture. title: says which network; shape: (height, width) behind the multiply-adds."""
     parts = groups(list(layers))
     rows = _rows(parts)
-    heights = [0.9 + 0.42 * len(parts), *[ROW] * len(rows)]
+    heights = [0.9 + 0.42 * len(parts), *map(_height, rows)]
     figure = new_figure(WIDTH, 0.7 + sum(heights))
     figure.suptitle(title, color=INK, fontsize=14, x=0.01, ha="left")
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     amounts = (
         ("weights", [(group.kept, group.total) for group in parts]),
         (
-            f"multiply-adds, one image of {shape[0]} x {shape[1]}",
+            f"multiply-adds for {shape[0]} x {shape[1]} pixels",
             [(group.kept_macs, group.macs) for group in parts],
         ),
     )
@@ -79,6 +79,12 @@ def _rows(parts: Sequence[Group]) -> list[list[Group]]:
     return rows
 
 
+def _height(row: Sequence[Group]) -> float:
+    """Inches that a row needs, its labels included."""
+    longest = max(len(name) for group in row for name in short_names([of.name for of in group.layers]))
+    return ROW + LETTER * longest
+
+
 def _before_after(axes, what: str, names: list[str], numbers: list[tuple[int, int]]) -> None:
     """Horizontal bars: the whole faint, what is kept in colour, figures beside them."""
     kept, whole = zip(*numbers, strict=True)
@@ -102,7 +108,7 @@ def _before_after(axes, what: str, names: list[str], numbers: list[tuple[int, in
     axes.invert_yaxis()
     axes.set_xlim(0, max(whole) * 1.55)
     axes.set_xticks([])
-    axes.set_title(f"{what}: kept (colour) of dense (grey)", color=INK, fontsize=11, loc="left")
+    axes.set_title(f"{what}, kept of dense", color=INK, fontsize=11, loc="left")
     plain_axes(axes, grid=None)
     axes.spines["bottom"].set_visible(False)
 
@@ -111,23 +117,20 @@ def _densities(axes, group: Group, colour: str, whole: float) -> None:
     """A bar a layer, in percent, with its figure above it."""
     names = short_names([layer.name for layer in group.layers])
     percents = [100 * layer.density for layer in group.layers]
-    bars = axes.bar(range(len(names)), percents, color=colour, width=0.75)
+    axes.axhline(100 * whole, color=INK, linewidth=1, linestyle="--", zorder=1)
+    bars = axes.bar(range(len(names)), percents, color=colour, width=0.75, zorder=2)
     texts = [f"{value:.0f}" if value >= 9.95 else f"{value:.2g}" for value in percents]
-    axes.bar_label(bars, texts, fontsize=7.5, color=INK, padding=1.5)
-    axes.axhline(100 * whole, color=INK, linewidth=1, linestyle="--")
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    axes.bar_label(bars, texts, fontsize=7.5, color=INK, padding=2.5, bbox=ground)
     axes.set_xlim(-0.6, max(len(names), 8) - 0.4)
-    top = max(*percents, 100 * whole) * 1.12
-    axes.set_ylim(0, top if top < 60 else 112)
-    axes.text(
-        1.0, 100 * whole, f"whole network {whole:.1%} ", transform=axes.get_yaxis_transform(),
-        ha="right", va="bottom", fontsize=8, color=INK,
-    )  # fmt: skip
+    top = max(*percents, 100 * whole) * 1.15
+    axes.set_ylim(0, top if top < 60 else 115)
+    axes.set_title(f"dashed: whole network, {whole:.1%}", color=INK, fontsize=9, loc="right")
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
     axes.set_ylabel("kept weights, %", color=INK)
-    owned = "owned by all tasks" if group.name == "all tasks" else f"owned by {group.name}"
-    axes.set_title(
-        f"{owned}: {amount(group.kept)} of {amount(group.total)} weights", color=INK, fontsize=11, loc="left"
-    )
+    owned = "owned by all tasks" if group.name == "all tasks" else group.name
+    share = group.kept / group.total
+    axes.set_title(f"{owned}: {share:.1%} of {amount(group.total)} weights", color=INK, fontsize=11, loc="left")
     plain_axes(axes)
 
 
