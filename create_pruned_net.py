@@ -1,6 +1,6 @@
 """Make a sparse network: score every weight, keep exactly as many as asked, write the file."""
 
-from configs.arguments import flags_tree, parser
+from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
@@ -29,7 +29,7 @@ def main() -> None:
     from workflow.commands import Options, create
     from workflow.experiment import open_experiment
 
-    experiment = open_experiment(config, row.name, asked.dest, asked.name)
+    experiment = open_experiment(config, row.name, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
     certificate, files = create(experiment, row, options)
     if experiment.fabric.is_global_zero:

@@ -1,6 +1,6 @@
 """Train a network: the dense baseline, a sparse network that create_pruned_net.py made, or a dynamic one."""
 
-from configs.arguments import flags_tree, parser
+from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
@@ -31,7 +31,7 @@ def main() -> None:
     from workflow.commands import Options, launch
     from workflow.experiment import open_experiment
 
-    experiment = open_experiment(config, asked.method, asked.dest, asked.name)
+    experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
     done, files = launch(experiment, row, Options(asked.init_from, asked.overwrite, asked.resume))
     if experiment.fabric.is_global_zero:
         print(terminal.files_table(done, files))

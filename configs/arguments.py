@@ -6,6 +6,7 @@ A flag that was not given stays None and changes nothing; the others go to the s
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import NamedTuple
 
 from .load import DATASETS, merge, parse_assignments, paths
@@ -140,3 +141,14 @@ def flags_tree(arguments: argparse.Namespace) -> Tree:
                 needs = "a whole number" if flag.kind is int else "a number"
                 raise ValueError(f"--{name} needs {needs}, not '{value}'") from None
     return merge(tree, parse_assignments(arguments.set))
+
+
+def flags_text(arguments: argparse.Namespace) -> str:
+    """The settings of a command line as a shell would take them again; --ratio left out, names carry it."""
+    words = [word for file in arguments.config for word in ("--config", file)]
+    for name in FLAGS | SWITCHES:
+        value = getattr(arguments, name.replace("-", "_"), None)
+        if value is not None and name != "ratio":
+            words += [f"--{name}"] if name in SWITCHES else [f"--{name}", value]
+    words += [word for assignment in arguments.set for word in ("--set", assignment)]
+    return shlex.join(words)

@@ -46,13 +46,17 @@ class Saved:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Settings, the method's name, the folder and stem of its files, and the device it runs on."""
+    """Settings, the method's name, the folder and stem of its files, and the device it runs on.
+
+    flags: the settings of this command line as text, to be repeated in advice.
+    """
 
     config: Config
     method: str
     dest: Path
     name: str
     fabric: Fabric
+    flags: str = ""
 
     @cached_property
     def dataset(self):
@@ -90,10 +94,13 @@ class Experiment:
         return experiment_name(self.config.data.dataset, BASELINE, 0)
 
     def command(self, script: str, method: str) -> str:
-        """The command line that makes a missing file."""
+        """The command line that makes a missing file, with the settings that this command was given."""
         ratio = "" if method == BASELINE else f" --ratio {self.config.prune.ratio:g}"
         dataset = self.config.data.dataset
-        return f"python3 {script} --dataset {dataset} --method {method}{ratio} --dest {self.dest}"
+        words = (
+            f"python3 {script} --dataset {dataset} --method {method}{ratio} --dest {self.dest} {self.flags}"
+        )
+        return words.strip()
 
     # ----------------------------------------------------------------- data
     def records(self, split: str):
@@ -182,7 +189,7 @@ def _require_same(ours: dict, theirs: dict, path: Path) -> None:
             )
 
 
-def open_experiment(config: Config, method: str, dest: str, name: str | None) -> Experiment:
+def open_experiment(config: Config, method: str, dest: str, name: str | None, flags: str = "") -> Experiment:
     """Settings -> Experiment. Makes `dest`; starts further processes where several devices are asked for."""
     run = config.run
     devices = run.devices if run.devices == "auto" else int(run.devices)
@@ -192,4 +199,4 @@ def open_experiment(config: Config, method: str, dest: str, name: str | None) ->
     folder = Path(dest)
     folder.mkdir(parents=True, exist_ok=True)
     name = name or experiment_name(config.data.dataset, method, config.prune.ratio)
-    return Experiment(config, method, folder, name, fabric)
+    return Experiment(config, method, folder, name, fabric, flags)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
+from configs.arguments import FLAGS, SWITCHES, flags_text, flags_tree, parser
 from configs.load import load
 
 GROUPS = ("data", "network", "pruning", "training", "machine")
@@ -75,3 +75,9 @@ def test_help_shows_examples_and_settings(capsys):
     text = capsys.readouterr().out
     assert exit_info.value.code == 0
     assert "what it does" in text and "example line" in text and "dynamic.until" in text
+
+
+def test_text_of_the_settings_can_be_typed_again():
+    words = ["--ratio", "90", "--config", "a b.yaml", "--num_batches=3", "--shuffle", "--set", "optim.lr=1"]
+    text = flags_text(parser("", "", GROUPS).parse_args(words))
+    assert text == "--config 'a b.yaml' --num-batches 3 --shuffle --set optim.lr=1"
