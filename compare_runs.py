@@ -1,0 +1,75 @@
+"""Collect results into one table, by setup, with seeds, the change against dense, and paired verdicts."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from workflow import terminal
+
+EXAMPLES = """\
+examples:
+  python3 compare_runs.py outputs
+  python3 compare_runs.py outputs/study --ratio 90 --against random --measure all
+  python3 compare_runs.py outputs --ratio 90 --published --format latex
+  python3 compare_runs.py outputs --ratio 95 --write tables/at95    (.md .tex .csv)"""
+ENDINGS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
+
+
+def arguments():
+    result = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.error = lambda message: result.exit(2, f"error: {message}\n")
+    result.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
+    result.add_argument("--dataset", help="only results on this data set")
+    result.add_argument("--ratio", type=float, help="only this sparsity, percent, and the dense network")
+    result.add_argument("--split", help="only results on this split")
+    result.add_argument("--protocol", help="only networks trained in this protocol")
+    result.add_argument(
+        "--mix", default="", metavar="FIELDS", help="may differ: dataset,protocol,split,ratio"
+    )
+    result.add_argument(
+        "--metric-protocol", metavar="NAME", help="paper or metric, default: as the results were trained"
+    )
+    result.add_argument("--published", action="store_true", help="also show the paper's figures (at 90 %%)")
+    result.add_argument(
+        "--against", metavar="LABEL", help="method to compare with (dense); none = no verdicts"
+    )
+    result.add_argument("--measure", metavar="NAME", help="judge by delta (default), 'seg mIoU', ... or all")
+    result.add_argument("--format", default="terminal", metavar="NAME", help="terminal, markdown, latex, csv")
+    result.add_argument("--write", metavar="STEM", help="also write STEM.md, STEM.tex and STEM.csv")
+    return result.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    if asked.format not in ("terminal", *ENDINGS):
+        raise ValueError(f"--format '{asked.format}' is not one of terminal, {', '.join(ENDINGS)}")
+
+    from comparison.report import Options
+    from comparison.results import read_results, select
+    from workflow.comparing import compare
+
+    wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
+    results = select(read_results(asked.folders), wanted)
+    mix = tuple(field.strip() for field in asked.mix.split(",") if field.strip())
+    made = compare(
+        results, Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure)
+    )
+    coloured = {"colour": sys.stdout.isatty()} if asked.format == "terminal" else {}
+    print(made.text(asked.format, **coloured))
+    if asked.write:
+        files = []
+        for form, ending in ENDINGS.items():
+            path = Path(asked.write + ending)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(made.text(form) + "\n", encoding="utf-8")
+            files.append((path, f"the same as {form}"))
+        print(terminal.files_table(f"compared {len(results)} results.", files))
+
+
+if __name__ == "__main__":
+    terminal.run(main)

@@ -1,0 +1,1 @@
+"""From result files to tables and verdicts one can trust. Reads JSON only: no torch, no networks."""

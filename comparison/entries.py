@@ -1,0 +1,103 @@
+"""Results gathered by method: each entry is a row to be, with its values by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from .delta import DELTA, delta
+from .results import BASELINE, DENSE, Column, Result, mixed
+
+OTHER = "other"
+
+
+@dataclass
+class Entry:
+    """A method at a sparsity. group: its setup; density: measured, mean over seeds.
+
+    values: column -> seed -> value. source: "" = measured here, else what stands behind the label.
+    """
+
+    group: str
+    label: str
+    method: str
+    density: float
+    values: dict[Column, dict[int, float]] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.label} ({self.source})" if self.source else self.label
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of its values; published figures have none."""
+        return () if self.source else tuple(sorted({seed for by in self.values.values() for seed in by}))
+
+
+def gather(results: Sequence[Result], protocol: str, setups: Mapping[str, str]) -> list[Entry]:
+    """Entries in the order of `setups` (method -> group, the dense network goes before), values by seed.
+
+    protocol: which of the two metric protocols. Where the results differ in data set, split, ... the labels
+    say so. delta is there for every seed that has a dense result alike in everything else.
+    """
+    apart = mixed(list(results))
+    dense = {_family(result): result for result in results if result.label == DENSE}
+    gathered: dict[tuple, list[Result]] = {}
+    for result in results:
+        marks = tuple(getattr(result, name) for name in apart)
+        gathered.setdefault((result.label, marks), []).append(result)
+    entries = []
+    for (label, marks), members in gathered.items():
+        first = members[0]
+        shown = [_mark(name, value) for name, value in zip(apart, marks, strict=True) if value is not None]
+        group = DENSE if first.method == BASELINE else setups.get(first.method, OTHER)
+        values: dict[Column, dict[int, float]] = {}
+        for result in members:
+            own = result.values[protocol]
+            for column, value in own.items():
+                values.setdefault(column, {})[result.seed] = value
+            base = dense.get(_family(result))
+            if base:
+                change = delta(own, base.values[protocol])
+                values.setdefault(DELTA, {})[result.seed] = change
+        title = " ".join([label, *shown])
+        density = fmean(result.density for result in members)
+        entries.append(Entry(group, title, first.method, density, values))
+    return in_order(entries, setups)
+
+
+def in_order(entries: list[Entry], setups: Mapping[str, str]) -> list[Entry]:
+    """Dense first, then group by group and method by method as `setups` lists them."""
+    groups = [DENSE, *dict.fromkeys(setups.values()), OTHER]
+    methods = [BASELINE, *setups]
+    return sorted(
+        entries,
+        key=lambda entry: (
+            groups.index(entry.group),
+            methods.index(entry.method) if entry.method in methods else len(methods),
+            entry.label,
+            entry.source,
+        ),
+    )
+
+
+def columns_of(entries: Sequence[Entry]) -> list[Column]:
+    """Every column of any entry in the order of appearance, delta last, where one has a number in it."""
+    seen = dict.fromkeys(column for entry in entries for column in entry.values)
+    known = [
+        column
+        for column in seen
+        if any(math.isfinite(v) for e in entries for v in e.values.get(column, {}).values())
+    ]
+    return sorted(known, key=lambda column: column == DELTA)
+
+
+def _family(result: Result) -> tuple:
+    return result.dataset, result.protocol, result.split, result.seed
+
+
+def _mark(name: str, value: object) -> str:
+    return f"[{value:g} %]" if name == "ratio" else f"[{value}]"

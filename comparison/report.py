@@ -1,0 +1,130 @@
+"""Results to what is shown: the table of scores, the verdicts, and the notes that make them understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from . import published
+from .delta import DELTA, FORMULA
+from .entries import Entry, columns_of, gather, in_order
+from .grid import Grid, measures, score_grid, verdict_grid
+from .render import FORMATS, comma_separated
+from .results import APART, DENSE, PROTOCOLS, Result, differing_settings, refuse_mixtures
+from .verdicts import LEVEL, by_chance, quantile
+
+NOBODY = "none"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to be shown. metric_protocol: None = that of the results; mix: fields that may differ.
+
+    against: label that the verdicts compare with, None = the dense network if it is there; measure: see
+    grid.measures.
+    """
+
+    metric_protocol: str | None = None
+    mix: tuple[str, ...] = ()
+    published: bool = False
+    against: str | None = None
+    measure: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """entries: the rows with all values; scores and verdicts: ready for any format."""
+
+    entries: list[Entry]
+    scores: Grid
+    verdicts: Grid | None
+
+    def text(self, form: str, **options) -> str:
+        """In a format: terminal, markdown, latex; csv holds the scores only."""
+        if form == "csv":
+            return comma_separated(self.entries).rstrip("\n")
+        grids = [grid for grid in (self.scores, self.verdicts) if grid]
+        return "\n\n".join(FORMATS[form](grid, **options) for grid in grids)
+
+
+def report(results: Sequence[Result], setups: Mapping[str, str], options: Options) -> Report:
+    """setups: method -> group, in the order of the rows. ValueError for what must not stand side by side."""
+    results = list(results)
+    for field in options.mix:
+        if field not in APART:
+            raise ValueError(f"--mix '{field}' is not one of {', '.join(APART)}")
+    refuse_mixtures(results, options.mix)
+    protocol = _metric_protocol(results, options.metric_protocol)
+    entries = gather(results, protocol, setups)
+    notes = _notes(results, protocol, entries)
+    shown = entries
+    if options.published:
+        if "ratio" not in options.mix:
+            published.check(protocol, {result.ratio for result in results})
+        columns = [column for column in columns_of(entries) if column != DELTA]
+        theirs = published.published_entries(results[0].dataset, columns, setups)
+        shown = in_order(entries + theirs, setups)
+        notes.append(published.NOTE)
+    scores = score_grid(shown, _title(results, protocol), notes)
+    return Report(shown, scores, _verdicts(entries, options))
+
+
+def _verdicts(entries: list[Entry], options: Options) -> Grid | None:
+    against = options.against
+    if against is None:
+        labels = [entry.label for entry in entries]
+        against = DENSE if DENSE in labels else labels[0]
+    if against == NOBODY or len(entries) < 2:
+        return None
+    grid = verdict_grid(entries, against, measures(entries, options.measure))
+    count = max((int(cells[-2].text) for _, cells in grid.rows), default=0)
+    width = (
+        f"; with {count} seeds it reaches {quantile(LEVEL, count - 1):.2f} standard errors"
+        if count > 1
+        else ""
+    )
+    notes = (
+        f"paired by seed, Student's {LEVEL:.0%} interval of the mean difference{width}",
+        f"of {len(grid.rows)} verdicts about {by_chance(len(grid.rows)):.1f} would call a difference by chance",
+    )
+    return replace(grid, notes=notes)
+
+
+def _metric_protocol(results: list[Result], asked: str | None) -> str:
+    if asked is not None:
+        if asked not in PROTOCOLS:
+            raise ValueError(f"--metric-protocol '{asked}' is not one of {', '.join(PROTOCOLS)}")
+        return asked
+    trained = sorted({result.protocol for result in results})
+    if len(trained) > 1:
+        raise ValueError(
+            f"the networks were trained in protocols {' and '.join(trained)}: "
+            f"--metric-protocol {trained[0]} says how all of them are scored"
+        )
+    return trained[0]
+
+
+def _title(results: list[Result], protocol: str) -> str:
+    def values(field: str) -> str:
+        return ", ".join(sorted({f"{getattr(result, field)}" for result in results}))
+
+    ratios = sorted({result.ratio for result in results} - {None})
+    sparsity = f"{', '.join(f'{ratio:g}' for ratio in ratios)} % sparsity, " if ratios else ""
+    return (
+        f"{values('dataset')}: {sparsity}split {values('split')}, trained in protocol {values('protocol')}, "
+        f"scored in protocol {protocol}"
+    )
+
+
+def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[str]:
+    notes = ["best of each setup marked; mean ± sample standard deviation over the seeds"]
+    if any(DELTA in entry.values for entry in entries):
+        notes.append(FORMULA)
+    else:
+        notes.append("no delta: it needs the dense network (method baseline) of the same seed")
+    if len({entry.seeds for entry in entries}) > 1:
+        notes.append("not every row has the same seeds; verdicts use those that both have")
+    differing = differing_settings(results)
+    if differing:
+        notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")
+    return notes

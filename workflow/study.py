@@ -1,0 +1,185 @@
+"""The plan of a study: methods, ratios and seeds become a list of runs, each a few commands of the scripts.
+
+One folder a seed, one name a run. Nothing here runs anything or imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.arguments import FLAGS, SWITCHES
+from configs.load import paths
+from prune_utils.methods import METHODS, Method, method
+
+BASELINE = "baseline"
+OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
+ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with flags of its own: `disparse_static:rounds=12`. row: None for the dense baseline."""
+
+    row: Method | None
+    flags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def method(self) -> str:
+        return self.row.name if self.row else BASELINE
+
+    @property
+    def label(self) -> str:
+        """The form for file names: `disparse_static+rounds=12`."""
+        words = [f"{flag}={value}" for flag, value in self.flags]
+        return "+".join([self.method, *(re.sub(r"[^\w.=-]+", "_", word) for word in words)])
+
+    @property
+    def training(self) -> str:
+        """Length of its training: full or finetune."""
+        return self.row.training if self.row else "full"
+
+    def words(self) -> list[str]:
+        """Its flags as words of a command line."""
+        words = []
+        for flag, value in self.flags:
+            if flag in SWITCHES:
+                words += [f"--{flag}"] if value.lower() in ON else []
+            else:
+                words += [f"--{flag}", value] if flag in FLAGS else ["--set", f"{flag}={value}"]
+        return words
+
+
+def parse_variant(text: str) -> Variant:
+    """`METHOD[:flag=value...]`, a flag of create_pruned_net.py or a setting `section.field`.
+
+    Raises ValueError with the choices for whatever is not known.
+    """
+    name, *assignments = text.split(":")
+    flags = []
+    for assignment in assignments:
+        flag, sign, value = assignment.partition("=")
+        flag = flag.replace("_", "-") if "." not in flag else flag
+        known = {*FLAGS, *SWITCHES, *paths()} - {*OURS, "prune.ratio", "run.seed"}
+        if not sign or flag not in known:
+            choices = ", ".join(
+                [*(f for f in FLAGS if FLAGS[f].group == "pruning" and f in known), *SWITCHES]
+            )
+            raise ValueError(f"'{text}': '{assignment}' is not one of {choices}, each with =value")
+        if flag in SWITCHES and value.lower() not in (*ON, *OFF):
+            raise ValueError(f"'{text}': {flag} is true or false, not '{value}'")
+        flags.append((flag, value))
+    return Variant(None if name == BASELINE else method(name), tuple(flags))
+
+
+def parse_methods(text: str) -> list[Variant]:
+    """Comma-separated variants; `all` is every method as it is. The dense baseline is always the first."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ValueError(f"--methods needs all, or names from {', '.join(METHODS)}")
+    listed = [part for word in words for part in (METHODS if word == "all" else [word])]
+    variants = [parse_variant(word) for word in (BASELINE, *listed)]
+    return list(dict.fromkeys(variants))
+
+
+def parse_numbers(flag: str, text: str, kind: type) -> list:
+    """Comma-separated numbers, each once. Raises ValueError."""
+    try:
+        numbers = [kind(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ValueError(f"{flag} needs numbers separated by commas, not '{text}'")
+    return list(dict.fromkeys(numbers))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`3` = the seeds 0, 1, 2; `1,5` = these."""
+    numbers = parse_numbers("--seeds", text, int)
+    if "," in text:
+        return numbers
+    if numbers[0] < 1:
+        raise ValueError(f"--seeds {text} must be at least 1")
+    return list(range(numbers[0]))
+
+
+@dataclass(frozen=True)
+class Command:
+    """One call of a script. kind: create, launch or eval."""
+
+    kind: str
+    script: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a variant at a ratio (None for the baseline) with a seed; `name` is the stem of its files."""
+
+    variant: Variant
+    ratio: float | None
+    seed: int
+    folder: Path
+    name: str
+    commands: tuple[Command, ...]
+
+    @property
+    def result(self) -> Path:
+        """Written by its last command: a run with this file is finished."""
+        return self.folder / f"{self.name}.json"
+
+    def finished(self, command: Command) -> bool:
+        """Whether the files of one of its commands are there."""
+        written = {"create": f"{self.name}.pth", "launch": f"final_{self.name}.pth", "eval": self.result.name}
+        return (self.folder / written[command.kind]).is_file()
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked. shared: words for every script (data, network, machine); tuned: not for evaluation."""
+
+    dataset: str
+    dest: Path
+    variants: tuple[Variant, ...]
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+    shared: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
+    split: str = "test"
+
+    def jobs(self) -> list[Job]:
+        """Every run in the order of work: seed by seed, the dense network before what starts from it.
+
+        Ratio by ratio on the outside, so that a study that is stopped holds whole tables.
+        """
+        plan = [self._job(Variant(None), None, seed) for seed in self.seeds]
+        for ratio in self.ratios:
+            for seed in self.seeds:
+                plan += [self._job(variant, ratio, seed) for variant in self.variants if variant.row]
+        return plan
+
+    def _job(self, variant: Variant, ratio: float | None, seed: int) -> Job:
+        folder = self.dest / f"seed{seed}"
+        name = f"{self.dataset}_{variant.label}" + ("" if ratio is None else f"_{ratio:g}")
+        where = ["--dataset", self.dataset, "--method", variant.method, "--name", name, "--dest", str(folder)]
+        where += [] if ratio is None else ["--ratio", f"{ratio:g}"]
+        tuned = [*self.shared, *self.tuned, "--seed", str(seed), *variant.words()]
+        if variant.row is None:
+            tuned += self._rewind_words()
+        commands = [
+            Command("launch", "launch_training.py", (*where, *tuned, "--resume")),
+            Command("eval", "eval_pruned_net.py", (*where, *self.shared, "--split", self.split)),
+        ]
+        if variant.row and variant.row.setup != "dynamic":
+            commands.insert(0, Command("create", "create_pruned_net.py", (*where, *tuned, "--resume")))
+        return Job(variant, ratio, seed, folder, name, tuple(commands))
+
+    def _rewind_words(self) -> list[str]:
+        """The dense run must keep the early weights that a variant asks for."""
+        asked = {v for variant in self.variants for flag, v in variant.flags if flag == "rewind-step"}
+        if len(asked) > 1:
+            raise ValueError(
+                f"one dense run keeps the weights of one step, not of {', '.join(sorted(asked))}"
+            )
+        return ["--rewind-step", *asked] if asked else []
