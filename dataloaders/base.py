@@ -36,8 +36,8 @@ class Plane:
 
     column: its place in the record.
     read(path) -> stored array [H, W] or [H, W, C]; raises OSError or ValueError.
-    decode(cut of the stored array) -> (value [K, h, w] float32 or int64, valid bool [h, w]);
-        for the image: [h, w, 3], blue first, 0..255, uint8 or float. The cut itself must not be changed.
+    decode(cut of the stored array) -> (value [K, h, w] float32 or int64, valid bool [h, w]), two new arrays,
+        value finite everywhere; for the image: [h, w, 3], blue first, 0..255, uint8 or float.
     check(stored array) raises ValueError if its values are impossible.
     ValueErrors complete a sentence that begins with the file's name: "holds label 200 ...".
     """

@@ -76,7 +76,7 @@ def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     value = cut.astype(np.int64)
     if cut.dtype.kind == "f" and (value != cut).any():
         raise ValueError("holds fractions where class numbers belong")
-    return value[None], value != IGNORED
+    return np.maximum(value, 0)[None], value != IGNORED
 
 
 def check_disparity(stored: np.ndarray) -> None:

@@ -8,6 +8,7 @@ Left out: colour palettes (a label holds class numbers, not colours) and pickled
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import cv2
 import numpy as np
@@ -71,7 +72,7 @@ def open_npy(path: Path) -> np.ndarray:
     """Any npy array but pickled ones, mapped and not read."""
     try:
         return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
-    except ValueError as error:
+    except (ValueError, OverflowError, TokenError) as error:  # the header is parsed as Python
         raise ValueError("is no complete npy array") from error
 
 

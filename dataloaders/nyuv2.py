@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import cv2
 import numpy as np
 
 from dataloaders.base import Layout, Plane, Records, open_records
@@ -63,12 +64,15 @@ def check_labels(classes: int, stored: np.ndarray) -> None:
 
 def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w] -> class numbers int64 [1, h, w], valid where not 255."""
-    return cut.astype(np.int64)[None], cut != IGNORED
+    valid = cut != IGNORED
+    return (cut * valid).astype(np.int64)[None], valid
 
 
 def decode_encoded_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w, 3] -> float32 [3, h, w], 0..255 (up, forward, right); valid where no channel is 255."""
-    return np.ascontiguousarray(cut.transpose(2, 0, 1), dtype=np.float32), (cut != IGNORED).all(axis=2)
+    channels = cv2.split(cut)
+    valid = cv2.max(cv2.max(channels[0], channels[1]), channels[2]) != IGNORED
+    return np.array(channels, np.float32), valid
 
 
 def decode_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,4 +91,5 @@ def check_depth(stored: np.ndarray) -> None:
 
 def decode_depth(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """metres [h, w] -> float32 [1, h, w], valid where finite and positive."""
-    return cut.astype(np.float32)[None], (cut > 0) & (cut < np.inf)
+    valid = (cut > 0) & (cut < np.inf)
+    return np.where(valid, cut, 0).astype(np.float32)[None], valid

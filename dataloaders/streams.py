@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -29,6 +28,7 @@ from dataloaders.items import (
     collate_training,
     collate_whole,
 )
+from dataloaders.workers import prepare
 
 
 @dataclass
@@ -136,14 +136,10 @@ def _loader(items: Dataset, batches, collate, data) -> DataLoader:
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=min(data.num_workers, len(batches)),
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=prepare,
         pin_memory=torch.accelerator.is_available(),
         generator=torch.Generator(),  # else the loader draws from the global stream
     )
-
-
-def _prepare_worker(_worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
 
 
 def _check(data, world: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from dataloaders.base import Layout, Plane, Records, open_records
@@ -80,8 +81,8 @@ def class_weights(root: str, classes: int) -> np.ndarray:
     if weights.shape != (classes,):
         raise ValueError(f"{path} has shape {list(weights.shape)} where [{classes}] belongs (data.classes)")
     if weights.dtype.kind not in "iuf" or not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(f"{path} holds weights that are not finite and non-negative")
-    return weights
+        raise ValueError(f"{path} holds weights that are negative or not finite")
+    return np.array(weights, np.float32)  # read, not mapped
 
 
 def decode_image(cut: np.ndarray) -> np.ndarray:
@@ -107,7 +108,7 @@ def decode_labels_and_void(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def decode_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w, 3], blue first -> float32 [3, h, w] in -1..1, red (x) first, all valid."""
-    value = np.ascontiguousarray(cut.transpose(2, 0, 1)[::-1], dtype=np.float32)
+    value = np.array(cv2.split(cut)[::-1], np.float32)
     value *= np.float32(2 / 255)
     value -= 1
     return value, np.ones(cut.shape[:2], bool)
