@@ -14,17 +14,19 @@ A saved network is a dictionary of plain values and tensors:
 
 from __future__ import annotations
 
+import glob
 import os
 import pickle
 import platform
 import shutil
+import zipfile
 from pathlib import Path
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
 FORMAT = 1
+PARTIAL = ".part"  # ends the name of a file that is being written
 FIELDS = ("format", "name", "network", "state", "mask", "certificate", "config", "step", "versions")
 
 
@@ -40,19 +42,39 @@ def write_file(path: Path, content: object) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    remove_partial(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except RuntimeError as error:  # torch reports a failed write of its zip archive this way
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write of its zip archive as the latter
         free = shutil.disk_usage(path.parent).free
-        raise OSError(f"cannot write {path} ({free / 2**20:.0f} MiB free there)") from error
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        raise OSError(f"cannot write {path}: {reason} ({free / 2**20:.0f} MiB free there)") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what writers of `path` left that were killed while they wrote."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        left.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename survives a power failure only when the folder is on disk too (not on systems without it)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_file(path: Path, device: str = "cpu") -> dict:
@@ -64,10 +86,15 @@ def read_file(path: Path, device: str = "cpu") -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()  # torch itself does not look at the checksums
+            if broken:
+                raise ValueError(f"{path} is damaged (checksum of {broken})")
         content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds something other than tensors and plain values: not loaded") from error
-    except (RuntimeError, EOFError, BadZipFile, KeyError, UnicodeDecodeError) as error:
+    except (RuntimeError, EOFError, zipfile.BadZipFile, LookupError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged or no file of PyTorch") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a network")

@@ -19,6 +19,7 @@ from tasks.base import Target, Task
 
 from .interrupt import Interrupted, StopRequest
 from .record import Record
+from .sharing import valid_shares
 from .sparsifier import Sparsifier
 
 Batch = tuple[Tensor, dict[str, Target]]
@@ -75,13 +76,13 @@ class Hooks:
     """What a run needs from outside. These read and write files; the loop itself touches none.
 
     batches(start, stop) -> the batches of steps start + 1 to stop. validate() -> figures to log, among them
-    "loss/total". keep_best(step) writes the best weights. save(step, best) writes a checkpoint. at_step(step)
-    is told of every finished step.
+    "loss/total". keep_best(step, loss) writes the best weights. save(step, best) writes a checkpoint.
+    at_step(step) is told of every finished step.
     """
 
     batches: Callable[[int, int], Iterable[Batch]]
     validate: Callable[[], dict[str, float]]
-    keep_best: Callable[[int], None]
+    keep_best: Callable[[int, float], None]
     save: Callable[[int, float | None], object]
     at_step: Callable[[int], None]
 
@@ -110,31 +111,36 @@ def parts(batch: Batch, count: int) -> list[Batch]:
     return [(images[i], {name: Target(*piece[i]) for name, piece in pieces.items()}) for i in cuts]
 
 
-def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> dict[str, float]:
-    """Forward and backward of one batch, gradients accumulated. Returns each task's loss and the total."""
+def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> Tensor:
+    """Forward and backward of one batch, its gradients accumulated over `accumulate` parts.
+
+    Returns each task's loss and their weighted total, [tasks + 1], whose mean over processes is that of the
+    whole batch.
+    """
     fabric, network, objective = learner.fabric, learner.network, learner.objective
-    figures = dict.fromkeys((*objective.tasks, "total"), 0.0)
     pieces = parts(batch, accumulate)
-    for number, (image, targets) in enumerate(pieces, 1):
-        share = len(image) / len(batch[0])
-        with fabric.no_backward_sync(network, enabled=number < len(pieces)):
-            losses = objective.losses(network(image), targets)
+    shares: dict[str, Tensor] = {}
+    figures = []
+    for number, (image, targets) in enumerate(pieces):
+        with fabric.no_backward_sync(network, enabled=number + 1 < len(pieces)):
+            predictions = network(image)
+            for name in () if shares else objective.tasks:
+                all_parts = [targets[name] for _, targets in pieces]
+                shares[name] = valid_shares(fabric, all_parts, predictions[name].shape[-2:])
+            losses = objective.losses(predictions, targets)
+            losses = {name: loss * shares[name][number] for name, loss in losses.items()}
             total = objective.total(losses)
-            fabric.backward(total * share)
-        for name, loss in (*losses.items(), ("total", total)):
-            figures[name] += loss.item() * share
-    return figures
+            fabric.backward(total)
+        figures.append(torch.stack([*losses.values(), total]).detach())
+    return torch.stack(figures).sum(0)
 
 
-def _agreed(
-    fabric: Fabric, figures: dict[str, float], signal: int | None
-) -> tuple[dict[str, float], int | None]:
+def _agreed(fabric: Fabric, figures: Tensor, signal: int | None) -> tuple[list[float], int | None]:
     """The figures averaged over the processes, and the signal that any of them received."""
     if fabric.world_size == 1:
-        return figures, signal
-    values = torch.tensor([*figures.values(), float(signal or 0) * fabric.world_size], dtype=torch.float64)
-    *means, number = fabric.all_reduce(fabric.to_device(values), reduce_op="mean").tolist()
-    return dict(zip(figures, means, strict=True)), round(number) or None
+        return figures.tolist(), signal
+    everybody = fabric.all_gather(torch.cat([figures, figures.new_tensor([signal or 0])]))
+    return everybody[:, :-1].double().mean(0).tolist(), int(everybody[:, -1].max()) or None
 
 
 def _require_finite(figures: dict[str, float], step: int, saved: int | None) -> None:
@@ -164,7 +170,8 @@ def train(
             _seed_step(plan.seed, step, fabric.global_rank)
             batch = fabric.to_device(batch)
             learner.optimizer.zero_grad(set_to_none=True)
-            figures, signal = _agreed(fabric, training_step(learner, batch, plan.accumulate), stop.number)
+            values, signal = _agreed(fabric, training_step(learner, batch, plan.accumulate), stop.number)
+            figures = dict(zip((*learner.objective.tasks, "total"), values, strict=True))
             _require_finite(figures, step, saved)
             learner.sparsifier.mask_gradients()
             learner.optimizer.step()
@@ -179,6 +186,7 @@ def train(
                 hooks.save(step, best)
                 saved = step
             if signal and step < plan.steps:
+                fabric.barrier()  # nobody leaves before the checkpoint is written
                 raise Interrupted(signal, f"stopped after step {step}; --resume continues from there")
 
 
@@ -190,5 +198,5 @@ def _evaluate(hooks: Hooks, record: Record, step: int, best: float | None) -> fl
     loss = loss if math.isfinite(loss) else math.inf
     if best is not None and loss >= best:
         return best
-    hooks.keep_best(step)
+    hooks.keep_best(step, loss)
     return loss

@@ -1,13 +1,15 @@
 """What a run writes down while it goes: a CSV of every figure, TensorBoard, and a progress bar.
 
 The CSV has one row per figure: step, phase (train, evaluate, mask), name, value. Rows are flushed as they
-come. A resumed run drops the rows after its checkpoint, so that nothing is missing or told twice.
+come and on disk before a checkpoint is. A resumed run drops the rows after its checkpoint, so that nothing is
+missing or told twice. No file appears before the first figure.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import os
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,32 +23,37 @@ class Record:
     def __init__(
         self, csv_path: Path, board_folder: Path | None, steps: int, start: int = 0, writes: bool = True
     ):
-        self.path, self.writes = Path(csv_path), writes
+        self.path, self.board_folder = Path(csv_path), board_folder
+        self.start, self.writes = start, writes
         self.bar = tqdm(
             total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not writes, mininterval=0.5
         )
         self.file = self.board = None
-        if writes:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = _rows_until(self.path, start)
-            self.file = self.path.open("w", newline="")
-            self.rows = csv.writer(self.file)
-            self.rows.writerows([HEADER, *kept])
-            self.file.flush()
-            if board_folder is not None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(board_folder), purge_step=start + 1 if start else None)
 
     def add(self, step: int, phase: str, figures: dict[str, float]) -> None:
-        """Write figures down at once."""
+        """Write figures down at once. OSError names the file where the disk is full."""
         if not self.writes or not figures:
             return
-        for name, value in figures.items():
-            self.rows.writerow((step, phase, name, repr(float(value))))
-            if self.board is not None and math.isfinite(value):
-                self.board.add_scalar(f"{phase}/{name}", value, step)
-        self.file.flush()
+        if self.file is None:
+            self._open()
+        rows = [(step, phase, name, repr(float(value))) for name, value in figures.items()]
+        try:
+            csv.writer(self.file).writerows(rows)
+            self.file.flush()
+            if self.board is not None:
+                for name, value in figures.items():
+                    if math.isfinite(value):
+                        self.board.add_scalar(f"{phase}/{name}", value, step)
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def sync(self) -> None:
+        """Everything so far is on disk afterwards, also if the power fails."""
+        if self.file is not None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        if self.board is not None:
+            self.board.flush()
 
     def tick(self, step: int, figures: dict[str, float] | None = None) -> None:
         """Move the bar; figures are shown beside it."""
@@ -65,6 +72,23 @@ class Record:
             self.file.close()
         if self.board is not None:
             self.board.close()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [HEADER, *_rows_until(self.path, self.start)]
+        # never a moment without the earlier rows: a new file takes the old one's place
+        temporary = self.path.with_name(f".{self.path.name}.part")
+        self.file = temporary.open("w", newline="")
+        csv.writer(self.file).writerows(rows)
+        self.file.flush()
+        temporary.replace(self.path)
+        if self.board_folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            if self.start == 0:  # another run's curves
+                for events in self.board_folder.glob("events.out.tfevents.*"):
+                    events.unlink()
+            self.board = SummaryWriter(str(self.board_folder), purge_step=self.start + 1)
 
 
 def _rows_until(path: Path, step: int) -> list[list[str]]:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 
-from .checkpoint import read_file, write_file
+from .checkpoint import read_file, remove_partial, write_file
 
 KEPT = 2
+FIELDS = ("step", "best", "settings", "network", "optimizer", "sparsifier")
 
 
 def checkpoint_paths(folder: Path, name: str) -> list[Path]:
     """The checkpoints of a run, newest first."""
     found = []
-    for path in Path(folder).glob(f"{_escaped(name)}.step*.ckpt"):
+    for path in Path(folder).glob(f"{glob.escape(name)}.step*.ckpt"):
         match = re.fullmatch(re.escape(name) + r"\.step(\d+)\.ckpt", path.name)
         if match:
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?\[\]])", r"[\1]", name)
-
-
 def save_checkpoint(folder: Path, name: str, step: int, content: dict) -> Path:
-    """Write the state after `step` steps, then drop all but the last two."""
-    path = write_file(Path(folder) / f"{name}.step{step:08d}.ckpt", content)
+    """Write the state after `step` steps, then drop all but the last two.
+
+    content: FIELDS and more, tensors and plain values. OSError leaves the earlier checkpoints as they are.
+    """
+    path = write_file(Path(folder) / f"{name}.step{step:08d}.ckpt", content | {"step": step})
     for old in checkpoint_paths(folder, name)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -40,17 +41,30 @@ def latest_checkpoint(folder: Path, name: str, say=print) -> dict | None:
     paths = checkpoint_paths(folder, name)
     for path in paths:
         try:
-            return read_file(path)
+            return _complete(read_file(path), path)
         except (ValueError, OSError) as error:
             say(f"passing over a checkpoint: {error}")
     if paths:
         raise ValueError(
-            f"none of the {len(paths)} checkpoints of {name} in {folder} can be read; --overwrite starts anew"
+            f"none of the {len(paths)} checkpoints of {name} in {folder} can be read: --overwrite starts anew"
         )
     return None
 
 
-def remove_checkpoints(folder: Path, name: str) -> None:
-    """After the final weights are written, a finished run needs none."""
+def _complete(content: dict, path: Path) -> dict:
+    missing = [field for field in FIELDS if field not in content]
+    if missing:
+        raise ValueError(f"{path} is no checkpoint, it lacks '{missing[0]}'")
+    return content
+
+
+def remove_checkpoints(folder: Path, name: str, after: int = -1) -> None:
+    """Remove the checkpoints of steps beyond `after` (all of them), and half-written ones.
+
+    A finished run needs none; a resumed one removes the damaged ones that it passed over.
+    """
     for path in checkpoint_paths(folder, name):
-        path.unlink(missing_ok=True)
+        if int(path.suffixes[-2].removeprefix(".step")) > after:
+            path.unlink(missing_ok=True)
+    for left in Path(folder).glob(f".{glob.escape(name)}.step*.ckpt.*"):
+        remove_partial(left.with_name(left.name[1 : left.name.index(".ckpt") + 5]))

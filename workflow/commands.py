@@ -2,190 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from models.multitask import MultiTaskNet
-from models.published import to_published
+from configs.load import as_tree
 from prune_utils.masks import apply
 from prune_utils.methods import Method
-from prune_utils.report import certificate, format_certificate
-from training.checkpoint import load_state, write_file
-from training.resume import checkpoint_paths, remove_checkpoints
+from prune_utils.report import format_certificate
+from training.checkpoint import load_state
+from training.resume import checkpoint_paths
 from training.sparsifier import Dense
 
-from .experiment import BASELINE, Experiment, Saved
+from .experiment import Experiment
 from .pruning import Pruning
-from .running import Run, training_plan
+from .running import Run, fixed_settings, require_same_settings, training_plan
+from .weights import (
+    Options,
+    certifier,
+    check_export,
+    export,
+    keeper,
+    refuse_existing,
+    rewound,
+    start_of_pruning,
+    trainee,
+)
 
 Files = list[tuple[Path, str]]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says beside settings."""
+def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, options: Options) -> None:
+    """ValueError for the first file of another run, unless it may be replaced.
 
-    init_from: str | None = None
-    overwrite: bool = False
-    resume: bool = False
-    export_published: str | None = None
-
-
-def refuse_existing(paths: list[Path], options: Options) -> None:
-    """ValueError for the first file that is there already, unless it may be replaced or continued."""
-    for path in paths:
-        if path.exists() and not (options.overwrite or options.resume):
-            raise ValueError(f"{path} exists already: --overwrite replaces it, --name or --dest keeps both")
+    With --resume the files of the same run may be there: those of the same settings.
+    """
+    checkpoints = checkpoint_paths(experiment.dest, stem)
+    if options.resume:
+        for path in paths if not (checkpoints or options.overwrite) else ():
+            if path.suffix == ".pth" and path.is_file():
+                require_own(experiment, path)
+        return
+    refuse_existing([*paths, *checkpoints], options)
 
 
-def _start(experiment: Experiment, method: Method, options: Options) -> Saved | None:
-    """The trained network that pruning starts from; None = the experiment's own initialisation."""
-    if options.init_from:
-        return experiment.load_network(Path(options.init_from))
-    if not method.needs_dense:
-        return None
-    path = experiment.dest / f"best_{experiment.baseline_name}.pth"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{method.name} prunes a trained dense network and there is no {path}: make it with "
-            f"`{experiment.command('launch_training.py', BASELINE)}` or name one with --init-from"
-        )
-    return experiment.load_network(path)
+def require_own(experiment: Experiment, path: Path) -> None:
+    """ValueError unless the file was made with the settings of this experiment."""
+    config = experiment.load_network(path).content["config"]
+    if config is None:
+        raise ValueError(f"{path} was not made by this program: --overwrite replaces it")
+    require_same_settings(config, fixed_settings(as_tree(experiment.config)), str(path))
 
 
-def rewind_path(experiment: Experiment, step: int) -> Path:
-    """The weights of the dense run at an early step, kept for methods that return to them."""
-    return experiment.dest / f"rewind_{experiment.baseline_name}_step{step}.pth"
-
-
+# ---------------------------------------------------------------------- create
 def create(experiment: Experiment, method: Method, options: Options) -> tuple[str, Files]:
     """Make the sparse network of a method and write it; returns the certificate as text, and the files."""
-    fabric = experiment.fabric
-    refuse_existing([experiment.pruned_path], options)
-    saved = _start(experiment, method, options)
-    network = fabric.to_device(saved.network if saved else experiment.new_network())
-    pruning = Pruning(experiment, method, network)
-    _ = pruning.plan  # complains about settings before any work
-    rewound = None
-    if method.start == "rewound":
-        rewound = _rewound(experiment)
-    mask = pruning.make_mask()
-    step = 0
+    path, stem = experiment.pruned_path, rounds_stem(experiment)
+    refuse_other_run(experiment, [path], stem, options)
+    if options.resume and path.is_file() and not checkpoint_paths(experiment.dest, stem):
+        proof = experiment.load_network(path).content["certificate"]
+        return format_certificate(proof), [(path, "made before, unchanged")]
+    pruning = prepare_pruning(experiment, method, options)
+    network = pruning.network
+    # before the work, so that a missing file is told at once
+    early = rewound(experiment) if method.start == "rewound" else None
+    mask, step = pruning.make_mask(), 0
+    run = None
     if pruning.plan.retrain:
-        mask, step = _rounds(experiment, pruning, mask, options)
-    if rewound is not None:
-        load_state(network, rewound, "the rewound weights")
+        run = rounds_run(pruning, mask)
+        mask, step = run(options.resume)["mask"], run.plan.steps
+    if early is not None:
+        load_state(network, early, "the rewound weights")
     apply(network, mask)
     proof = pruning.certify(mask)
     files = []
-    if fabric.is_global_zero:
-        experiment.save_network(experiment.pruned_path, network, mask=mask, certificate=proof, step=step)
-        files.append((experiment.pruned_path, "the sparse network, ready to train"))
+    if experiment.fabric.is_global_zero:
+        experiment.save_network(path, network, mask=mask, certificate=proof, step=step)
+        files.append((path, "the sparse network, ready to train"))
         if options.export_published:
-            files.append(_export(Path(options.export_published), network, mask))
+            files.append(export(Path(options.export_published), network, mask))
+    if run is not None:
+        run.finish()
     return format_certificate(proof), files
 
 
-def _rewound(experiment: Experiment) -> dict:
-    step = experiment.config.prune.rewind_step
-    path = rewind_path(experiment, step)
-    if not path.is_file():
-        more = f" --rewind-step {step}" if step else ""
-        raise FileNotFoundError(
-            f"there are no early weights {path}: dense training keeps them, "
-            f"`{experiment.command('launch_training.py', BASELINE)}{more}`"
-        )
-    return experiment.load_network(path).network.state_dict()
+def prepare_pruning(experiment: Experiment, method: Method, options: Options) -> Pruning:
+    """The method on the network that it scores; complains about settings, files and data before any work."""
+    experiment.check_dest()
+    network = start_of_pruning(experiment, method, options).network
+    pruning = Pruning(experiment, method, experiment.fabric.to_device(network))
+    pruning.check()
+    check_export(options.export_published, network)
+    return pruning
 
 
-def _rounds(experiment: Experiment, pruning: Pruning, first: dict, options: Options) -> tuple[dict, int]:
-    """Train between rounds of pruning; the mask at the end and the steps taken."""
-    plan = training_plan(experiment, "finetune")
+def rounds_stem(experiment: Experiment) -> str:
+    """Of the checkpoints and figures of the training between rounds of pruning."""
+    return f"{experiment.name}_rounds"
+
+
+def rounds_run(pruning: Pruning, first: dict) -> Run:
+    """The training between rounds of pruning, from the first round's mask on."""
+    experiment = pruning.experiment
     steps = pruning.plan.rounds * experiment.config.prune.round_iterations
-    plan = replace(plan, steps=steps)
-    stem = f"{experiment.name}_rounds"
-    run = Run(
-        experiment, pruning.network, pruning.rounds(first), plan, pruning.certify, stem, keep_best=False
-    )
-    outcome = run(options.resume)
-    run.finish()
-    return outcome["mask"], steps
+    plan = replace(training_plan(experiment, "finetune"), steps=steps)
+    make = pruning.rounds(first)
+    stem = rounds_stem(experiment)
+    return Run(experiment, pruning.network, make, plan, pruning.certify, stem, keep_best=False)
 
 
-def _export(path: Path, network, mask) -> tuple[Path, str]:
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_file(path, to_published(state, {name: kept.cpu() for name, kept in mask.items()}, network.tasks))
-    return path, "the same network in the published form"
-
-
-def _trainee(experiment: Experiment, method: Method | None, options: Options) -> tuple[Saved, str]:
-    """The network that training starts from, with its mask, and what it is called in the closing table."""
-    if method is None:
-        if options.init_from:
-            return experiment.load_network(Path(options.init_from)), options.init_from
-        return Saved(Path(), experiment.new_network(), None, {}), "a new initialisation"
-    if experiment.pruned_path.is_file():
-        saved = experiment.load_network(experiment.pruned_path)
-        if saved.mask is None:
-            raise ValueError(f"{experiment.pruned_path} holds a dense network, without a mask to train with")
-        return saved, str(experiment.pruned_path)
-    if method.grow is None:
-        raise FileNotFoundError(
-            f"there is no sparse network {experiment.pruned_path} to train: make it with "
-            f"`{experiment.command('create_pruned_net.py', method.name)}`"
-        )
-    network = experiment.fabric.to_device(experiment.new_network())
-    pruning = Pruning(experiment, method, network)
-    mask = pruning.make_mask()
-    return Saved(Path(), network, mask, {}), f"a new initialisation, {pruning.plan.budget} densities"
+# ---------------------------------------------------------------------- launch
+def training_stem(experiment: Experiment) -> str:
+    """Of the checkpoints and figures of a training run."""
+    return f"{experiment.name}_training"
 
 
 def launch(experiment: Experiment, method: Method | None, options: Options) -> tuple[str, Files]:
     """Train the dense network (method None) or a sparse one; returns what was done, and the files."""
+    stem = training_stem(experiment)
     paths = [experiment.best_path, experiment.final_path]
-    stem = f"{experiment.name}_training"
+    refuse_other_run(experiment, [*paths, experiment.dest / f"{stem}.csv"], stem, options)
     if options.resume and experiment.final_path.is_file() and not checkpoint_paths(experiment.dest, stem):
         return f"{experiment.name} was finished before.", [(path, "unchanged") for path in paths]
-    refuse_existing([*paths, *checkpoint_paths(experiment.dest, stem)], options)
-    saved, source = _trainee(experiment, method, options)
-    network = experiment.fabric.to_device(saved.network)
-    plan = training_plan(experiment, method.training if method else "full")
-    if options.overwrite and not options.resume:
-        remove_checkpoints(experiment.dest, stem)
-    if method is None:
-        run = Run(experiment, network, lambda optimizer: Dense(), plan, lambda mask: {}, stem)
-    else:
-        pruning = Pruning(experiment, method, network)
-        mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
-        certify = _certifier(pruning, saved)
-        run = Run(experiment, network, pruning.sparsifier(mask, plan.steps), plan, certify, stem)
-    outcome = run(options.resume, _keeper(experiment, network) if method is None else lambda step: None)
-    run.save(experiment.final_path, outcome["mask"], plan.steps)
+    run, source = training_run(experiment, method, options)
+    keep = keeper(experiment, run.network) if method is None else lambda step: None
+    outcome = run(options.resume, keep)
+    run.save(experiment.final_path, outcome["mask"], run.plan.steps)
     run.finish()
-    done = f"trained {plan.steps} steps from {source}; best weights at step {outcome['best_step']}"
-    return done, [
+    done = f"trained {run.plan.steps} steps from {source}; best weights at step {outcome['best_step']}"
+    files = [
         (experiment.best_path, f"the best weights on {experiment.config.run.select_on}"),
         (experiment.final_path, "the last weights"),
         (run.metrics_path, "every figure of the run"),
         (run.board_path, "the same for TensorBoard"),
     ]
+    if options.export_published and experiment.fabric.is_global_zero:
+        best = experiment.load_network(experiment.best_path)
+        files.append(export(Path(options.export_published), best.network, best.mask))
+    return done, files
 
 
-def _certifier(pruning: Pruning, saved: Saved) -> Callable[[dict], dict]:
-    """Certificates of this run: what was asked is what the file of the first mask says."""
-    before = saved.content.get("certificate")
-    if not before:
-        return pruning.certify
-    return lambda mask: certificate(mask, pruning.electorate.owners, before["asked"])
-
-
-def _keeper(experiment: Experiment, network: MultiTaskNet) -> Callable[[int], None]:
-    """Keeps the dense network's early weights, for methods that return to them."""
-    wanted = experiment.config.prune.rewind_step
-
-    def keep(step: int) -> None:
-        if step == wanted and experiment.fabric.is_global_zero:
-            experiment.save_network(rewind_path(experiment, step), network, step=step)
-
-    return keep
+def training_run(experiment: Experiment, method: Method | None, options: Options) -> tuple[Run, str]:
+    """The run that `launch` performs, and what its weights are; complains before any training."""
+    experiment.check_dest()
+    experiment.check_data("train", experiment.config.run.select_on)
+    saved, source = trainee(experiment, method, options)
+    network = experiment.fabric.to_device(saved.network)
+    check_export(options.export_published, network)
+    plan = training_plan(experiment, method.training if method else "full")
+    stem = training_stem(experiment)
+    if method is None:
+        return Run(experiment, network, lambda optimizer: Dense(), plan, lambda mask: {}, stem), source
+    pruning = Pruning(experiment, method, network)
+    mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
+    make = pruning.sparsifier(mask, plan.steps)
+    return Run(experiment, network, make, plan, certifier(pruning, saved), stem), source

@@ -118,6 +118,7 @@ def write_json(path: Path, content: dict) -> Path:
             return [plain(part) for part in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
     temporary.replace(path)

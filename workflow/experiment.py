@@ -7,6 +7,8 @@ training saves and loads it. The scripts call this and print. Leaves out pruning
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,9 +24,11 @@ from dataloaders import DATASETS
 from dataloaders.streams import evaluation_batches, training_batches
 from models.multitask import MultiTaskNet
 from models.published import from_published, is_published
-from tasks.base import Task
+from tasks.base import Target, Task
 from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file, versions, write_file
 from training.loop import Objective
+
+from .processes import make_fabric
 
 BASELINE = "baseline"
 
@@ -76,6 +80,11 @@ class Experiment:
             raise ValueError(f"loss_weights has no weight for task '{task}': --set loss_weights.{task}=1")
         return Objective(self.tasks, {task: self.config.loss_weights[task] for task in self.tasks})
 
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal, once for all processes."""
+        if self.fabric.is_global_zero:
+            print(text, file=sys.stderr)
+
     # ---------------------------------------------------------------- files
     @property
     def pruned_path(self) -> Path:
@@ -102,7 +111,23 @@ class Experiment:
         )
         return words.strip()
 
+    def check_dest(self) -> None:
+        """OSError unless files can be written to the folder, which is made with its first file."""
+        folder = self.dest.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(f"--dest {self.dest} cannot be a folder: {folder} is a file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"--dest {self.dest} cannot be written: no permission for {folder}")
+
     # ----------------------------------------------------------------- data
+    def check_data(self, *splits: str) -> None:
+        """ValueError or OSError unless the settings fit the data: tasks, loss weights, index, splits."""
+        _ = self.objective
+        for split in splits:
+            self.records(split)
+
     def records(self, split: str):
         return self.dataset.open(self.config.data, split, self.tasks, self.config.run.protocol)
 
@@ -119,13 +144,19 @@ class Experiment:
         )
 
     def numbered_batches(self, count: int) -> Iterator[tuple[int, tuple]]:
-        """This process's whole batches among the first `count` of the stream, on the device, numbered."""
-        config = self.config
+        """This process's whole batches among the first `count` of the stream, on the device, numbered.
+
+        Every process gets equally many; what is beyond `count` has no valid pixel.
+        """
+        config, world = self.config, self.fabric.world_size
         data = replace(config.data, batch_size=config.prune.batch_size or config.data.batch_size)
-        stream = training_batches(self.records("train"), data, seed=config.run.seed, start=0, stop=count)
-        for number, batch in enumerate(stream):
-            if number % self.fabric.world_size == self.fabric.global_rank:
-                yield number, self.fabric.to_device(batch)
+        turns = range(-(-count // world) * world)
+        stream = training_batches(self.records("train"), data, seed=config.run.seed, start=0, stop=len(turns))
+        for number, (image, targets) in zip(turns, stream, strict=True):
+            if number % world == self.fabric.global_rank:
+                if number >= count:
+                    targets = {name: Target(t.value, t.valid & False) for name, t in targets.items()}
+                yield number, self.fabric.to_device((image, targets))
 
     def evaluation_stream(self, split: str) -> Iterable:
         return evaluation_batches(
@@ -135,10 +166,11 @@ class Experiment:
     # -------------------------------------------------------------- network
     def new_network(self) -> MultiTaskNet:
         """A freshly initialised network, the same for the same seed."""
-        torch.manual_seed(self.config.run.seed)
         channels = {name: task.channels for name, task in self.tasks.items()}
         model = self.config.model
-        return MultiTaskNet(channels, model.backbone, model.width, model.branch_after)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.run.seed)
+            return MultiTaskNet(channels, model.backbone, model.width, model.branch_after)
 
     def save_network(self, path: Path, network: MultiTaskNet, **fields) -> Path:
         """Write a network of this experiment; fields: mask, certificate, step (None, None, 0)."""
@@ -190,13 +222,12 @@ def _require_same(ours: dict, theirs: dict, path: Path) -> None:
 
 
 def open_experiment(config: Config, method: str, dest: str, name: str | None, flags: str = "") -> Experiment:
-    """Settings -> Experiment. Makes `dest`; starts further processes where several devices are asked for."""
-    run = config.run
-    devices = run.devices if run.devices == "auto" else int(run.devices)
-    strategy = "auto" if devices in ("auto", 1) else "ddp"
-    fabric = Fabric(accelerator=run.device, devices=devices, strategy=strategy, precision=run.precision)
-    fabric.launch()
-    folder = Path(dest)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Settings -> Experiment. Starts further processes where several devices are asked for.
+
+    ValueError for a name that is no file name, a device, number or precision that is not there.
+    """
+    if name is not None and (not name or name != Path(name).name):
+        raise ValueError(f"--name '{name}' is not a file name: --dest chooses the folder")
+    fabric = make_fabric(config.run)
     name = name or experiment_name(config.data.dataset, method, config.prune.ratio)
-    return Experiment(config, method, folder, name, fabric, flags)
+    return Experiment(config, method, Path(dest), name, fabric, flags)

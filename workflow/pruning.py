@@ -7,7 +7,7 @@ on a name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -23,6 +23,7 @@ from prune_utils.regrow import Growth, Regrowth, make_schedule
 from prune_utils.report import certificate
 from prune_utils.rounds import Rounds
 from prune_utils.voters import Electorate
+from training.sharing import valid_shares
 from training.sparsifier import Sparsifier
 
 from .experiment import Experiment
@@ -32,7 +33,11 @@ MakeSparsifier = Callable[[torch.optim.Optimizer], Sparsifier]
 
 
 class NumberedBatches:
-    """The batches that scores are taken on; can be read again and again, always the same."""
+    """The batches that scores are taken on; can be read again and again, always the same.
+
+    Process r of n has the batches r, n + r, ... Where the last ones do not suffice for all, the others get a
+    batch without a valid pixel: no gradient, and nobody waits in vain.
+    """
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
@@ -72,6 +77,15 @@ class Pruning:
             gatherer(fabric),
         )
 
+    def check(self) -> None:
+        """ValueError or OSError for settings or data that cannot work, before any work is done."""
+        config = self.experiment.config
+        make_budgets(self.network, self.plan, self.electorate.owners)
+        if find_criterion(self.plan.criterion).needs_gradient:
+            self.experiment.check_data("train")
+        if self.plan.retrain:
+            self.experiment.check_data("train", config.run.select_on)
+
     def make_mask(self) -> Mask:
         batches = NumberedBatches(self.experiment)
         return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
@@ -98,10 +112,23 @@ class Pruning:
         config = self.experiment.config
         schedule = make_schedule(config.dynamic.until, config.dynamic.every, config.dynamic.fraction, steps)
         growth = Growth(
-            self.electorate.voters(self.method.grow_voters),
+            replace(self.electorate, losses=self._shared_losses()).voters(self.method.grow_voters),
             self.method.grow,
             self.plan.arbiter,
             config.run.seed,
             self.electorate.gather,
         )
         return lambda optimizer: Regrowth(self.network, mask, optimizer, schedule, growth)
+
+    def _shared_losses(self) -> dict:
+        """Every task's loss on this process's part of a batch, scaled: the mean over processes is right."""
+        fabric = self.experiment.fabric
+
+        def shared(said, targets, name, loss):
+            share = valid_shares(fabric, [targets[name]], said[name].shape[-2:])[0]
+            return loss(said, targets) * share
+
+        return {
+            name: lambda said, targets, name=name, loss=loss: shared(said, targets, name, loss)
+            for name, loss in self.electorate.losses.items()
+        }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 DEBUG = "DISPARSE_DEBUG"  # set it to see the traceback behind an error
+PATIENCE = 5.0  # seconds that another process than the first waits before it speaks
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] | None = None) -> str:
@@ -37,18 +39,68 @@ def files_table(done: str, files: Sequence[tuple[str, object]]) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main. ValueError and OSError are the user's to mend: one sentence, status 2."""
+    """Call a script's main. ValueError and OSError are the user's to mend: one sentence, status 2.
+
+    Of several processes the first one speaks; when it fails it ends the others.
+    """
     from training.interrupt import Interrupted
 
     try:
         main()
     except Interrupted as stop:
+        if _rank():
+            sys.exit(0)  # not a failure: whoever watches this process must not end the first one
         print(stop, file=sys.stderr)
         sys.exit(stop.code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        if os.environ.get(DEBUG):
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get(DEBUG):
+            _end_others()
             raise
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        _fail(sentence)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to say about an error that is not a fault of this program; None for one that is."""
+    if isinstance(error, (ValueError, OSError)):
+        return " ".join(str(error).split())
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    from .processes import lost_peer
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device has too little memory: --accumulate 2 (4, 8, ...) computes a batch in parts"
+    if lost_peer(error):
+        return "another process of this run has ended, --resume goes on from the last checkpoint"
+    return None
+
+
+def _fail(sentence: str) -> None:
+    number = _rank()
+    if number:
+        time.sleep(PATIENCE)  # the first process mostly finds the same, says so and ends this one
+    print(f"error (process {number}): {sentence}" if number else f"error: {sentence}", file=sys.stderr)
+    _end_others()
+    sys.stderr.flush()
+    if number:
+        os._exit(2)  # the usual end would wait for processes that wait for this one
+    sys.exit(2)
+
+
+def _rank() -> int:
+    if "torch.distributed" not in sys.modules:
+        return 0
+    from .processes import rank
+
+    return rank()
+
+
+def _end_others() -> None:
+    if "workflow.processes" in sys.modules:
+        from .processes import end_children
+
+        end_children()
