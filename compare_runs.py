@@ -11,7 +11,8 @@ examples:
   python3 compare_runs.py outputs
   python3 compare_runs.py outputs/study --ratio 90 --against random --measure all
   python3 compare_runs.py outputs --ratio 90 --published --format latex
-  python3 compare_runs.py outputs --ratio 95 --write tables/at95    (.md .tex .csv)"""
+  python3 compare_runs.py outputs --ratio 95 --write tables/at95    (.md .tex .csv)
+  python3 compare_runs.py outputs --mix ratio,split   (any of dataset, protocol, split, ratio side by side)"""
 ENDINGS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 
 

@@ -29,7 +29,8 @@ METHODS = (
 # data set -> the measures of its table, as "task metric", and a row for each of METHODS
 MEASURES = {
     "nyuv2": "seg mIoU, seg pixel_acc, sn mean, sn median, sn 11.25, sn 22.5, sn 30",
-    "cityscapes": "seg mIoU, seg pixel_acc, seg err, depth abs, depth rel, depth d1.25, depth d1.25^2, depth d1.25^3",
+    "cityscapes": "seg mIoU, seg pixel_acc, seg err, depth abs, depth rel, "
+    "depth d1.25, depth d1.25^2, depth d1.25^3",
     "taskonomy": "seg mIoU, seg pixel_acc, sn mean, sn median, depth abs, depth rel, keypoint err, edge err",
 }
 FIGURES = {

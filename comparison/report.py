@@ -77,15 +77,14 @@ def _verdicts(entries: list[Entry], options: Options) -> Grid | None:
     if against == NOBODY or len(entries) < 2:
         return None
     grid = verdict_grid(entries, against, measures(entries, options.measure))
-    count = max((int(cells[-2].text) for _, cells in grid.rows), default=0)
-    width = (
-        f"; with {count} seeds it reaches {quantile(LEVEL, count - 1):.2f} standard errors"
-        if count > 1
-        else ""
-    )
+    most = max((int(cells[-2].text) for _, cells in grid.rows), default=0)
+    width = "; one seed gives none"
+    if most > 1:
+        width = f"; with {most} seeds it reaches {quantile(LEVEL, most - 1):.2f} standard errors to each side"
     notes = (
         f"paired by seed, Student's {LEVEL:.0%} interval of the mean difference{width}",
-        f"of {len(grid.rows)} verdicts about {by_chance(len(grid.rows)):.1f} would call a difference by chance",
+        f"were all methods alike, about {by_chance(len(grid.rows)):.1f} of {len(grid.rows)} verdicts would "
+        "still call a difference",
     )
     return replace(grid, notes=notes)
 
@@ -118,8 +117,10 @@ def _title(results: list[Result], protocol: str) -> str:
 
 def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[str]:
     notes = ["best of each setup marked; mean ± sample standard deviation over the seeds"]
-    if any(DELTA in entry.values for entry in entries):
+    if DELTA in columns_of(entries):
         notes.append(FORMULA)
+    elif any(DELTA in entry.values for entry in entries):
+        notes.append("no delta: a score of the dense network is 0 or missing")
     else:
         notes.append("no delta: it needs the dense network (method baseline) of the same seed")
     if len({entry.seeds for entry in entries}) > 1:

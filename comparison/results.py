@@ -1,7 +1,6 @@
 """Result files, as eval_pruned_net.py writes them, and which of them may stand in one table.
 
-Reads every *.json below the given folders that holds metrics; others (agreement files, for example) are passed
-over.
+Reads every *.json below the given folders that holds metrics; others, agreement files say, are passed over.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The 95 % interval of the mean difference is Student's, with one degree of freedom less than there are seeds;
 it is exact if the differences are normal. With 3 seeds it reaches 4.3 standard errors to each side, so only
-large and steady differences are called. Leaves out any correction for many comparisons: `by_chance` says how many
-calls to expect from networks that do not differ.
+large and steady differences are called. Leaves out any correction for many comparisons: `by_chance` says how
+many calls to expect from networks that do not differ.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from prune_utils.methods import METHODS, Method, method
 
 BASELINE = "baseline"
 OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
+REWIND = "rewind-step"
 ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -57,6 +58,8 @@ def parse_variant(text: str) -> Variant:
     Raises ValueError with the choices for whatever is not known.
     """
     name, *assignments = text.split(":")
+    if name == BASELINE and assignments:
+        raise ValueError(f"'{text}': {BASELINE} has no variants, its flags are for the whole study")
     flags = []
     for assignment in assignments:
         flag, sign, value = assignment.partition("=")
@@ -176,10 +179,10 @@ class Study:
         return Job(variant, ratio, seed, folder, name, tuple(commands))
 
     def _rewind_words(self) -> list[str]:
-        """The dense run must keep the early weights that a variant asks for."""
-        asked = {v for variant in self.variants for flag, v in variant.flags if flag == "rewind-step"}
+        """The dense run must keep the early weights that a variant returns to."""
+        rewound = [dict(v.flags) for v in self.variants if v.row and v.row.start == "rewound"]
+        asked = {flags.get(REWIND, "the default") for flags in rewound}
         if len(asked) > 1:
-            raise ValueError(
-                f"one dense run keeps the weights of one step, not of {', '.join(sorted(asked))}"
-            )
-        return ["--rewind-step", *asked] if asked else []
+            steps = ", ".join(sorted(asked))
+            raise ValueError(f"a dense run keeps its weights of one {REWIND}, not of several: {steps}")
+        return [f"--{REWIND}", *asked] if asked - {"the default"} else []

@@ -1,0 +1,165 @@
+import csv
+import io
+
+import pytest
+
+from comparison.report import Options, report
+from comparison.results import read_results
+
+from .examples import write
+
+SETUPS = {"random": "static", "snip": "static", "rigl": "dynamic"}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Three seeds: snip is steadily a tenth below dense, random is better in edges by chance of seeds."""
+    for seed, base in enumerate((20.0, 30.0, 25.0)):
+        write(tmp_path, "baseline", seed, (base, 2.0, 0.5))
+        write(tmp_path, "snip", seed, (0.9 * base, 2.2, 0.55))
+        write(tmp_path, "random", seed, (0.5 * base + seed, 3.0, 0.4))
+    return read_results([tmp_path])
+
+
+def cells(grid):
+    return {row[0].text: [cell.text for cell in row] for _, row in grid.rows}
+
+
+def test_scores(results):
+    made = report(results, SETUPS, Options())
+    assert made.scores.header == (
+        "method",
+        "seeds",
+        "kept %",
+        "seg mIoU % ↑",
+        "seg err ↓",
+        "edge err ↓",
+        "delta % ↑",
+    )
+    assert [(group, row[0].text) for group, row in made.scores.rows] == [
+        ("dense", "dense"),
+        ("static", "random"),
+        ("static", "snip"),
+    ]
+    rows = cells(made.scores)
+    assert rows["dense"] == ["dense", "3", "100.00", "25.00 ± 5.00", "2.000 ± 0.000", "0.5000 ± 0.0000"] + [
+        "0.00 ± 0.00"
+    ]
+    assert rows["snip"] == ["snip", "3", "10.00", "22.50 ± 4.50", "2.200 ± 0.000", "0.5500 ± 0.0000"] + [
+        "-10.00 ± 0.00"
+    ]
+
+
+def test_the_best_of_a_group_is_bold_and_dense_competes_with_nobody(results):
+    made = report(results, SETUPS, Options())
+    bold = {row[0].text: [cell.text for cell in row if cell.bold] for _, row in made.scores.rows}
+    assert bold["dense"] == []
+    assert bold["snip"] == ["22.50 ± 4.50", "2.200 ± 0.000", "-10.00 ± 0.00"]
+    assert bold["random"] == ["0.4000 ± 0.0000"]
+
+
+def test_verdicts_against_dense_and_against_another(results):
+    rows = cells(report(results, SETUPS, Options()).verdicts)
+    assert rows["snip"][2:] == ["-10.00", "-10.00 .. -10.00", "3", "worse"]
+    grid = report(results, SETUPS, Options(against="random", measure="edge err")).verdicts
+    assert cells(grid)["snip"][2:] == ["+0.1500", "+0.1500 .. +0.1500", "3", "worse"]
+    everything = report(results, SETUPS, Options(measure="all")).verdicts
+    assert len(everything.rows) == 2 * 4
+    assert "0.4 of 8 verdicts" in everything.notes[-1]
+    assert report(results, SETUPS, Options(against="none")).verdicts is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options(against="sinp"), "'sinp'.*dense, random, snip"),
+        (Options(measure="miou"), "'miou'.*'seg mIoU'.*delta"),
+        (Options(mix=("seed",)), "'seed'.*dataset, protocol, split, ratio"),
+        (Options(metric_protocol="papper"), "'papper'.*paper, metric"),
+        (Options(published=True), "published figures are in metric protocol paper"),
+    ],
+)
+def test_mistakes_name_the_choices(results, options, words):
+    with pytest.raises(ValueError, match=words):
+        report(results, SETUPS, options)
+
+
+def test_the_metric_protocol_is_a_choice(results):
+    rows = cells(report(results, SETUPS, Options(metric_protocol="paper")).scores)
+    assert rows["dense"][3] == "26.00 ± 5.00"
+
+
+def test_sparsities_mixed_on_request_are_told_apart(tmp_path):
+    write(tmp_path, "baseline", 0, (20.0, 2.0, 0.5))
+    for ratio in (90, 95):
+        write(tmp_path, "snip", 0, (20.0 - ratio / 10, 2.0, 0.5), ratio=ratio)
+    results = read_results([tmp_path])
+    rows = cells(report(results, SETUPS, Options(mix=("ratio",))).scores)
+    assert list(rows) == ["dense", "snip [90 %]", "snip [95 %]"]
+    assert rows["snip [95 %]"][1:4] == ["1", "5.00", "10.50"]  # one seed: no deviation
+    with pytest.raises(ValueError, match="does not mix ratios"):
+        report(results, SETUPS, Options())
+
+
+def test_without_dense_there_is_no_delta_and_it_says_so(results):
+    sparse = [result for result in results if result.ratio is not None]
+    made = report(sparse, SETUPS, Options())
+    assert "delta % ↑" not in made.scores.header
+    assert any(note.startswith("no delta") for note in made.scores.notes)
+    assert made.verdicts.header[2] == "minus random"
+
+
+def test_a_dense_score_of_0_leaves_no_delta(tmp_path):
+    write(tmp_path, "baseline", 0, (0.0, 2.0, 0.5))
+    write(tmp_path, "snip", 0, (1.0, 2.0, 0.5))
+    made = report(read_results([tmp_path]), SETUPS, Options())
+    assert "delta % ↑" not in made.scores.header
+    assert "no delta: a score of the dense network is 0 or missing" in made.scores.notes
+
+
+def test_notes_say_what_differs(results, tmp_path):
+    write(tmp_path / "more", "rigl", 0, (20, 2, 0.5), iterations=500)
+    made = report([*results, *read_results([tmp_path / "more"])], SETUPS, Options())
+    notes = " ".join(made.scores.notes)
+    assert "optim.iterations (100, 500)" in notes
+    assert "not every row has the same seeds" in notes
+    assert "delta = 100 %" in notes
+
+
+def test_published_figures_are_labelled(results):
+    setups = {
+        "lth": "static",
+        "snip": "static",
+        "random": "static",
+        "disparse_static": "static",
+        "rigl": "dynamic",
+        "disparse_dynamic": "dynamic",
+        "imp": "pretrained",
+        "random_pt": "pretrained",
+        "disparse_pt": "pretrained",
+    }
+    made = report(results, setups, Options(metric_protocol="paper", published=True))
+    rows = cells(made.scores)
+    assert rows["snip (published)"][:4] == ["snip (published)", "-", "10.00", "23.83"]
+    assert rows["dense (published)"][3] == "27.69"
+    assert sum("(published)" in name for name in rows) == 10
+    assert not any(cell.bold for _, row in made.scores.rows if "(published)" in row[0].text for cell in row)
+    assert not any("(published)" in name for name in cells(made.verdicts))
+
+
+def test_formats(results):
+    made = report(results, SETUPS, Options())
+    shown = made.text("terminal")
+    assert "22.50 ± 4.50*" in shown and "delta = 100 %" in shown and "worse" in shown
+    assert "\033[1m" not in shown and "\033[1m" in made.text("terminal", colour=True)
+    lines = made.text("markdown").splitlines()
+    assert lines[2].startswith("| setup | method | seeds |")
+    assert "| **22.50 ± 4.50** |" in made.text("markdown")
+    assert len({line.count("|") for line in lines[2:6]}) == 1
+    latex = made.text("latex")
+    assert r"\textbf{22.50 $\pm$ 4.50}" in latex and r"mIoU \% $\uparrow$" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    table = list(csv.DictReader(io.StringIO(made.text("csv"))))
+    assert float(table[2]["seg mIoU mean"]) == pytest.approx(22.5)
+    assert float(table[2]["delta % mean"]) == pytest.approx(-10)
+    assert table[0]["seeds"] == "0 1 2"

@@ -1,0 +1,82 @@
+import math
+
+import pytest
+
+from comparison.results import differing_settings, read_results, refuse_mixtures, select
+
+from .examples import write
+
+
+def test_reads_every_result_and_nothing_else(tmp_path):
+    write(tmp_path, "baseline", 0, (20, 2, 0.5))
+    write(tmp_path, "random", 1, (10, 3, None), variant="+budget=erk", ratio=92.5)
+    (tmp_path / "agreement.json").write_text('{"layers": []}')
+    dense, sparse = sorted(read_results([tmp_path]), key=lambda result: result.seed)
+    assert (dense.label, dense.ratio, dense.density) == ("dense", None, 1.0)
+    assert (sparse.label, sparse.ratio, sparse.seed) == ("random:budget=erk", 92.5, 1)
+    values = {(c.task, c.metric): v for c, v in sparse.values["paper"].items()}
+    assert values["seg", "mIoU"] == 11
+    assert math.isnan(values["edge", "err"])
+
+
+def test_a_network_with_a_name_of_its_own_keeps_it(tmp_path):
+    write(tmp_path, "snip", 0, (1, 1, 1), name="my_try")
+    assert read_results([tmp_path])[0].label == "my_try"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "no JSON"), ('{"metrics": {}, "directions": {}, "method": "snip"}', "without 'config'")],
+)
+def test_damaged_files_are_named(tmp_path, content, words):
+    (tmp_path / "broken.json").write_text(content)
+    with pytest.raises(ValueError, match=f"broken.json.*{words}"):
+        read_results([tmp_path])
+
+
+def test_missing_empty_and_double(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_results([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="no result lies below"):
+        read_results([tmp_path])
+    first = write(tmp_path / "a", "snip", 0, (1, 1, 1))
+    write(tmp_path / "b", "snip", 0, (2, 1, 1))
+    with pytest.raises(ValueError, match="both snip with seed 0"):
+        read_results([tmp_path])
+    assert len(read_results([first.parent, first.parent.parent])) == 1  # the same file twice is one result
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"),
+    [
+        ("ratio", {"ratio": 95}),
+        ("split", {"split": "val"}),
+        ("protocol", {"protocol": "paper"}),
+        ("dataset", {"dataset": "cityscapes"}),
+    ],
+)
+def test_mixtures_are_refused_unless_allowed(tmp_path, field, changed):
+    write(tmp_path, "snip", 0, (1, 1, 1))
+    write(tmp_path, "random", 0, (1, 1, 1), **changed)
+    results = read_results([tmp_path])
+    with pytest.raises(ValueError, match=f"does not mix {field}s.*--{field} .* chooses, --mix {field}"):
+        refuse_mixtures(results, ())
+    refuse_mixtures(results, (field,))
+    wanted = getattr(results[0], field)
+    refuse_mixtures(select(results, {field: wanted}), ())
+
+
+def test_the_dense_network_belongs_to_every_ratio(tmp_path):
+    write(tmp_path, "baseline", 0, (1, 1, 1))
+    for ratio in (90, 95):
+        write(tmp_path, "snip", 0, (1, 1, 1), ratio=ratio)
+    chosen = select(read_results([tmp_path]), {"ratio": 95.0, "split": None})
+    assert sorted(result.label for result in chosen) == ["dense", "snip"]
+    with pytest.raises(ValueError, match="ratio 80, there are 90, 95"):
+        select(read_results([tmp_path]), {"ratio": 80.0})
+
+
+def test_settings_that_differ_are_named_but_not_seeds_or_pruning(tmp_path):
+    write(tmp_path, "snip", 0, (1, 1, 1))
+    write(tmp_path, "random", 1, (1, 1, 1), ratio=95, iterations=200)
+    assert differing_settings(read_results([tmp_path])) == ["optim.iterations (100, 200)"]

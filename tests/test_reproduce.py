@@ -1,0 +1,226 @@
+"""A study: its plan, its continuation, and one small study from start to table."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from prune_utils.methods import METHODS
+from workflow import reproduction
+from workflow.study import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
+from workflow.timing import Times, duration
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def study(dest, methods="snip,rigl", ratios=(90.0,), seeds=(0, 1)):
+    return Study(
+        "nyuv2", dest, tuple(parse_methods(methods)), ratios, seeds, ("--device", "cpu"), ("--lr", "1")
+    )
+
+
+def test_a_variant_is_a_method_with_flags_of_its_own():
+    variant = parse_variant("disparse_static:rounds=12:shuffle=true:dynamic.every=5:keep_ratio=0.1")
+    assert variant.method == "disparse_static"
+    assert variant.label == "disparse_static+rounds=12+shuffle=true+dynamic.every=5+keep-ratio=0.1"
+    assert variant.words() == [
+        "--rounds",
+        "12",
+        "--shuffle",
+        "--set",
+        "dynamic.every=5",
+        "--keep-ratio",
+        "0.1",
+    ]
+    assert parse_variant("snip:shuffle=false").words() == []
+
+
+def test_labels_are_file_names():
+    assert parse_variant("snip:protect=heads.*/conv3").label == "snip+protect=heads._conv3"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("disparse", "disparse_static, snip"),
+        ("snip:rouns=3", "'rouns=3' is not one of .*rounds"),
+        ("snip:rounds", "each with =value"),
+        ("snip:seed=3", "is not one of"),
+        ("snip:shuffle=perhaps", "true or false, not 'perhaps'"),
+        ("baseline:lr=1", "whole study"),
+    ],
+)
+def test_mistakes_in_a_variant_name_the_choices(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_variant(text)
+
+
+def test_methods_seeds_and_ratios():
+    assert [variant.method for variant in parse_methods("all")] == ["baseline", *METHODS]
+    assert [variant.label for variant in parse_methods("snip, snip,snip:rounds=2")] == [
+        "baseline",
+        "snip",
+        "snip+rounds=2",
+    ]
+    assert (parse_seeds("3"), parse_seeds("1,5"), parse_seeds("4,")) == ([0, 1, 2], [1, 5], [4])
+    assert parse_numbers("--ratios", "90,92.5,90", float) == [90.0, 92.5]
+    for wrong in ("", "0", "x"):
+        with pytest.raises(ValueError, match="--seeds"):
+            parse_seeds(wrong)
+
+
+def test_the_dense_network_is_trained_once_a_seed_and_first(tmp_path):
+    jobs = study(tmp_path, "disparse_pt,lth,imp", (90.0, 95.0)).jobs()
+    assert [(job.name, job.seed) for job in jobs[:2]] == [("nyuv2_baseline", 0), ("nyuv2_baseline", 1)]
+    assert len(jobs) == 2 + 2 * 2 * 3
+    assert [job.name for job in jobs].count("nyuv2_baseline") == 2
+    assert len({(job.folder, job.name) for job in jobs}) == len(jobs)
+
+
+def test_commands_of_a_run(tmp_path):
+    jobs = {job.name: job for job in study(tmp_path, "snip:rounds=3,rigl", (92.5,), (4,)).jobs()}
+    assert set(jobs) == {"nyuv2_baseline", "nyuv2_snip+rounds=3_92.5", "nyuv2_rigl_92.5"}
+    kinds = {name: [command.kind for command in job.commands] for name, job in jobs.items()}
+    assert kinds["nyuv2_baseline"] == kinds["nyuv2_rigl_92.5"] == ["launch", "eval"]
+    assert kinds["nyuv2_snip+rounds=3_92.5"] == ["create", "launch", "eval"]
+    create, launch, evaluate = jobs["nyuv2_snip+rounds=3_92.5"].commands
+    words = " ".join(create.words)
+    assert words == " ".join(launch.words)
+    for part in (
+        "--method snip",
+        "--ratio 92.5",
+        "--seed 4",
+        "--rounds 3",
+        "--lr 1",
+        "--device cpu",
+        "--resume",
+    ):
+        assert part in words
+    assert f"--dest {tmp_path / 'seed4'}" in words
+    assert "--lr" not in evaluate.words and "--split" in evaluate.words
+
+
+def test_the_dense_run_keeps_the_weights_that_a_variant_rewinds_to(tmp_path):
+    baseline = study(tmp_path, "lth:rewind-step=7").jobs()[0]
+    words = baseline.commands[0].words
+    assert words[words.index("--rewind-step") + 1] == "7"
+    with pytest.raises(ValueError, match="not of several: 3, 7"):
+        study(tmp_path, "lth:rewind-step=7,lth:rewind-step=3").jobs()
+    with pytest.raises(ValueError, match="7, the default"):
+        study(tmp_path, "lth:rewind-step=7,lth").jobs()
+    assert "--rewind-step" not in study(tmp_path, "lth,snip").jobs()[0].commands[0].words
+
+
+class Scripts:
+    """Stands for the scripts: notes each call and writes the file that says it is done."""
+
+    def __init__(self, broken=()):
+        self.calls, self.broken = [], broken
+
+    def __call__(self, script, words, log):
+        name, folder = words[words.index("--name") + 1], Path(words[words.index("--dest") + 1])
+        self.calls.append((script.split("_")[0], folder.name, name))
+        if (script.split("_")[0], name) in self.broken:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("step 1\rstep 2\nerror: no\n")
+            return 2
+        written = {"create": f"{name}.pth", "launch": f"final_{name}.pth", "eval": f"{name}.json"}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / written[script.split("_")[0]]).touch()
+        return 0
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    jobs = study(tmp_path, "snip,rigl", seeds=(0,)).jobs()
+    scripts = Scripts(broken=[("launch", "nyuv2_snip_90")])
+    monkeypatch.setattr(reproduction, "run_script", scripts)
+    lines = []
+    failed = reproduction.run_jobs(jobs, Times(tmp_path), lines.append)
+    assert [job.name for job in failed] == ["nyuv2_snip_90"]
+    assert "launch_training.py" in lines[1] and lines[1].endswith("error: no")
+    assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
+
+    scripts.broken, scripts.calls = (), []
+    assert reproduction.run_jobs(jobs, Times(tmp_path), lines.append) == []
+    assert scripts.calls == [("launch", "seed0", "nyuv2_snip_90"), ("eval", "seed0", "nyuv2_snip_90")]
+    scripts.calls.clear()
+    assert reproduction.run_jobs(jobs, Times(tmp_path), lines.append) == []
+    assert scripts.calls == []
+
+
+def test_estimates_come_from_measured_runs(tmp_path):
+    baseline, snip, rigl, tuned = study(tmp_path, "snip,rigl,disparse_pt", seeds=(0,)).jobs()
+    times = Times(tmp_path)
+    assert times.estimate(snip, snip.commands[1]) is None
+    times.add(snip, snip.commands[1], 10.0)
+    times.add(baseline, baseline.commands[0], 20.0)
+    again = Times(tmp_path)
+    assert again.total == 30.0
+    assert again.estimate(snip, snip.commands[1]) == 10.0  # its own
+    assert again.estimate(rigl, rigl.commands[0]) == 15.0  # of others as long
+    assert again.estimate(tuned, tuned.commands[1]) is None  # fine-tuning is shorter
+    table = reproduction.plan_table([baseline, rigl, tuned], again)
+    assert "3 of 3 runs to do" in table and "unknown" in table
+
+
+def test_durations():
+    assert [duration(value) for value in (None, 59.6, 75, 3725)] == [
+        "unknown",
+        "1 min 00 s",
+        "1 min 15 s",
+        "1 h 02 min",
+    ]
+
+
+TINY = """
+data: {crop: 33, batch_size: 2, eval_batch_size: 2, num_workers: 0}
+model: {backbone: resnet18, width: 0.05}
+optim: {iterations: 2, lr: 1.0e-3}
+finetune: {iterations: 2, lr: 1.0e-3}
+prune: {num_batches: 1}
+run: {eval_every: 2, device: cpu}
+"""
+
+
+def reproduce(folder, *words):
+    argv = ["reproduce.py", "--dest", str(folder / "out"), "--data-root", str(folder / "rooms")]
+    argv += [
+        "--config",
+        str(folder / "tiny.yaml"),
+        "--methods",
+        "disparse_pt:criterion=magnitude",
+        "--seeds",
+        "1",
+    ]
+    before, sys.argv = sys.argv, argv + list(words)
+    try:
+        runpy.run_path(str(ROOT / "reproduce.py"), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def test_one_command_from_nothing_to_the_table(tmp_path, capfd):
+    from dataloaders.synthetic import main as draw_rooms
+
+    size = ["--images", "6", "--size", "48x64", "--workers", "1"]
+    draw_rooms([str(tmp_path / "rooms"), "--layout", "nyuv2", *size])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    capfd.readouterr()
+
+    reproduce(tmp_path, "--dry-run")
+    assert "2 of 2 runs to do" in capfd.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+    reproduce(tmp_path)
+    shown = capfd.readouterr().out
+    assert "disparse_pt:criterion=magnitude" in shown and "seg mIoU % ↑" in shown
+    assert "against dense" in shown and "together took" in shown
+    assert (tmp_path / "out/seed0/nyuv2_disparse_pt+criterion=magnitude_90.json").is_file()
+
+    reproduce(tmp_path)
+    assert capfd.readouterr().out.count("finished before") == 2
+    with pytest.raises(SystemExit) as stop:
+        reproduce(tmp_path, "--batch-size", "4")
+    assert stop.value.code == 2
+    assert "data.batch_size=2, this study asks for 4" in capfd.readouterr().err
