@@ -1,0 +1,73 @@
+"""How far the tasks want the same weights, layer by layer, and where it stops: the watershed."""
+
+from configs.arguments import flags_tree, parser
+from configs.load import FOLDER, load, merge, read_yaml
+from workflow import terminal
+
+EXAMPLES = """\
+  python3 iou_analysis.py --dataset nyuv2
+  python3 iou_analysis.py --dataset taskonomy --keep-ratios 0.02,0.078,0.2 --seeds 3 --dest DIR
+  python3 iou_analysis.py --dataset nyuv2 --init-from DIR/best_nyuv2_baseline.pth --dest DIR"""
+
+
+def arguments():
+    result = parser(__doc__, EXAMPLES, ("data", "network", "machine"))
+    add = result.add_argument_group("agreement").add_argument
+    add("--keep-ratios", default="0.078", metavar="K,K", help="share that each task keeps (0.078)")
+    add("--num-batches", metavar="INT", help="batches that scores are taken on (50; taskonomy 200)")
+    add("--seeds", default="1", metavar="N|A,B", help="how many from --seed on, or a list (1)")
+    add("--criterion", metavar="NAME", help="saliency (snip)")
+    add("--init-from", metavar="FILE", help="trained dense weights, scored as they are")
+    add("--overwrite", action="store_true", help="replace the files of an earlier run")
+    return result.parse_args()
+
+
+def numbers(text: str, flag: str, kind: type) -> tuple:
+    """'1,2' -> (1, 2); ValueError names the flag."""
+    try:
+        found = tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found or len(set(found)) < len(found) or min(found) < 0:
+        needs = {int: "whole numbers", float: "numbers"}[kind]
+        raise ValueError(f"{flag} needs different {needs}, separated by commas, not '{text}'")
+    return found
+
+
+def seeds_of(text: str, first: int) -> tuple[int, ...]:
+    """'3' -> three seeds from the first on; '0,4' -> these two."""
+    found = numbers(text, "--seeds", int)
+    if "," in text:
+        return found
+    if not found[0]:
+        raise ValueError("--seeds 0 asks for no seed at all")
+    return tuple(range(first, first + found[0]))
+
+
+def main() -> None:
+    asked = arguments()
+    keep_ratios = numbers(asked.keep_ratios, "--keep-ratios", float)
+
+    from workflow.agreement import METHOD, NUM_BATCHES, Analysis, analyse
+    from workflow.agreement_files import paths, tables, write
+    from workflow.commands import Options, refuse_existing
+    from workflow.experiment import open_experiment
+
+    base = None
+    if asked.dataset in NUM_BATCHES:
+        more = {"prune": {"num_batches": NUM_BATCHES[asked.dataset]}}
+        base = merge(read_yaml(FOLDER / f"{asked.dataset}.yaml"), more)
+    config = load(asked.dataset, asked.config, flags_tree(asked), base)
+    analysis = Analysis(keep_ratios, seeds_of(asked.seeds, config.run.seed), asked.init_from)
+    experiment = open_experiment(config, METHOD, asked.dest, asked.name or f"{asked.dataset}_iou")
+    where = paths(experiment.dest, experiment.name)
+    refuse_existing(list(where.values()), Options(overwrite=asked.overwrite))
+    result = analyse(experiment, analysis)
+    if experiment.fabric.is_global_zero:
+        files = write(result, where)
+        print(tables(result))
+        print(terminal.files_table(f"{experiment.name} is done.", files))
+
+
+if __name__ == "__main__":
+    terminal.run(main)
