@@ -1,7 +1,7 @@
 """Builds the sparse convolution (csrc/) at first use and keeps it in the user's cache folder.
 
-The folder's name holds a digest of the sources, PyTorch's version and the vector instructions, so that nothing stale is
-ever loaded. Without a compiler the caller falls back to dense convolutions.
+The folder's name holds a digest of the sources, PyTorch's version and the vector instructions, so that nothing
+stale is ever loaded. Without a compiler the caller falls back to dense convolutions.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _INSTRUCTIONS = {  # as torch names them -> what the compiler is told
 
 
 def cache_folder() -> Path:
-    """Where the built engine lies: below TORCH_EXTENSIONS_DIR where that is set, else the user's cache folder."""
-    root = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where the built engine lies: below TORCH_EXTENSIONS_DIR if that is set, else the user's cache folder."""
+    root = (
+        os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    )
     digest = hashlib.sha256(
         "".join([torch.__version__, platform.python_version(), platform.machine(), *_flags()]).encode()
     )
@@ -40,7 +42,11 @@ def _flags() -> list[str]:
     capability = torch.backends.cpu.get_cpu_capability()
     flags = ["-O3", "-fopenmp", "-ffp-contract=fast"]
     if capability in _INSTRUCTIONS:
-        flags += [*_INSTRUCTIONS[capability], f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"]
+        flags += [
+            *_INSTRUCTIONS[capability],
+            f"-DCPU_CAPABILITY_{capability}",
+            f"-DCPU_CAPABILITY={capability}",
+        ]
     return flags
 
 
@@ -73,7 +79,9 @@ def sparse_engine() -> ModuleType | None:
     """The compiled module with its class SparseConv, or None (said once) where it cannot be built."""
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
-        warnings.warn(f"no C++ compiler '{compiler}': the sparse engine runs dense convolutions", stacklevel=2)
+        warnings.warn(
+            f"no C++ compiler '{compiler}': the sparse engine runs dense convolutions", stacklevel=2
+        )
         return None
     folder = cache_folder()
     if not (folder / "sparse_conv.so").exists():

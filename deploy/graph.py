@@ -1,4 +1,4 @@
-"""A network as a short list of convolutions and poolings, batch norms folded in, ready to be simplified or run.
+"""A network as a list of convolutions and poolings, batch norms folded in, ready to be simplified or run.
 
 Every sum is a convolution's residual: the blocks' shortcuts, and a head's branches, each added to the one
 before. Leaves out everything that training needs.

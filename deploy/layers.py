@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .build import sparse_engine
 from .graph import Conv
 from .plain import Layer, pick_rows
 
-TILINGS = ((4, 128), (6, 96), (8, 64), (4, 256))  # (vectors per tile, columns per block): what the sparse walk tries
+TILINGS = (
+    (4, 128),
+    (6, 96),
+    (8, 64),
+    (4, 256),
+)  # (vectors per tile, columns per block): what the sparse walk tries
 
 
 class DenseLayer(Layer):

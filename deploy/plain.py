@@ -1,4 +1,4 @@
-"""A graph as an ordinary module of dense convolutions: the reference of every engine, and what torch.export takes."""
+"""A graph as a module of dense convolutions: the reference of every engine, and what torch.export takes."""
 
 from __future__ import annotations
 

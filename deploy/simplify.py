@@ -1,8 +1,8 @@
 """Lossless removal of channels that cannot matter: forward constants, backward liveness, one pass each.
 
-A channel is constant when nothing that varies feeds it; its value moves into the biases that read it. Under zero
-padding a constant is no constant at the border, so there all constant channels of a value are merged into one that is 1.
-A channel is dead when no weight of a live channel reads it. Numerically exact up to rounding of the folded sums.
+A channel is constant when nothing that varies feeds it; its value moves into the biases that read it. Under
+zero padding a constant is no constant at the border, so there all constant channels of a value are merged into
+one that is 1. A channel is dead when no weight of a live channel reads it. Exact up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .graph import IMAGE, Conv, Graph, Pool
 
 @dataclass
 class Channels:
-    """What is known of one value's channels [C]: constant (and which value, float64), live; `one` = carries a 1."""
+    """What is known of one value's channels [C]; value float64, 0 where not constant; `one` = carries a 1."""
 
     constant: Tensor
     value: Tensor
@@ -35,6 +35,19 @@ def _unknown(count: int) -> Channels:
     return Channels(flags, torch.zeros(count, dtype=torch.float64), flags.clone())
 
 
+def _added(node: Conv, known: dict[str, Channels]) -> Channels | None:
+    """What is known of the residual, in the order of the node's outputs; no residual there = constant 0."""
+    if node.residual is None:
+        return None
+    residual = known[node.residual]
+    if node.rows is None:
+        return residual
+    missing, rows = node.rows < 0, node.rows.clamp_min(0)
+    return Channels(
+        residual.constant[rows] | missing, residual.value[rows].where(~missing, 0.0), residual.live[rows]
+    )
+
+
 def _reads(node: Conv) -> Tensor:
     """[O, I] bool: whether the output reads the input channel."""
     return (node.weight != 0).flatten(2).any(dim=2)
@@ -48,7 +61,7 @@ def _constants(node: Conv, read: Tensor, source: Channels, residual: Channels | 
         value += node.weight.double().sum(dim=(2, 3)) @ torch.where(source.constant, source.value, 0.0)
     if residual is not None:
         constant &= residual.constant
-        value += residual.value
+        value = value + residual.value
     value = value.clamp_min(0) if node.relu else value
     return Channels(constant, torch.where(constant, value, 0.0), torch.zeros_like(constant))
 
@@ -61,8 +74,7 @@ def _forward(graph: Graph, reads: dict[str, Tensor]) -> dict[str, Channels]:
         if isinstance(node, Pool):
             known[node.name] = Channels(source.constant, source.value, torch.zeros_like(source.constant))
         else:
-            residual = known[node.residual] if node.residual else None
-            known[node.name] = _constants(node, reads[node.name], source, residual)
+            known[node.name] = _constants(node, reads[node.name], source, _added(node, known))
     return known
 
 
@@ -84,7 +96,9 @@ def _backward(graph: Graph, reads: dict[str, Tensor], known: dict[str, Channels]
         # a convolution needs some input, if only for the size of its output
         source.one |= bool(border.any() and node.padding) or not source.live.any()
         if node.residual:
-            known[node.residual].live |= own.live & ~known[node.residual].constant
+            varies = own.live & ~_added(node, known).constant
+            rows = torch.arange(node.channels) if node.rows is None else node.rows
+            known[node.residual].live[rows[varies]] = True
 
 
 def _rebuilt(node: Conv, known: dict[str, Channels]) -> Conv:
@@ -99,26 +113,27 @@ def _rebuilt(node: Conv, known: dict[str, Channels]) -> Conv:
     weight = weight[:, source.live]
     if source.one:
         weight = torch.cat([weight, border[:, None]], dim=1)
-    rows = None
-    if node.residual:
-        bias, rows = _residual_rows(bias, own, known[node.residual])
+    residual, rows = node.residual, None
+    if residual:
+        bias = bias + _added(node, known).value[own.live]
+        rows = _places(node, own, known[residual])
     if own.one:
         weight = torch.cat([weight, weight.new_zeros((1, *weight.shape[1:]))])
         bias = torch.cat([bias, bias.new_ones(1)])
         rows = None if rows is None else torch.cat([rows, rows.new_full((1,), -1)])
-    residual = node.residual
-    if rows is not None and bool((rows < 0).all()):
-        rows = residual = None
+    if residual and bool((rows < 0).all()):
+        residual = rows = None
     elif residual and torch.equal(rows, torch.arange(len(known[residual].kept) + known[residual].one)):
         rows = None
     return replace(node, weight=weight.contiguous(), bias=bias, residual=residual, rows=rows)
 
 
-def _residual_rows(bias: Tensor, own: Channels, residual: Channels) -> tuple[Tensor, Tensor]:
-    """(bias with constant residuals added, residual channel of each live output or -1)."""
-    place = torch.full_like(residual.live, -1, dtype=torch.int64)
+def _places(node: Conv, own: Channels, residual: Channels) -> Tensor:
+    """For each live output the new channel of the residual that it adds, or -1: none, or a constant."""
+    place = torch.full((len(residual.live) + 1,), -1)
     place[residual.kept] = torch.arange(len(residual.kept))
-    return bias + residual.value[own.live], place[own.live]
+    rows = torch.arange(node.channels) if node.rows is None else node.rows
+    return place[rows][own.live]
 
 
 def simplify(graph: Graph) -> Graph:

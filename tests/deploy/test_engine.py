@@ -1,0 +1,133 @@
+"""The compiled convolution against PyTorch's, and every engine against the masked network."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from deploy import build
+from deploy.engines import wrap
+from deploy.graph import Conv
+from deploy.layers import TILINGS, DenseLayer, SparseLayer
+from deploy.plain import Layer
+from tests.deploy.networks import random_image, random_network, worst
+
+compiled = pytest.mark.skipif(build.sparse_engine() is None, reason="there is no compiler")
+
+
+@st.composite
+def convolutions(draw):
+    """(node, image, residual): any small convolution that the engine is asked for."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    inputs, outputs = draw(st.integers(1, 9)), draw(st.integers(1, 40))
+    kernel, stride = draw(st.sampled_from([1, 3, 5, 7])), draw(st.integers(1, 3))
+    dilation = draw(st.sampled_from([1, 2, 4, 24]))
+    padding = draw(st.sampled_from([0, kernel // 2 * dilation]))
+    reach = max(1, dilation * (kernel - 1) + 1 - 2 * padding)
+    height, width = draw(st.integers(reach, reach + 20)), draw(st.integers(reach, reach + 45))
+    weight = torch.randn((outputs, inputs, kernel, kernel), generator=generator)
+    weight *= torch.rand(weight.shape, generator=generator) < draw(st.sampled_from([0, 0.01, 0.1, 0.5, 1]))
+    bias = torch.randn(outputs, generator=generator).double()
+    geometry = stride, padding, dilation
+    node = Conv("n", "image", weight, bias, *geometry, relu=draw(st.booleans()))
+    image = torch.randn((draw(st.integers(1, 3)), inputs, height, width), generator=generator)
+    shape = functional.conv2d(image, weight, None, *geometry).shape
+    residual = torch.randn(shape, generator=generator) if draw(st.booleans()) else None
+    return node, image, residual
+
+
+@compiled
+@given(case=convolutions(), tiling=st.sampled_from([*TILINGS, (2, 1), (8, 3)]))
+@settings(max_examples=150, deadline=None)
+def test_the_sparse_convolution_is_the_dense_one(case, tiling):
+    node, image, residual = case
+    expected = Layer(node)(image, residual)
+    torch.testing.assert_close(SparseLayer(node, tiling)(image, residual), expected, rtol=1e-4, atol=1e-4)
+
+
+@given(case=convolutions())
+@settings(max_examples=30, deadline=None)
+def test_the_packed_dense_convolution_is_the_plain_one(case):
+    node, image, residual = case
+    with torch.inference_mode():
+        found, expected = DenseLayer(node)(image, residual), Layer(node)(image, residual)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_a_layer_takes_one_size_after_another():
+    node = Conv("n", "image", torch.randn(5, 2, 3, 3), torch.zeros(5).double(), padding=6, dilation=6)
+    layer = SparseLayer(node)
+    for size in ((9, 20), (4, 4), (9, 20)):
+        image = torch.randn(2, 2, *size)
+        torch.testing.assert_close(layer(image), Layer(node)(image), rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_a_wrong_image_is_refused():
+    layer = SparseLayer(Conv("n", "image", torch.randn(5, 2, 3, 3), torch.zeros(5).double()))
+    with pytest.raises(RuntimeError, match="takes float32"):
+        layer(torch.randn(1, 3, 9, 9))
+    with pytest.raises(RuntimeError, match="smaller than the kernel"):
+        layer(torch.randn(1, 2, 2, 9))
+
+
+@compiled
+def test_the_number_of_threads_changes_nothing():
+    node = Conv("n", "image", torch.randn(40, 6, 3, 3), torch.randn(40).double(), padding=2, dilation=2)
+    layer, image, before = SparseLayer(node), torch.randn(3, 6, 25, 31), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(layer(image))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("engine", ["dense", "sparse", "onnx"])
+def test_every_engine_gives_the_masked_networks_outputs(engine):
+    if engine == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    network, mask = random_network(5, density=0.1)
+    run = wrap(network, mask, engine)
+    for seed, batch in ((1, 1), (2, 3)):
+        image = random_image(seed, batch)
+        with torch.no_grad():
+            assert worst(run(image), network(image)) < 1e-5
+
+
+def test_weights_outside_the_mask_count_as_pruned():
+    network, mask = random_network(5, density=0.1)
+    image = random_image(0)
+    with torch.no_grad():
+        expected = network(image)
+        for name, value in network.named_parameters():
+            if name in mask:
+                value[~mask[name]] = 9.0
+    assert worst(wrap(network, mask, "dense")(image), expected) < 1e-5
+
+
+def test_an_unknown_engine_is_refused_with_the_choices():
+    network, mask = random_network(0)
+    with pytest.raises(ValueError, match="engine 'gpu' is not one of dense, sparse, onnx"):
+        wrap(network, mask, "gpu")
+
+
+def test_without_a_compiler_the_sparse_engine_is_dense_and_says_so_once(monkeypatch):
+    network, mask = random_network(5, density=0.1)
+    image = random_image(3)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.sparse_engine.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="no C\\+\\+ compiler 'no-such-compiler'") as said:
+            found = wrap(network, mask, "sparse")(image)
+            wrap(network, mask, "sparse")
+        assert len([warning for warning in said if "compiler" in str(warning.message)]) == 1
+    finally:
+        build.sparse_engine.cache_clear()
+    with torch.no_grad():
+        assert worst(found, network(image)) < 1e-5

@@ -1,0 +1,104 @@
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy.graph import IMAGE, Conv, Graph, read_network
+from deploy.plain import PlainNet
+from deploy.simplify import simplify
+from tests.deploy.networks import CHANNELS, random_image, random_network, worst
+
+SUBSETS = [tasks for size in (1, 2, 3) for tasks in combinations(CHANNELS, size)]
+
+
+def outputs(network, image):
+    with torch.no_grad():
+        return network(image)
+
+
+@pytest.mark.parametrize("branch_after", [None, "stages.1.0"])
+@pytest.mark.parametrize("tasks", SUBSETS)
+def test_every_subset_of_tasks_gives_the_outputs_of_the_whole_network(tasks, branch_after):
+    network, _ = random_network(1, branch_after=branch_after)
+    image = random_image(1)
+    found = outputs(PlainNet(simplify(read_network(network, tasks))), image)
+    assert tuple(found) == tasks
+    assert worst(found, outputs(network, image)) < 1e-5
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    density=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0, [0.0, 0.05, 1.0], [0.02, 0.3]]),
+    size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+)
+@settings(max_examples=25, deadline=None)
+def test_simplifying_changes_no_output(seed, density, size):
+    network, _ = random_network(seed, density)
+    image = random_image(seed, 1, *size)
+    found = outputs(PlainNet(simplify(read_network(network))).double(), image.double())
+    assert worst(found, outputs(network.double(), image.double())) < 1e-5
+
+
+def test_a_subset_is_smaller_than_the_whole():
+    network, _ = random_network(0, density=0.05)
+    whole, part = simplify(read_network(network)), simplify(read_network(network, ("sn",)))
+    assert part.kept() < whole.kept() < read_network(network).kept()
+
+
+def test_nothing_is_left_to_remove_after_one_pass():
+    network, _ = random_network(3, density=0.04)
+    once = simplify(read_network(network))
+    twice = simplify(once)
+    assert once.channels() == twice.channels()
+    assert once.kept() == twice.kept()
+
+
+def chain(*weights, padding=0, biases=None):
+    """A graph of 3x3 or 1x1 convolutions in a row, rectified but for the last."""
+    graph, source = Graph(image_channels=weights[0].shape[1]), IMAGE
+    for index, weight in enumerate(weights):
+        bias = torch.zeros(len(weight)) if biases is None else biases[index]
+        relu = index + 1 < len(weights)
+        graph.nodes.append(Conv(f"n{index}", source, weight, bias.double(), padding=padding, relu=relu))
+        source = f"n{index}"
+    graph.outputs["out"] = source
+    return graph
+
+
+def test_a_dead_and_a_constant_channel_go_and_the_constant_moves_into_the_bias():
+    first = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])[:, :, None, None]  # channel 1 reads nothing
+    second = torch.tensor([[3.0, 5.0, 0.0]])[:, :, None, None]  # channel 2 is read by nothing
+    biases = [torch.tensor([0.0, 7.0, 0.0]), torch.tensor([1.0])]
+    small = simplify(chain(first, second, biases=biases))
+    assert small.nodes[0].weight.flatten().tolist() == [1.0, 0.0]
+    assert small.nodes[1].weight.flatten().tolist() == [3.0]
+    assert small.nodes[1].bias.tolist() == [36.0]  # 1 + 5 * 7
+
+
+def test_constants_under_padding_are_merged_into_one_channel():
+    first = torch.zeros(4, 1, 3, 3)
+    first[0, 0, 1, 1] = 1.0
+    second = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    biases = [torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.zeros(2)]
+    graph = chain(first, second, padding=1, biases=biases)
+    small, image = simplify(graph), torch.rand(1, 1, 5, 4)
+    assert small.nodes[0].channels == 2
+    torch.testing.assert_close(PlainNet(small)(image)["out"], PlainNet(graph)(image)["out"])
+
+
+def test_a_network_without_weights_still_has_maps_of_the_right_size():
+    network, _ = random_network(0, density=0.0)
+    image = random_image(0, 1, 19, 26)
+    small = simplify(read_network(network))
+    assert small.kept() == 0 and max(small.channels().values()) <= 3
+    assert worst(outputs(PlainNet(small), image), outputs(network, image)) < 1e-6
+
+
+def test_an_unknown_task_is_refused_with_the_choices():
+    network, _ = random_network(0)
+    with pytest.raises(ValueError, match="task 'dpeth' is not one of seg, sn, depth"):
+        read_network(network, ("dpeth",))
+    with pytest.raises(ValueError, match="no task"):
+        read_network(network, ())
