@@ -1,13 +1,18 @@
 """A study: its plan, its continuation, and one small study from start to table."""
 
+import os
 import runpy
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from prune_utils.methods import METHODS
 from workflow import reproduction
+from workflow.isolated import last_line, run_script
 from workflow.study import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
 from workflow.timing import Times, duration
 
@@ -171,6 +176,40 @@ def test_durations():
         "1 min 15 s",
         "1 h 02 min",
     ]
+
+
+PATIENT = """
+import signal, sys, time
+def stop(number, frame):
+    print("saved")
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, stop)
+print(*sys.argv[1:], "ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_interruption_lets_the_script_save_itself(tmp_path):
+    script, log = tmp_path / "patient.py", tmp_path / "logs" / "patient.log"
+    script.write_text(PATIENT)
+
+    def interrupt():
+        while not (log.is_file() and "ready" in log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_script(str(script), ("--ratio", "90"), log)
+    assert log.read_text().split() == ["--ratio", "90", "ready", "saved"]
+
+
+def test_exit_status_and_last_words_of_a_script(tmp_path):
+    script, log = tmp_path / "failing.py", tmp_path / "failing.log"
+    script.write_text("import sys\nprint('one\\rtwo')\nprint('error: three', file=sys.stderr)\nsys.exit(2)\n")
+    assert last_line(log) == "it said nothing"
+    assert run_script(str(script), (), log) == 2
+    assert "two" in log.read_text() and last_line(log) in ("error: three", "two")
 
 
 TINY = """

@@ -19,13 +19,14 @@ LOADED = ["workflow.commands", "workflow.evaluation"]
 
 def _script(script: str, words: tuple[str, ...], log: str) -> None:
     """In the new process: the script as __main__, its output in the log."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the parent alone, which hands it on once: a second signal would kill
     with open(log, "ab", buffering=0) as file:
         sys.stdout.flush()
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    path = str(ROOT / script)
-    sys.argv = [path, *words]
-    runpy.run_path(path, run_name="__main__")
+    sys.argv = [script, *words]
+    runpy.run_path(script, run_name="__main__")
 
 
 def run_script(script: str, words: tuple[str, ...], log: Path) -> int:
@@ -38,19 +39,28 @@ def run_script(script: str, words: tuple[str, ...], log: Path) -> int:
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(LOADED)
     log.parent.mkdir(parents=True, exist_ok=True)
-    child = context.Process(target=_script, args=(script, tuple(words), str(log)))
+    child = context.Process(target=_script, args=(str(ROOT / script), tuple(words), str(log)))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         child.start()
         child.join()
     except KeyboardInterrupt:
-        if child.is_alive():
-            child.terminate()  # the scripts take it as a request to save and stop
-        child.join()
+        _stop(child)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
     return child.exitcode
+
+
+def _stop(child: multiprocessing.Process) -> None:
+    """Ask a script to save and stop, and wait for it; another Ctrl-C ends it at once."""
+    try:
+        child.terminate()
+        child.join()
+    except KeyboardInterrupt:
+        child.kill()
+        child.join()
+        raise
 
 
 def last_line(log: Path) -> str:

@@ -54,6 +54,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(stop.code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output, head for example, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None or os.environ.get(DEBUG):
