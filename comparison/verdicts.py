@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from scipy.special import stdtrit
+
 BETTER, WORSE, SAME = "better", "worse", "not distinguishable"
 LEVEL = 0.95
 
@@ -52,9 +54,7 @@ def paired(
 
 def quantile(level: float, freedom: int) -> float:
     """Standard errors to each side of a two-sided Student interval; 4.303 for 0.95 and 2."""
-    from scipy.stats import t  # slow to import
-
-    return float(t.ppf((1 + level) / 2, freedom))
+    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def by_chance(verdicts: int, level: float = LEVEL) -> float:

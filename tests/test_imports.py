@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "tasks": set(),
     "dataloaders": {"tasks"},
     "training": {"tasks"},
+    "comparison": {"configs"},
 }
 FILES = {package: sorted((ROOT / package).rglob("*.py")) for package in MAY_IMPORT}
 # whatever else stands at the top level: scripts, and packages that put the parts together
