@@ -125,6 +125,7 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
         notes.append("no delta: it needs the dense network (method baseline) of the same seed")
     if len({entry.seeds for entry in entries}) > 1:
         notes.append("not every row has the same seeds; verdicts use those that both have")
+    notes += dict.fromkeys(note for result in results for note in result.notes)
     differing = differing_settings(results)
     if differing:
         notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")

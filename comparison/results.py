@@ -36,7 +36,8 @@ class Column(NamedTuple):
 class Result:
     """One evaluated network. ratio: sparsity asked for, None for the dense network; density: as it is.
 
-    values: metric protocol -> column -> value, nan where the file holds null.
+    values: metric protocol -> column -> value, nan where the file holds null. notes: what a reader of a task's
+    scores must know, "sn: ...".
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Result:
     density: float
     values: dict[str, dict[Column, float]]
     settings: dict[str, dict]
+    notes: tuple[str, ...] = ()
 
 
 def read_results(folders: Iterable[str | Path]) -> list[Result]:
@@ -116,6 +118,7 @@ def _result(path: Path, content: dict) -> Result:
         density=float(certificate["density"]) if certificate else (1.0 if dense else math.nan),
         values=values,
         settings=content["config"],
+        notes=tuple(note for note in content.get("notes", ()) if note.split(":")[0] in content["metrics"]),
     )
 
 

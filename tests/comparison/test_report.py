@@ -119,7 +119,9 @@ def test_a_dense_score_of_0_leaves_no_delta(tmp_path):
 
 def test_notes_say_what_differs(results, tmp_path):
     write(tmp_path / "more", "rigl", 0, (20, 2, 0.5), iterations=500)
+    write(tmp_path / "more", "snip", 7, (20, 2, 0.5), notes=["trained well", "seg: 40 classes"])
     made = report([*results, *read_results([tmp_path / "more"])], SETUPS, Options())
+    assert "seg: 40 classes" in made.scores.notes and "trained well" not in made.scores.notes
     notes = " ".join(made.scores.notes)
     assert "optim.iterations (100, 500)" in notes
     assert "not every row has the same seeds" in notes
