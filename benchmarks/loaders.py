@@ -86,9 +86,7 @@ def measure(name: str, root: str, images: int, rounds: int) -> tuple[float, floa
     setups = (prepare, prepare, partial(cv2.setNumThreads, 0))
     count = min(images, len(records))
     times = [[] for _ in ways]
-    pools = [
-        ProcessPoolExecutor(1, initializer=setup, initargs=(0,) * (setup is prepare)) for setup in setups
-    ]
+    pools = [ProcessPoolExecutor(1, initializer=setup) for setup in setups]
     for turn in range(rounds + 1):
         for pool, way, taken in zip(pools, ways, times, strict=True):
             found = pool.submit(timed, way, turn, count).result()

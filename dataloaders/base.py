@@ -139,7 +139,7 @@ class Records:
 
     def _broken(self, plane: Plane, entry: Entry, reason: str) -> BrokenSample:
         return BrokenSample(
-            f"{entry.files[plane.column]} (record {entry.number} of split {self.split!r}) {reason}"
+            f"{entry.files[plane.column]} (record {entry.number} of split {entry.split!r}) {reason}"
         )
 
 

@@ -16,10 +16,11 @@ HOLD_OUT_SEED = 2206  # fixed: every run of every method validates on the same r
 
 
 class Entry(NamedTuple):
-    """A record and its place (from 0) in its list in the index file."""
+    """A record, and where the index file holds it: the split, and its place (from 0) in that list."""
 
     number: int
     files: tuple[str, ...]
+    split: str
 
 
 def read_index(root: str, index_file: str, how_to_get: str) -> dict[str, list]:
@@ -83,4 +84,4 @@ def _entry(split: str, number: int, record: object, length: int) -> Entry:
         path = PurePosixPath(file)
         if not path.parts or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{where}: path {file!r} leads out of the data folder")
-    return Entry(number, tuple(record))
+    return Entry(number, tuple(record), split)

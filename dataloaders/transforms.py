@@ -100,9 +100,8 @@ def gather(plane: np.ndarray, rows: slice | np.ndarray, cols: slice | np.ndarray
     block = plane[:, first : int(cols[-1]) + 1][rows]
     if plane.ndim == 2:
         return block.take(cols - first, axis=1)
-    return cv2.transpose(
-        cv2.transpose(block)[cols - first]
-    )  # numpy takes three times as long for three bytes
+    # numpy takes three times as long to pick pixels of three bytes
+    return cv2.transpose(cv2.transpose(block)[cols - first])
 
 
 def cut_image(image: np.ndarray, cut: Draw, decode: Callable[[np.ndarray], np.ndarray]) -> Tensor:

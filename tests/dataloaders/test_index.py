@@ -1,0 +1,75 @@
+"""The index file: splits, the held-out validation split, and paths."""
+
+import pytest
+
+from dataloaders.index import entries, read_index
+
+TEN = [[f"{k}.png"] for k in range(10)]
+
+
+def places(index, split, fraction=0.05):
+    return [entry.number for entry in entries(index, split, 1, fraction)]
+
+
+def test_val_of_the_index_is_used_as_it_is():
+    index = {"train": TEN, "val": TEN[:3]}
+    assert places(index, "val") == [0, 1, 2]
+    assert places(index, "train") == list(range(10))
+
+
+@pytest.mark.parametrize(("fraction", "held"), [(0.05, 1), (0.3, 3), (0.99, 9)])
+def test_val_is_else_cut_from_train(fraction, held):
+    index = {"train": TEN, "test": TEN}
+    val, train = places(index, "val", fraction), places(index, "train", fraction)
+    assert len(val) == held
+    assert sorted(val + train) == list(range(10))
+    assert places(index, "val", fraction) == val
+    assert places(index, "test", fraction) == list(range(10))
+
+
+def test_nothing_is_held_out_at_fraction_0_or_of_a_single_record():
+    assert places({"train": TEN}, "train", 0) == list(range(10))
+    assert places({"train": TEN[:1]}, "train") == [0]
+    for index, fraction in (({"train": TEN}, 0), ({"train": TEN[:1]}, 0.05)):
+        with pytest.raises(ValueError, match="run.select_on=test"):
+            places(index, "val", fraction)
+
+
+@pytest.mark.parametrize(
+    ("index", "split", "sentence"),
+    [
+        ({"train": TEN, "train1": TEN}, "trian", "split 'trian' is not one of train, train1, val"),
+        ({}, "train", "split 'train' is not one of (none: the index is empty)"),
+        ({"train": []}, "train", "split 'train' of the index holds no record"),
+        ({"test": TEN}, "val", "split 'val' is not one of test"),
+        ({"test": [["a", "b"]]}, "test", "record 0 of split 'test' has 2 files where 1 belong"),
+        ({"test": [["a.png"], "b.png"]}, "test", "record 1 of split 'test' is not a list of file names"),
+        ({"test": [[3]]}, "test", "record 0 of split 'test' is not a list of file names"),
+        (
+            {"test": [["/etc/a"]]},
+            "test",
+            "record 0 of split 'test': path '/etc/a' leads out of the data folder",
+        ),
+        ({"test": [["a/../../b"]]}, "test", "path 'a/../../b' leads out of the data folder"),
+        ({"test": [[""]]}, "test", "path '' leads out of the data folder"),
+    ],
+)
+def test_wrong_index_raises_one_sentence(index, split, sentence):
+    with pytest.raises(ValueError) as error:
+        entries(index, split, 1, 0.05)
+    assert str(error.value).endswith(sentence) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1])
+def test_impossible_val_fraction(fraction):
+    with pytest.raises(ValueError, match="data.val_fraction"):
+        entries({"train": TEN}, "train", 1, fraction)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("", "is no JSON file"), ("[1]", "must hold"), ('{"a": 1}', "must hold")]
+)
+def test_files_that_are_no_index(tmp_path, text, sentence):
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        read_index(str(tmp_path), "index.json", "")
