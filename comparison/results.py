@@ -36,8 +36,8 @@ class Column(NamedTuple):
 class Result:
     """One evaluated network. ratio: sparsity asked for, None for the dense network; density: as it is.
 
-    values: metric protocol -> column -> value, nan where the file holds null. notes: what a reader of a task's
-    scores must know, "sn: ...".
+    values: metric protocol -> column -> value, nan where the file holds null. notes: what a reader of a
+    task's scores must know, "sn: ...".
     """
 
     path: Path
