@@ -1,0 +1,114 @@
+"""Owners, positions and multiply-adds of a network; its table and picture."""
+
+import pytest
+import torch
+from torch import nn
+
+from prune_utils.inventory import Group, amount, groups, inventory, markdown
+from prune_utils.picture import draw, short_names
+from prune_utils.sheet import main
+
+
+class Pair(nn.Module):
+    """Two tasks on one strided convolution; named on the command line by the tests below."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.trunk = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.heads = nn.ModuleDict({"a": nn.Conv2d(width, 2, 1), "b": nn.Linear(width, 5)})
+
+    def forward(self, image):
+        x = self.norm(self.trunk(image))
+        return {"a": self.heads["a"](x), "b": self.heads["b"](x.mean((2, 3)))}
+
+
+MASK = {"trunk.weight": torch.arange(108).reshape(4, 3, 3, 3) < 27}
+
+
+def test_inventory_counts_weights_positions_and_owners():
+    trunk, a, b = inventory(Pair(), MASK, (2, 3, 8, 6))
+    assert (trunk.name, trunk.owners, trunk.kept, trunk.total) == ("trunk", ("a", "b"), 27, 108)
+    assert trunk.positions == 4 * 3
+    assert (a.owners, a.kept, a.total, a.positions) == (("a",), 8, 8, 12)
+    assert (b.owners, b.kept, b.total, b.positions) == (("b",), 20, 20, 1)
+
+
+def test_groups_sum_multiply_adds():
+    found = groups(inventory(Pair(), MASK, (2, 3, 8, 6)))
+    assert [group.name for group in found] == ["all tasks", "only a", "only b"]
+    assert [(group.kept_macs, group.macs) for group in found] == [(27 * 12, 108 * 12), (96, 96), (20, 20)]
+
+
+def test_partly_shared_layers_are_a_group_of_their_own(tiny):
+    found = groups(inventory(tiny("a", "b", "c").model, None, (2, 2, 5, 5)))
+    assert [group.name for group in found][:2] == ["all tasks", "a + b"]
+    assert [layer.name for layer in found[1].layers] == ["branch"]
+
+
+def test_the_model_stays_as_it_is(tiny):
+    model = tiny("a", "b").model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inventory(model, None, (2, 2, 5, 5))
+    assert model.training and all(not module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_markdown_holds_every_layer():
+    text = markdown(inventory(Pair(), MASK, (2, 3, 8, 6)))
+    assert "| all tasks | 108 | 27 | 25.00% | 1.3 k | 324 | 25.00% |" in text
+    assert "| `heads.b` | only b | 20 | 20 | 100.00% | 20 | 20 | 100.00% |" in text
+    assert "| **together** | 136 | 55 | 40.44% |" in text
+
+
+def test_amounts():
+    assert [amount(n) for n in (0, 999, 1234, 21_300_000, 2.5e9)] == ["0", "999", "1.23 k", "21.3 M", "2.5 G"]
+    assert Group("none", ()).macs == 0
+
+
+def test_short_names_drop_what_all_share():
+    assert short_names(["heads.a.0.conv1", "heads.a.1.conv1"]) == ["0.conv1", "1.conv1"]
+    assert short_names(["stem", "stem.conv"]) == ["stem", "stem.conv"]
+    assert short_names(["only.one"]) == ["only.one"]
+
+
+def test_draw_writes_a_png(tmp_path):
+    path = draw(inventory(Pair(), MASK, (2, 3, 8, 6)), "pair", (8, 6), tmp_path / "pair.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def saved(folder, **fields):
+    content = {"format": 1, "name": "pair", "network": {"width": 4}, "mask": MASK, "certificate": None}
+    torch.save(content | fields, folder / "pair.pth")
+    return [str(folder / "pair.pth"), "--model", f"{__name__}:Pair", "--size", "8x6"]
+
+
+def test_command_writes_picture_and_table(tmp_path, capsys):
+    words = saved(tmp_path)
+    assert main([*words, "--png", str(tmp_path / "new" / "a.png"), "--markdown", str(tmp_path / "a.md")]) == 0
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "Multiply-adds for one image of 8 x 6." in (tmp_path / "a.md").read_text()
+    assert "wrote" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "8"], "is not HEIGHTxWIDTH"),
+        (["--model", "nowhere:Net"], "names no class"),
+        (["--model", "nocolon"], "names no class"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(tmp_path, capsys, words, message):
+    assert main([*saved(tmp_path), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_files_that_are_no_networks(tmp_path, capsys):
+    assert main([str(tmp_path / "none.pth")]) == 2
+    (tmp_path / "bad.pth").write_text("no network")
+    assert main([str(tmp_path / "bad.pth")]) == 2
+    assert main(saved(tmp_path, network=None)) == 2
+    assert main(saved(tmp_path, mask={"trunk.weight": MASK["trunk.weight"][:2]})) == 2
+    assert capsys.readouterr().err.count("error:") == 4
