@@ -143,7 +143,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     lines = []
     failed = reproduction.run_jobs(jobs, Times(tmp_path), lines.append)
     assert [job.name for job in failed] == ["nyuv2_snip_90"]
-    assert "launch_training.py" in lines[1] and lines[1].endswith("error: no")
+    assert "launch_training.py" in lines[1] and ": error: no, about 0 s to go" in lines[1]
     assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
 
     scripts.broken, scripts.calls = (), []
@@ -152,6 +152,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     scripts.calls.clear()
     assert reproduction.run_jobs(jobs, Times(tmp_path), lines.append) == []
     assert scripts.calls == []
+    assert lines[-1] == "[3/3] seed 0 nyuv2_rigl_90: finished before"
 
 
 def test_estimates_come_from_measured_runs(tmp_path):

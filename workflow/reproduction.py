@@ -67,8 +67,14 @@ def run_jobs(jobs: list[Job], times: Times, say: Callable[[str], None]) -> list[
         else:
             outcome = "finished before"
         failed += [job] if trouble else []
-        say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}")
+        say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{_to_go(jobs[number:], times)}")
     return failed
+
+
+def _to_go(jobs: list[Job], times: Times) -> str:
+    """How long the rest will take, where measured runs tell."""
+    guesses = [times.estimate(job, command) for job in jobs for command in remaining(job)]
+    return f", about {duration(sum(guesses))} to go" if guesses and None not in guesses else ""
 
 
 def _run(job: Job, times: Times) -> tuple[float, str | None]:
