@@ -7,8 +7,8 @@ from pathlib import Path
 
 from models.published import published_name
 
+from .bars import agreement_bars, bars_of, percent
 from .evaluation import write_json
-from .figures import agreement_bars, bars_of, percent
 from .terminal import table
 
 Files = list[tuple[Path, str]]
@@ -101,4 +101,5 @@ def _advice(curve: Mapping) -> str:
         return f"{at}: no watershed, no layer stands out to branch at"
     if found["branch_after"] is None:
         return f"{at}: the tasks part in the first unit, {found['layer']}; no shared trunk follows"
-    return f"{at}: the tasks part at {found['layer']}: --branch-after {found['branch_after']}"
+    doubt = "" if found["confidence"] > 0.5 else " (uncertain: most seeds say otherwise)"
+    return f"{at}: the tasks part at {found['layer']}: --branch-after {found['branch_after']}{doubt}"
