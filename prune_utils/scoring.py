@@ -6,6 +6,7 @@ The network is left as it was found: `.grad`, batch-norm statistics, modes, requ
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from .isolation import seed_streams, untouched
 from .masks import Scores, prunable
 from .seeds import generator, mix_seed
 from .voters import Batch, Gather, Voter
+
+PART = 2**18  # elements
 
 
 def score(
@@ -64,40 +67,54 @@ def _gradient_sums(
 ) -> dict[str, Scores]:
     """Per voter and owned weight: sum over the batches of |dL/dw|."""
     weights = prunable(model)
-    # masks and scores of low-precision weights are still summed in float32
-    sums = {
-        voter: {name: torch.zeros_like(weights[name], dtype=_sum_dtype(weights[name])) for name in names}
-        for voter, names in owned.items()
-    }
+    sums: dict[str, Scores] = {voter: {} for voter in owned}
     voters = [voter for voter in voters if owned[voter.name]]
     seen = 0
     with untouched(model, weights.values()):
         for number, (inputs, targets) in batches:
             seed_streams(model, mix_seed(seed, number))
-            predictions = model(inputs)
+            losses = _losses(voters, model(inputs), targets)
             for left, voter in zip(reversed(range(len(voters))), voters, strict=True):
+                # the list held the last reference: what no later voter needs of the graph goes with its loss
+                loss, where = losses.pop(0), f"voter {voter.name!r}, batch {number}"
                 leaves = [weights[name] for name in owned[voter.name]]
-                loss = voter.loss(predictions, targets)
-                if not loss.requires_grad:
-                    raise ValueError(f"loss of voter {voter.name!r} depends on no weight of the network")
-                gradients = torch.autograd.grad(loss, leaves, retain_graph=left > 0, allow_unused=True)
-                _accumulate(sums[voter.name], gradients, gather, f"voter {voter.name!r}, batch {number}")
-                del gradients, loss
+                gradients = dict(
+                    zip(
+                        owned[voter.name],
+                        torch.autograd.grad(loss, leaves, retain_graph=left > 0, allow_unused=True),
+                        strict=True,
+                    )
+                )
+                del loss
+                _accumulate(sums[voter.name], gradients, gather, where)
             seen += 1
     if not seen:
         raise ValueError("scoring needs at least one batch, and there is none")
-    return sums
+    return {
+        voter: {name: of[name] if name in of else _zeros(weights[name]) for name in owned[voter]}
+        for voter, of in sums.items()
+    }
 
 
-def _accumulate(sums: Scores, gradients: Sequence[Tensor | None], gather: Gather | None, where: str) -> None:
-    """Adds |gradient| to the sums, in their order; a weight that this batch did not use adds nothing."""
-    finite = []
-    for total, gradient in zip(sums.values(), gradients, strict=True):
+def _losses(voters: Sequence[Voter], predictions: Any, targets: Any) -> list[Tensor]:
+    """Every voter's loss. Raises ValueError, naming the voter, for one that no weight can change."""
+    losses = [voter.loss(predictions, targets) for voter in voters]
+    for voter, loss in zip(voters, losses, strict=True):
+        if not loss.requires_grad:
+            raise ValueError(f"loss of voter {voter.name!r} depends on no weight of the network")
+    return losses
+
+
+def _accumulate(sums: Scores, gradients: dict[str, Tensor | None], gather: Gather | None, where: str) -> None:
+    """Moves |gradient| into the sums, one by one; a weight that this batch did not use adds nothing."""
+    flags = []
+    for name in list(gradients):
+        gradient = gradients.pop(name)
         if gradient is not None:
             for each in [gradient] if gather is None else gather(gradient):
-                total.add_(each.abs())  # signs must not cancel between batches
-            finite.append((total, torch.isfinite(total.sum())))
-    flags = [flag for _, flag in finite if not flag.is_meta]
+                _add_absolute(sums, name, each)
+            flags.append(torch.isfinite(sums[name].sum()))
+    flags = [flag for flag in flags if not flag.is_meta]
     if (
         flags and not torch.stack([flag.to(flags[0].device) for flag in flags]).all()
     ):  # one wait for the device
@@ -105,6 +122,21 @@ def _accumulate(sums: Scores, gradients: Sequence[Tensor | None], gather: Gather
             # the sum of finite values may still overflow: ask every element before complaining
             if not torch.isfinite(total).all():
                 raise ValueError(f"gradient is not finite: {where}, layer {name!r}")
+
+
+def _add_absolute(sums: Scores, name: str, gradient: Tensor) -> None:
+    """sums[name] += |gradient|: signs must not cancel between batches. The gradient is not written."""
+    if name not in sums:
+        # low-precision gradients are summed in float32
+        sums[name] = gradient.abs().to(_sum_dtype(gradient), memory_format=torch.contiguous_format)
+        return
+    # in parts that stay in the processor's cache: |gradient| is never written to main memory
+    for total, part in zip(sums[name].view(-1).split(PART), gradient.reshape(-1).split(PART), strict=True):
+        total.add_(part.abs())
+
+
+def _zeros(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight, dtype=_sum_dtype(weight), memory_format=torch.contiguous_format)
 
 
 def _sum_dtype(weight: Tensor) -> torch.dtype:

@@ -1,5 +1,6 @@
 import copy
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -191,3 +192,34 @@ def test_low_precision_weights_are_summed_in_float32(tiny):
     batches = [(image.bfloat16(), targets) for image, targets in net.batches]
     scores = score(model, task_voters(net.losses, net.owners), enumerate(batches), "gradient")
     assert scores["a"]["stem.weight"].dtype == torch.float32
+
+
+def test_the_graph_of_one_voter_is_gone_when_the_next_is_counted(tiny):
+    net = tiny("a", "b")
+    hidden = {}
+    for task, head in net.model.heads.items():
+        # the loss squares this tensor, so its graph keeps it
+        head.register_forward_hook(lambda *call, task=task: hidden.update({task: weakref.ref(call[2])}))
+    alive = []
+
+    def gather(gradient):
+        alive.append({task: ref() is not None for task, ref in hidden.items()})
+        return [gradient]
+
+    voters = task_voters({task: lambda out, _, t=task: out[t].square().sum() for task in "ab"}, net.owners)
+    score(net.model, voters, [(0, net.batches[0])], "snip", gather=gather)
+    first, second = alive[: len(voters[0].owns)], alive[len(voters[0].owns) :]
+    assert all(state == {"a": False, "b": True} for state in first)
+    assert all(state == {"a": False, "b": False} for state in second)
+
+
+def test_a_weight_that_only_the_second_batch_uses(tiny):
+    net = tiny("a", "b")
+    voter = Voter(
+        "a", lambda out, use: out["a"].sum() + (out["b"].sum() if use else 0), frozenset(net.owners)
+    )
+    numbered = [(0, (net.batches[0][0], False)), (1, (net.batches[1][0], True))]
+    both = score(net.model, [voter], numbered, "gradient")["a"]
+    second = score(net.model, [voter], numbered[1:], "gradient")["a"]
+    assert torch.equal(both["heads.b.weight"], second["heads.b.weight"])
+    assert list(both) == list(prunable(net.model))
