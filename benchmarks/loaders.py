@@ -63,7 +63,10 @@ def main() -> None:
     for name in [args.dataset] if args.dataset else PAPER:
         with tempfile.TemporaryDirectory() as folder:
             root = args.data_root or write(name, Path(folder), args.images)
-            ours, bare, plain = measure(name, str(root), args.images, args.rounds)
+            try:
+                ours, bare, plain = measure(name, str(root), args.images, args.rounds)
+            except (ValueError, OSError) as error:
+                raise SystemExit(f"error: {error}") from error
         figures = f"{1000 / ours:13.1f}{ours:10.2f}{bare:11.2f}{plain:11.2f}"
         print(f"{name:12}{figures}{ours / bare:10.2f}{plain / ours:9.2f}")
 

@@ -25,12 +25,7 @@ class Entry(NamedTuple):
 
 def read_index(root: str, index_file: str, how_to_get: str) -> dict[str, list]:
     """split -> list of records. FileNotFoundError says how to get the data, ValueError what is wrong."""
-    if not root:
-        raise FileNotFoundError(f"no data folder is given (--data-root): {how_to_get}")
-    folder = Path(root)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data folder {root} does not exist: {how_to_get}")
-    path = folder / index_file
+    path = existing_folder(root, how_to_get) / index_file
     if not path.is_file():
         raise FileNotFoundError(f"{path}, the index of the data set, does not exist: {how_to_get}")
     try:
@@ -40,6 +35,15 @@ def read_index(root: str, index_file: str, how_to_get: str) -> dict[str, list]:
     if not isinstance(index, dict) or not all(isinstance(records, list) for records in index.values()):
         raise ValueError(f"{path} must hold an object that maps each split to its list of records")
     return index
+
+
+def existing_folder(root: str, how_to_get: str) -> Path:
+    """The data set's folder; FileNotFoundError says how to get the data."""
+    if not root:
+        raise FileNotFoundError(f"no data folder is given (--data-root): {how_to_get}")
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"data folder {root} does not exist: {how_to_get}")
+    return Path(root)
 
 
 def entries(index: dict[str, list], split: str, length: int, val_fraction: float) -> tuple[Entry, ...]:

@@ -13,8 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataloaders import DATASETS
 from dataloaders.base import Layout, Plane, Records, open_records
 from dataloaders.files import open_npy, read_channels, read_colour, read_grey8, read_grey16
+from dataloaders.index import existing_folder
 from tasks.base import Geometry, Task
 
 PRIOR_FILE = "semseg_prior_factor.npy"
@@ -68,11 +70,9 @@ def locate(root: Path, record: str) -> Path:
 
 def class_weights(root: str, classes: int) -> np.ndarray:
     """The weight of each class in the loss, [classes]. FileNotFoundError or ValueError says what is wrong."""
-    path = Path(root) / PRIOR_FILE
+    how = DATASETS["taskonomy"].how_to_get
+    path = existing_folder(root, how) / PRIOR_FILE
     if not path.is_file():
-        from dataloaders import DATASETS
-
-        how = DATASETS["taskonomy"].how_to_get
         raise FileNotFoundError(f"{path}, the weights of the classes in the loss, does not exist: {how}")
     try:
         weights = open_npy(path)

@@ -49,3 +49,9 @@ def test_missing_folder_and_index_say_how_to_get_the_data(tmp_path, dataset):
         with pytest.raises(FileNotFoundError) as error:
             row.open(small.settings(dataset, root), "train", {}, "paper")
         assert command in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_folder_is_named_before_the_class_weights_in_it(tmp_path):
+    data = small.settings("taskonomy", tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="^data folder .*absent does not exist: Get Tiny-Taskonomy"):
+        DATASETS["taskonomy"].make_tasks(["seg"], data, "paper")
