@@ -1,6 +1,7 @@
 """Broken samples of NYUv2, one fault at a time: one sentence with file, record and what is wrong."""
 
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -107,3 +108,11 @@ def test_records_are_named_by_their_place_in_the_index(tmp_path):
         BrokenSample, match=rf"^seg/{number}.png \(record {number} of split 'train'\) is missing$"
     ):
         records[0]
+
+
+@pytest.mark.parametrize("dataset", ["nyuv2", "cityscapes", "taskonomy"])
+def test_records_travel_to_workers_that_are_started_anew(tmp_path, dataset):
+    records = small.opened(small.settings(dataset, getattr(small, dataset)(tmp_path)))
+    twin = pickle.loads(pickle.dumps(records))
+    assert np.array_equal(twin[0].image, records[0].image)
+    assert twin.geometry == records.geometry and len(twin) == len(records)
