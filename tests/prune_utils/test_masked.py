@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from prune_utils import Masked, count, prunable, shuffle_within_layers
+from prune_utils import masked as masked_module
 
 
 def half(model):
@@ -102,3 +103,22 @@ def test_on_the_networks_device():
     masked.mask_gradients()
     assert masked.after_step(1, None) == {}
     assert masked.mask["weight"].is_meta
+
+
+@pytest.mark.parametrize("part", [1, 7, 10**6])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_parts_and_memory_layouts_change_nothing(tiny, monkeypatch, part, layout):
+    monkeypatch.setattr(masked_module, "PART", part)
+    net = tiny("a", "b")
+    before = {name: w.detach().clone() for name, w in prunable(net.model).items()}
+    net.model.to(memory_format=layout)
+    mask = half(net.model)
+    masked = Masked(net.model, mask)
+    for name, weight in prunable(net.model).items():
+        weight.grad = before[name].clone()
+        weight.data.copy_(before[name])
+    masked.mask_gradients()
+    masked.after_step(1, None)
+    for name, weight in prunable(net.model).items():
+        assert torch.equal(weight, before[name] * mask[name])
+        assert torch.equal(weight.grad, before[name] * mask[name])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from prune_utils import CRITERIA, Voter, joint_voter, prunable, score, task_voters
+from prune_utils import scoring as scoring_module
 
 
 class Line(nn.Module):
@@ -65,6 +66,15 @@ def test_equals_one_plain_backward_per_task(tiny):
                     total[name] += (weight * weight.grad).abs().detach()
         for name, of in scores[task].items():
             torch.testing.assert_close(of, total[name], rtol=1e-5, atol=1e-9)
+
+
+def test_adding_in_parts_changes_nothing(tiny, monkeypatch):
+    net = tiny("a", "b")
+    voters = task_voters(net.losses, net.owners)
+    whole = score(net.model, voters, enumerate(net.batches), "snip")
+    monkeypatch.setattr(scoring_module, "PART", 5)
+    parts = score(net.model, voters, enumerate(net.batches), "snip")
+    assert all(torch.equal(whole[task][name], parts[task][name]) for task in whole for name in whole[task])
 
 
 def test_one_task_of_weight_one_is_the_joint_voter(tiny):
