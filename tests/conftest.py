@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,3 +62,13 @@ class Tiny:
 def tiny() -> Callable[..., Tiny]:
     """tiny("a", "b") is a small network with these tasks; tiny("a", device="meta") on another device."""
     return lambda *tasks, device="cpu": Tiny(tasks or ("a", "b"), device)
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory) -> Path:
+    """Root of a synthetic data set in the NYUv2 layout: 12 images of 64 x 80."""
+    from dataloaders.synthetic import write
+
+    root = tmp_path_factory.mktemp("rooms")
+    write(root, "nyuv2", 12, size=(64, 80))
+    return root
