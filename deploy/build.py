@@ -1,6 +1,6 @@
 """Builds the sparse convolution (csrc/) at first use and keeps it in the user's cache folder.
 
-The folder's name holds a digest of the sources, PyTorch's version and the vector instructions, so that nothing
+The folder's name holds a digest of the sources, PyTorch's version and the vector instructions, so nothing
 stale is ever loaded. Without a compiler the caller falls back to dense convolutions.
 """
 
@@ -26,7 +26,7 @@ _INSTRUCTIONS = {  # as torch names them -> what the compiler is told
 
 
 def cache_folder() -> Path:
-    """Where the built engine lies: below TORCH_EXTENSIONS_DIR if that is set, else the user's cache folder."""
+    """Where the built engine lies: below TORCH_EXTENSIONS_DIR if that is set, else the user cache folder."""
     root = (
         os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     )

@@ -67,10 +67,8 @@ ENGINES: dict[str, Callable[[Graph], Engine]] = {
 }
 
 
-def masked_graph(
-    model: MultiTaskNet, mask: dict[str, Tensor] | None, tasks: tuple[str, ...] | None = None
-) -> Graph:
-    """The simplified graph of some tasks (None = all), weights outside the mask taken as 0; changes no model."""
+def masked_graph(model: MultiTaskNet, mask: dict[str, Tensor] | None, simplified: bool = True) -> Graph:
+    """The network's graph, weights outside the mask taken as 0; ValueError for a mask of another network."""
     state = model.state_dict()
     if mask is not None:
         unknown = [name for name in mask if name not in state]
@@ -80,7 +78,8 @@ def masked_graph(
     with torch.device("meta"):
         copy = MultiTaskNet(**model.description)
     copy.load_state_dict({name: value.detach().cpu() for name, value in state.items()}, assign=True)
-    return simplify(read_network(copy.eval(), tasks))
+    graph = read_network(copy.eval())
+    return simplify(graph) if simplified else graph
 
 
 def wrap(model: MultiTaskNet, mask: dict[str, Tensor] | None, engine: str) -> Engine:

@@ -56,11 +56,15 @@ class PlainNet(nn.Module):
             return node.name, node.input, (node.kernel, node.stride, node.padding)
         return node.name, node.input, node.residual
 
+    @staticmethod
+    def pool(value: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+        return functional.max_pool2d(value, kernel, stride, padding, ceil_mode=True)
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         values = {IMAGE: image}
         for (name, source, other), drops in zip(self.steps, self.drops, strict=True):
             if isinstance(other, tuple):
-                values[name] = functional.max_pool2d(values[source], *other, ceil_mode=True)
+                values[name] = self.pool(values[source], *other)
             else:
                 layer = self.layers[name.replace(".", "_")]
                 values[name] = layer(values[source], None if other is None else values[other])

@@ -1,8 +1,8 @@
 """Lossless removal of channels that cannot matter: forward constants, backward liveness, one pass each.
 
 A channel is constant when nothing that varies feeds it; its value moves into the biases that read it. Under
-zero padding a constant is no constant at the border, so there all constant channels of a value are merged into
-one that is 1. A channel is dead when no weight of a live channel reads it. Exact up to the rounding of sums.
+zero padding a constant is no constant at the border, so there all constant channels of a value are merged
+into one that is 1. A channel is dead when no weight of a live channel reads it. Exact up to rounding.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sparse or dense, layer by layer: a short measurement on a real input decides how each convolution runs.
 
 The layers are tried in order, each on the output of the one chosen before it, so the cost of changing the
-memory layout between dense and sparse layers is part of what is measured. The smallest of a few times counts: other
-programs on the machine can only add to it.
+memory layout between dense and sparse layers is part of what is measured. The smallest of a few times counts:
+other programs on the machine can only add to it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .build import sparse_engine
 from .graph import IMAGE, Conv, Graph, Pool
@@ -65,7 +64,7 @@ def choose_layers(graph: Graph, image: Tensor) -> dict[str, nn.Module]:
     for index, node in enumerate(graph.nodes):
         if isinstance(node, Pool):
             window = node.kernel, node.stride, node.padding
-            values[node.name] = functional.max_pool2d(values[node.input], *window, ceil_mode=True)
+            values[node.name] = PlainNet.pool(values[node.input], *window)
         else:
             inputs = values[node.input], values[node.residual] if node.residual else None
             chosen[node.name] = fastest_layer(node, *inputs)

@@ -1,0 +1,161 @@
+"""Compare the CPU engine with dense runtimes: latency, throughput, memory, file size, and a picture.
+
+    python3 -m deploy.benchmark FILE                   bars for batch 1 and 8, one and two threads
+    python3 -m deploy.benchmark FILE FILE FILE ...     also the curve of speed against sparsity
+
+FILE is a saved network (.pth, or .safetensors from export_net.py). Every runtime is measured in a process of
+its own; runtimes that are not installed are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from .charts import latency_bars, speed_curve
+from .measuring import measure, speedup
+from .runtimes import OURS, REFERENCE, RUNTIMES
+from .source import read_saved
+from .sparse_file import write_sparse
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    result = argparse.ArgumentParser(
+        prog="python3 -m deploy.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("files", nargs="+", metavar="FILE", help="saved networks of one architecture")
+    result.add_argument("--size", type=int, default=321, help="height and width of the image (321)")
+    result.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (1 8)")
+    result.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N", help="threads (2 1)")
+    result.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"of {', '.join(r.label for r in RUNTIMES)}"
+    )
+    result.add_argument("--dest", default="outputs", metavar="DIR", help="where results go (outputs)")
+    return result.parse_args(words)
+
+
+def _chosen(only: list[str] | None) -> list[str]:
+    """Labels to measure; says which are left out because their package is missing."""
+    labels = [runtime.label for runtime in RUNTIMES]
+    for label in only or []:
+        if label not in labels:
+            raise ValueError(f"runtime '{label}' is not one of {', '.join(labels)}")
+    chosen = []
+    for runtime in RUNTIMES:
+        needed = ["onnx", runtime.package] if runtime.package else []
+        missing = [package for package in needed if importlib.util.find_spec(package) is None]
+        if only and runtime.label not in only:
+            continue
+        if missing:
+            print(f"{runtime.label} is left out: python3 -m pip install {' '.join(missing)}", file=sys.stderr)
+        else:
+            chosen.append(runtime.label)
+    return chosen
+
+
+def sparsity(content: dict) -> float:
+    """Percent of the prunable weights (of four dimensions) that are 0."""
+    weights = [value for value in content["state"].values() if value.dim() == 4]
+    total = sum(value.numel() for value in weights)
+    return 100 * (1 - sum(int(torch.count_nonzero(value)) for value in weights) / total)
+
+
+def file_sizes(content: dict) -> dict[str, int]:
+    """Bytes of the network as a dense state dict and as sparse files of 32 and 16 bits."""
+    sizes = {"dense": sum(value.numel() * value.element_size() for value in content["state"].values())}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, half in (("sparse", False), ("sparse half", True)):
+            path = Path(folder) / "network.safetensors"
+            write_sparse(content, path, half)
+            sizes[name] = path.stat().st_size
+    return sizes
+
+
+def _line(row: dict, reference: float) -> str:
+    time = row["milliseconds"]
+    return (
+        f"  {row['runtime']:<23} {time['median']:8.1f} ms  {time['low']:8.1f} to {time['high']:8.1f}  "
+        f"{1000 * row['batch'] / time['median']:7.2f} images/s  {row['memory']:6.0f} MiB  "
+        f"{reference / time['median']:5.2f}x  off by {row['difference']:.0e}"
+    )
+
+
+def _summary(rows: list[dict], limit: float | None) -> str:
+    """The text of one case (batch, threads)."""
+    found = {row["runtime"]: row["milliseconds"]["median"] for row in rows}
+    reference = found.get(REFERENCE, max(found.values()))
+    lines = [f"batch {rows[0]['batch']}, {rows[0]['threads']} threads (times: median, deciles)"]
+    lines += [_line(row, reference) for row in sorted(rows, key=lambda row: row["milliseconds"]["median"])]
+    if limit:
+        lines.append(
+            f"  {'arithmetic limit':<23} {limit:8.1f} ms  kept multiply-adds at the rate of a dense layer"
+        )
+    for kind in ("fp32", "bf16"):
+        times = speedup(rows, kind)
+        if times:
+            lines.append(f"  {OURS}: {times:.2f} times the fastest dense {kind} runtime")
+    return "\n".join(lines)
+
+
+def _cases(rows: list[dict]) -> list[dict]:
+    """Rows by (batch, threads), with what the pictures need."""
+    cases = []
+    for key in dict.fromkeys((row["batch"], row["threads"]) for row in rows):
+        own = [row for row in rows if (row["batch"], row["threads"]) == key]
+        ours = next((row for row in own if row["runtime"] == OURS), None)
+        limit = 1000 * ours["operations"]["kept"] / ours["peak"] if ours else None
+        cases.append({"title": f"batch {key[0]}, {key[1]} threads", "rows": own, "limit": limit})
+    return cases
+
+
+def main(words: list[str] | None = None) -> None:
+    asked = arguments(words)
+    dest, labels = Path(asked.dest), _chosen(asked.only)
+    contents = {path: read_saved(Path(path)) for path in asked.files}
+    ratios = {path: sparsity(content) for path, content in contents.items()}
+    first, stem = asked.files[0], Path(asked.files[0]).stem
+    result = {"file": first, "sparsity": ratios[first], "bytes": file_sizes(contents[first])}
+    contents.clear()
+    dest.mkdir(parents=True, exist_ok=True)
+    sizes = result["bytes"]
+    print(
+        f"{first}: {ratios[first]:.2f} % sparse; "
+        + "; ".join(
+            f"{name} {size / 1e6:.1f} MB (1/{sizes['dense'] / size:.1f})" for name, size in sizes.items()
+        )
+    )
+    wanted = [(batch, threads, asked.size) for threads in asked.threads for batch in asked.batch]
+    rows = [row for label in labels for row in measure(Path(first), label, wanted)]
+    cases = _cases(rows)
+    for case in cases:
+        print(_summary(case["rows"], case["limit"]))
+    result["rows"] = rows
+    title = f"{stem}, {ratios[first]:.1f} % sparse, {asked.size} x {asked.size}"
+    pictures = [latency_bars(cases, title, dest / f"{stem}_speed.png")]
+    if len(asked.files) > 1:
+        case = [wanted[0]]
+        others = {path: measure(Path(path), OURS, case)[0] for path in asked.files[1:]}
+        others[first] = next(row for row in rows if row["runtime"] == OURS) if OURS in labels else None
+        points = [(ratios[path], row["milliseconds"]["median"]) for path, row in others.items() if row]
+        dense = [row for row in cases[0]["rows"] if row["kind"] != "ours"]
+        result["curve"] = sorted(points)
+        pictures.append(speed_curve(points, dense, cases[0]["title"], dest / f"{stem}_curve.png"))
+    written = dest / f"{stem}_speed.json"
+    written.write_text(json.dumps(result, indent=2) + "\n")
+    for path in [*pictures, written]:
+        print(path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

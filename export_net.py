@@ -1,0 +1,76 @@
+"""Make a saved network small and fast to use: any of its tasks, as a sparse file, ONNX or a torch program."""
+
+import argparse
+from pathlib import Path
+
+from workflow import terminal
+
+FORMATS = "sparse, onnx, torch"
+EXAMPLES = """\
+examples:
+  python3 export_net.py --dataset nyuv2 --method disparse_static --ratio 90 --dest DIR
+  python3 export_net.py --dataset nyuv2 --method disparse_static --ratio 90 --tasks sn --format onnx
+  python3 export_net.py --weights DIR/best_nyuv2_disparse_static_90.pth --format sparse --half"""
+
+
+def arguments():
+    result = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("--dataset", default="nyuv2", metavar="NAME", help="part of the file's name (nyuv2)")
+    result.add_argument("--method", default="disparse_static", metavar="NAME", help="part of the file's name")
+    result.add_argument("--ratio", type=float, default=90.0, help="part of the file's name (90)")
+    result.add_argument("--dest", default="outputs", metavar="DIR", help="folder of the files (outputs)")
+    result.add_argument("--name", help="of the experiment, default DATASET_METHOD_RATIO")
+    result.add_argument("--weights", metavar="FILE", help="this file, not best_{name}.pth or {name}.pth")
+    result.add_argument("--tasks", metavar="A,B", help="only these tasks (all of the network)")
+    result.add_argument("--format", default="sparse", metavar="NAME", help=f"{FORMATS} (sparse)")
+    result.add_argument("--half", action="store_true", help="sparse: kept weights in 16 bits")
+    result.add_argument("--out", metavar="FILE", help="what to write, default beside the weights")
+    return result.parse_args()
+
+
+def source(asked) -> Path:
+    """The file that the command line names: the best weights of training, else the network before it."""
+    if asked.weights:
+        return Path(asked.weights)
+    from workflow.experiment import experiment_name
+
+    name = asked.name or experiment_name(asked.dataset, asked.method, asked.ratio)
+    best, pruned = (Path(asked.dest) / f"{stem}.pth" for stem in (f"best_{name}", name))
+    if not best.is_file() and not pruned.is_file():
+        raise FileNotFoundError(f"there is no network {best} or {pruned}: --weights names another file")
+    return best if best.is_file() else pruned
+
+
+def main() -> None:
+    asked = arguments()
+    from deploy.export import export, find_format
+    from deploy.source import read_saved
+
+    ending = find_format(asked.format, asked.half).ending
+    path = source(asked)
+    tasks = None if asked.tasks is None else tuple(task for task in asked.tasks.split(",") if task)
+    stem = ".".join([path.stem, *(["-".join(tasks)] if tasks else []), *(["half"] if asked.half else [])])
+    done = export(
+        read_saved(path), tasks, asked.format, Path(asked.out or path.parent / (stem + ending)), asked.half
+    )
+    before, after = path.stat().st_size, done.path.stat().st_size
+    rows = [
+        ("weights of these tasks", f"{done.prunable:,}"),
+        ("kept by the mask", f"{done.kept:,}"),
+        ("of them able to change an output", f"{done.live:,}"),
+        ("channels before", f"{done.channels_before:,}"),
+        ("channels that matter", f"{done.channels_after:,}"),
+        ("bytes before", f"{before:,}"),
+        ("bytes now", f"{after:,}"),
+    ]
+    print(terminal.table(rows))
+    print(terminal.files_table(f"exported {path}.", [(done.path, f"the network, format {asked.format}")]))
+
+
+if __name__ == "__main__":
+    terminal.run(main)

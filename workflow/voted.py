@@ -1,0 +1,106 @@
+"""Which shared weights of a sparse network only some of its tasks wanted, and what it costs to drop the rest.
+
+The vote is held again: the same scores from the same data as when the network was made. It must give the
+file's mask, or nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from configs.load import load
+from models.multitask import MultiTaskNet
+from prune_utils.masks import Mask, Scores
+from prune_utils.methods import method
+from prune_utils.prune import INITS
+from prune_utils.ranking import rank_fractions
+from prune_utils.scoring import score
+from training.checkpoint import load_state
+from training.evaluate import evaluate
+
+from .commands import prepare_pruning
+from .experiment import Experiment, open_experiment
+from .pruning import NumberedBatches, Pruning
+from .weights import Options
+
+
+def reopen(content: dict, dest: Path, data_root: str | None) -> Experiment:
+    """The experiment that a saved network belongs to, with its settings; data_root: where the data is now."""
+    flags = {"data": {"root": data_root}} if data_root else {}
+    config = load(content["config"]["data"]["dataset"], (), flags, base=content["config"])
+    return open_experiment(config, content["method"], str(dest), content["name"])
+
+
+def voted_mask(scores: dict[str, Scores], mask: Mask, present: tuple[str, ...]) -> Mask:
+    """The kept weights that a present task voted for, where the unanimous rule on `scores` gives `mask`.
+
+    scores: task -> layer -> score; a task votes for the weights that rank among its best, as far down as the
+    mask goes. ValueError where the votes of all tasks do not give the mask.
+    """
+    ranks = {task: rank_fractions(of) for task, of in scores.items()}
+    best = {name: torch.stack([of[name] for of in ranks.values() if name in of]).amin(dim=0) for name in mask}
+    edge = max((float(best[name][kept].max()) for name, kept in mask.items() if kept.any()), default=0.0)
+    # equal ranks of different tasks at the very edge: position decides which are kept, so mask has its say
+    if any(bool(((best[name] < edge) & ~kept).any()) for name, kept in mask.items()):
+        raise ValueError("the votes on this data do not give the network's mask: it was made from other data")
+    return {
+        name: kept & torch.stack([ranks[t][name] <= edge for t in present if name in ranks[t]]).any(dim=0)
+        if any(name in ranks[task] for task in present)
+        else kept
+        for name, kept in mask.items()
+    }
+
+
+def _scores(pruning: Pruning) -> dict[str, Scores]:
+    experiment, plan = pruning.experiment, pruning.plan
+    if plan.voters != "tasks" or pruning.method.grow is not None:
+        raise ValueError(
+            f"method {plan.method} holds no vote of the tasks: every kept weight is wanted by all"
+        )
+    if (
+        plan.budget != "global"
+        or plan.arbiter != "unanimous"
+        or plan.rounds > 1
+        or plan.shuffle
+        or plan.protect
+    ):
+        raise ValueError(
+            "--only-voted holds again one global, unanimous vote, this network was made otherwise"
+        )
+    seed = experiment.config.run.seed
+    network = INITS[plan.score_init](pruning.network, seed)
+    batches = NumberedBatches(experiment)
+    voters = pruning.electorate.voters(plan.voters)
+    return score(network, voters, batches, plan.criterion, seed=seed, gather=pruning.electorate.gather)
+
+
+def only_voted(content: dict, experiment: Experiment, present: tuple[str, ...]) -> dict:
+    """The saved network without the shared weights that no present task voted for."""
+    if content["mask"] is None:
+        raise ValueError("the network is dense: nobody voted")
+    pruning = prepare_pruning(experiment, method(content["method"]), Options())
+    scores = {task: {name: part.cpu() for name, part in of.items()} for task, of in _scores(pruning).items()}
+    mask = voted_mask(scores, content["mask"], present)
+    state = {name: value * mask[name] if name in mask else value for name, value in content["state"].items()}
+    return content | {"state": state, "mask": mask}
+
+
+def scores_of(content: dict, experiment: Experiment, tasks: tuple[str, ...], split: str) -> dict:
+    """Task -> protocol -> metric -> value of a saved network on a split, of these tasks."""
+    network = MultiTaskNet(**content["network"])
+    load_state(network, content["state"], content["name"])
+    chosen = {name: task for name, task in experiment.tasks.items() if name in tasks}
+    network = experiment.fabric.to_device(network)
+    found = evaluate(network, chosen, experiment.evaluation_stream(split), fabric=experiment.fabric)
+    return found["metrics"]
+
+
+def comparison(before: dict, after: dict, protocol: str) -> list[tuple[str, str, str]]:
+    """Rows (task metric, before, after) of one protocol."""
+    return [
+        (f"{task} {name}", f"{value:.4f}", f"{after[task][protocol][name]:.4f}")
+        for task, found in before.items()
+        for name, value in found[protocol].items()
+    ]
