@@ -17,7 +17,7 @@ def arguments():
     result.add_argument("--model-path", dest="dest", metavar="DIR", help="the same as --dest")
     result.add_argument("--ratio", metavar="FLOAT", help="sparsity, part of the network's name (90)")
     names = ", ".join((BASELINE, *METHODS))
-    result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
+    result.add_argument("--method", metavar="NAME", help=f"{names} (that of --weights, else disparse_static)")
     result.add_argument(
         "--weights", metavar="FILE", help="this file, not best_{name}.pth; published ones too"
     )
@@ -28,7 +28,7 @@ def arguments():
 
 def main() -> None:
     asked = arguments()
-    if asked.method != BASELINE:
+    if asked.method not in (None, BASELINE):
         method(asked.method)
     flags = flags_tree(asked)
     config = load(asked.dataset, asked.config, flags)

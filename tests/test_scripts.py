@@ -52,6 +52,17 @@ def call(folder, script, *words, evaluate=False):
         sys.argv = before
 
 
+def refused(capsys, folder, script, *words, evaluate=False):
+    """The one sentence with which a script ends with status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        call(folder, script, *words, evaluate=evaluate)
+    assert end.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    return errors[0]
+
+
 def saved(path):
     return torch.load(path, weights_only=True)
 
@@ -173,6 +184,22 @@ def test_published_form_is_evaluated(place, capsys):
     words = ("--method", "disparse_static", "--weights", str(published), "--name", "from_published")
     call(place, "eval_pruned_net.py", *words, evaluate=False)
     assert json.loads((place / "from_published.json").read_text())["images"] == 2
+
+
+def test_weights_bring_their_own_name_and_method(place):
+    words = ("--weights", str(place / "out" / "final_nyuv2_baseline.pth"))
+    call(place, "eval_pruned_net.py", *words, evaluate=True)
+    result = json.loads((place / "out" / "nyuv2_baseline.json").read_text())
+    assert (result["method"], result["weights"]) == ("baseline", "final_nyuv2_baseline.pth")
+
+
+@pytest.mark.parametrize(
+    "flag, value", [("protocol", "metric"), ("seed", "3"), ("method", "snip")], ids=lambda value: value
+)
+def test_scores_are_not_labelled_otherwise_than_trained(place, capsys, flag, value):
+    words = ("--weights", str(place / "out" / "best_nyuv2_baseline.pth"), f"--{flag}", value)
+    error = refused(capsys, place, "eval_pruned_net.py", *words, evaluate=True)
+    assert f"made with --{flag} " in error and f"says {value}" in error
 
 
 @pytest.mark.parametrize(

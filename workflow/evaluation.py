@@ -19,21 +19,25 @@ from training.panels import write_panels
 from .commands import Files
 from .experiment import BASELINE, Experiment, Saved, experiment_name, open_experiment
 
+METHOD = "disparse_static"  # where neither the command line nor the file names one
+
 
 def open_saved(asked: Namespace, config: Config, flags: dict) -> tuple[Experiment, Saved]:
     """The experiment and the network that the command line names.
 
-    An own file brings the settings that it was made with; files and flags of this command lie over them.
+    An own file brings its name, its method and the settings that it was made with; files and flags of this
+    command lie over them, and ValueError says where they contradict how the network was trained.
     FileNotFoundError names the command that makes the file.
     """
-    ratio = config.prune.ratio
-    name = asked.name or experiment_name(asked.dataset, asked.method, ratio)
+    ratio, method = config.prune.ratio, asked.method or METHOD
+    name = asked.name or experiment_name(asked.dataset, method, ratio)
     path = Path(asked.weights) if asked.weights else Path(asked.dest) / f"best_{name}.pth"
     if not path.is_file():
-        wanted = "" if asked.method == BASELINE else f" --ratio {ratio:g}"
+        wanted = "" if method == BASELINE else f" --ratio {ratio:g}"
+        wanted += f" --name {asked.name}" if asked.name else ""
         raise FileNotFoundError(
             f"there is no network {path}: `python3 launch_training.py --dataset {asked.dataset} "
-            f"--method {asked.method}{wanted} --dest {asked.dest}` trains it, --weights names another file"
+            f"--method {method}{wanted} --dest {asked.dest}` trains it, --weights names another file"
         )
     content = read_file(path)
     if is_own(content):
@@ -44,8 +48,27 @@ def open_saved(asked: Namespace, config: Config, flags: dict) -> tuple[Experimen
                 f"{path} is a network for {made_for}, not for {asked.dataset}: --dataset {made_for}"
             )
         config = load(asked.dataset, asked.config, flags, base=content["config"])
-    experiment = open_experiment(config, asked.method, asked.dest, name)
+        _require_as_trained(path, content, asked.method, config)
+        method = content["method"]
+        if asked.weights:
+            name = asked.name or content["name"]
+    experiment = open_experiment(config, method, asked.dest, name)
     return experiment, experiment.load_network(path, content)
+
+
+def _require_as_trained(path: Path, content: dict, method: str | None, config: Config) -> None:
+    """ValueError for a flag that would put another label on the network's scores than it was trained with."""
+    trained = load(config.data.dataset, base=content["config"])
+    labels = {
+        "method": (content["method"], method or content["method"]),
+        "protocol": (trained.run.protocol, config.run.protocol),
+        "seed": (trained.run.seed, config.run.seed),
+    }
+    if content["mask"] is not None:
+        labels["ratio"] = (trained.prune.ratio, config.prune.ratio)
+    for flag, (was, said) in labels.items():
+        if was != said:
+            raise ValueError(f"{path} was made with --{flag} {was}, this command says {said}: leave it out")
 
 
 def evaluate_network(
