@@ -137,9 +137,15 @@ def load(
     if dataset not in DATASETS:
         raise ValueError(f"dataset '{dataset}' is not one of {', '.join(DATASETS)}")
     tree = read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base
+    known = tree.get("loss_weights", {})
     for file in files:
         tree = merge(tree, read_yaml(Path(file)))
-    return check(_build(merge(tree, flags or {}), Config))
+    config = check(_build(merge(tree, flags or {}), Config))
+    choices = sorted({*known, *config.data.tasks})
+    for task in config.loss_weights:
+        if task not in choices:
+            raise ValueError(_choices(task, "loss_weights.", choices))
+    return config
 
 
 def as_tree(config: Config) -> Tree:
