@@ -29,6 +29,11 @@ def arguments():
     result.add_argument("--tasks", metavar="A,B", help="only these tasks (all of the network)")
     result.add_argument("--format", default="sparse", metavar="NAME", help=f"{FORMATS} (sparse)")
     result.add_argument("--half", action="store_true", help="sparse: kept weights in 16 bits")
+    result.add_argument(
+        "--only-voted", action="store_true", help="also drop shared weights that only absent tasks wanted"
+    )
+    result.add_argument("--data-root", metavar="DIR", help="--only-voted: the data the network was made from")
+    result.add_argument("--split", default="test", help="--only-voted: split to measure the change on (test)")
     result.add_argument("--out", metavar="FILE", help="what to write, default beside the weights")
     return result.parse_args()
 
@@ -46,27 +51,51 @@ def source(asked) -> Path:
     return best if best.is_file() else pruned
 
 
+def drop_unvoted(asked, path: Path, content: dict, tasks: tuple[str, ...] | None) -> dict:
+    """The network without what only absent tasks wanted; prints what that does to the scores."""
+    if not tasks:
+        raise ValueError("--only-voted needs --tasks: with all tasks present every kept weight is wanted")
+    from deploy.source import for_tasks
+    from workflow import voted
+
+    for_tasks(content, tasks)  # complains about unknown tasks before any work
+    experiment = voted.reopen(content, path.parent, asked.data_root)
+    smaller = voted.only_voted(content, experiment, tasks)
+    before, after = (voted.scores_of(of, experiment, tasks, asked.split) for of in (content, smaller))
+    dropped = sum(int((kept & ~smaller["mask"][name]).sum()) for name, kept in content["mask"].items())
+    print(f"{dropped:,} kept weights were wanted by absent tasks only and are dropped")
+    rows = voted.comparison(before, after, experiment.config.run.protocol)
+    print(terminal.table(rows, (f"on {asked.split}", "before", "after")), end="\n\n")
+    return smaller
+
+
+def target(asked, path: Path, tasks: tuple[str, ...] | None, ending: str) -> Path:
+    """What to write: --out, or beside the weights, named by what was asked for."""
+    words = ["-".join(tasks)] if tasks else []
+    words += [word for word in ("only_voted", "half") if getattr(asked, word)]
+    return Path(asked.out) if asked.out else path.parent / (".".join([path.stem, *words]) + ending)
+
+
 def main() -> None:
     asked = arguments()
     from deploy.export import export, find_format
     from deploy.source import read_saved
 
-    ending = find_format(asked.format, asked.half).ending
+    form = find_format(asked.format, asked.half)
     path = source(asked)
     tasks = None if asked.tasks is None else tuple(task for task in asked.tasks.split(",") if task)
-    stem = ".".join([path.stem, *(["-".join(tasks)] if tasks else []), *(["half"] if asked.half else [])])
-    done = export(
-        read_saved(path), tasks, asked.format, Path(asked.out or path.parent / (stem + ending)), asked.half
-    )
-    before, after = path.stat().st_size, done.path.stat().st_size
+    content = read_saved(path)
+    if asked.only_voted:
+        content = drop_unvoted(asked, path, content, tasks)
+    done = export(content, tasks, asked.format, target(asked, path, tasks, form.ending), asked.half)
     rows = [
         ("weights of these tasks", f"{done.prunable:,}"),
         ("kept by the mask", f"{done.kept:,}"),
         ("of them able to change an output", f"{done.live:,}"),
         ("channels before", f"{done.channels_before:,}"),
         ("channels that matter", f"{done.channels_after:,}"),
-        ("bytes before", f"{before:,}"),
-        ("bytes now", f"{after:,}"),
+        ("bytes before", f"{path.stat().st_size:,}"),
+        ("bytes now", f"{done.path.stat().st_size:,}"),
     ]
     print(terminal.table(rows))
     print(terminal.files_table(f"exported {path}.", [(done.path, f"the network, format {asked.format}")]))

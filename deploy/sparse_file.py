@@ -58,7 +58,7 @@ def write_sparse(content: dict, path: Path, half: bool = False) -> None:
     for name, value in content["state"].items():
         codings[name], stored = _coded(name, value.detach().cpu(), mask.get(name), half)
         tensors |= {key: tensor.contiguous() for key, tensor in stored.items()}
-    header = {field: content[field] for field in PLAIN}
+    header = {field: content[field] for field in (*PLAIN, "method") if field in content}
     header |= {"format": FORMAT, "masked": content["mask"] is not None, "half": half, "codings": codings}
     header["checksum"] = _checksum(tensors)
     save(tensors, Path(path), metadata={KEY: json.dumps(header)})
@@ -117,5 +117,5 @@ def read_sparse(path: Path) -> dict:
             raise ValueError(f"{path}: tensor '{name}' cannot be decoded ({error})") from error
         if kept is not None:
             mask[name] = kept
-    content = {field: header[field] for field in PLAIN}
+    content = {field: header[field] for field in (*PLAIN, "method") if field in header}
     return content | {"format": NETWORK_FORMAT, "state": state, "mask": mask if header["masked"] else None}

@@ -1,0 +1,211 @@
+"""Sparse files, ONNX models and torch programs, from a saved network and back."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+from deploy.export import FORMATS, export
+from deploy.source import build_network, for_tasks, read_saved
+from deploy.sparse_file import KEY, write_sparse
+from tests.deploy.networks import random_image, random_network, worst
+from training.checkpoint import versions, write_file
+
+pytest.importorskip("safetensors")
+
+
+@pytest.fixture
+def content():
+    network, mask = random_network(7, density=[0.1, 0.3, 1.0])
+    return {
+        "format": 1,
+        "name": "nyuv2_random_90",
+        "network": network.description,
+        "state": {name: value.detach().clone() for name, value in network.state_dict().items()},
+        "mask": mask,
+        "certificate": {"sparsity": 0.9},
+        "config": {"data": {"dataset": "nyuv2"}},
+        "step": 12,
+        "versions": versions(),
+        "method": "random",
+    }
+
+
+def same(first, second):
+    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_sparse_file_loads_to_the_same_network_bit_for_bit(content, tmp_path, masked):
+    if not masked:
+        content["mask"] = None
+    write_sparse(content, tmp_path / "net.safetensors")
+    found = read_saved(tmp_path / "net.safetensors")
+    assert same(found["state"], content["state"])
+    assert same(found["mask"], content["mask"]) if masked else found["mask"] is None
+    plain = set(content) - {"state", "mask"}
+    assert {name: found[name] for name in plain} == {name: content[name] for name in plain}
+
+
+def test_a_kept_weight_that_is_zero_stays_kept(content, tmp_path):
+    name = "heads.seg.0.conv1.weight"
+    at = tuple(content["mask"][name].nonzero()[0])
+    content["state"][name][at] = 0.0
+    write_sparse(content, tmp_path / "net.safetensors")
+    assert same(read_saved(tmp_path / "net.safetensors")["mask"], content["mask"])
+
+
+def test_half_rounds_kept_weights_only(content, tmp_path):
+    write_sparse(content, tmp_path / "net.safetensors", half=True)
+    found = read_saved(tmp_path / "net.safetensors")["state"]
+    for name, value in content["state"].items():
+        expected = value.half().float() if name in content["mask"] else value
+        assert torch.equal(found[name], expected)
+
+
+def test_a_ninety_percent_network_shrinks_as_promised(tmp_path):
+    network, mask = random_network(1, density=0.1, width=0.25)
+    content = dict.fromkeys(("name", "certificate", "config", "step", "versions"))
+    content |= {"network": network.description, "state": network.state_dict(), "mask": mask}
+    dense = sum(value.numel() * value.element_size() for value in content["state"].values())
+    for half, share in ((False, 7), (True, 11)):
+        write_sparse(content, tmp_path / "net.safetensors", half)
+        assert (tmp_path / "net.safetensors").stat().st_size * share <= dense
+
+
+def test_pruned_weights_that_are_not_zero_are_refused(content, tmp_path):
+    name = "heads.seg.0.conv1.weight"
+    content["state"][name][~content["mask"][name]] = 1.0
+    with pytest.raises(ValueError, match="pruned weights that are not 0"):
+        write_sparse(content, tmp_path / "net.safetensors")
+
+
+def test_values_beyond_sixteen_bits_are_refused(content, tmp_path):
+    content["state"]["heads.seg.0.conv1.weight"].mul_(1e6)
+    with pytest.raises(ValueError, match="without --half"):
+        write_sparse(content, tmp_path / "net.safetensors", half=True)
+
+
+def rewritten_header(path, change):
+    """The same file with a changed JSON header of ours."""
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + size])
+    own = json.loads(header["__metadata__"][KEY])
+    change(own)
+    header["__metadata__"][KEY] = json.dumps(own)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size :])
+
+
+def packed(own):
+    """How the first packed tensor is coded."""
+    return next(how for how in own["codings"].values() if how["coding"] != "dense")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda own: own.update(format=9), "has sparse format 9, this program reads 1"),
+        (lambda own: own.pop("network"), "lacks the field 'network'"),
+        (lambda own: packed(own).update(shape=[1, 1]), "cannot be decoded"),
+        (lambda own: packed(own).update(coding="zip"), "cannot be decoded \\('zip'\\)"),
+        (lambda own: own["codings"].update({"gone": {"coding": "dense", "mask": False}}), "'gone'"),
+    ],
+)
+def test_a_changed_header_is_refused_in_one_sentence(content, tmp_path, change, message):
+    path = tmp_path / "net.safetensors"
+    write_sparse(content, path)
+    rewritten_header(path, change)
+    with pytest.raises(ValueError, match=message):
+        read_saved(path)
+
+
+def test_damaged_and_foreign_files_are_refused(content, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "net.safetensors"
+    write_sparse(content, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
+        read_saved(path)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="checksum does not fit"):
+        read_saved(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="safetensors file of something else"):
+        read_saved(path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_saved(tmp_path / "none.safetensors")
+    write_file(tmp_path / "plain.pth", {"weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="plain state dict"):
+        read_saved(tmp_path / "plain.pth")
+
+
+def test_a_file_of_another_network_version_names_what_differs(content):
+    newer = content | {"network": content["network"] | {"attention": True}}
+    with pytest.raises(ValueError, match="attention; this program knows channels, backbone, width"):
+        build_network(newer)
+    state = dict(content["state"])
+    state["backbone.stem.scale"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="'backbone.stem.scale' is not part of this network"):
+        build_network(content | {"state": state})
+
+
+def test_a_subset_keeps_every_tensor_of_its_tasks(content):
+    part = for_tasks(content, ("sn",))
+    assert list(part["network"]["channels"]) == ["sn"]
+    assert all(torch.equal(value, content["state"][name]) for name, value in part["state"].items())
+    image = random_image(0)
+    with torch.no_grad():
+        assert worst(build_network(part)(image), build_network(content)(image)) < 1e-6
+    with pytest.raises(ValueError, match="task 'dpeth' is not one of seg, sn, depth"):
+        for_tasks(content, ("dpeth",))
+
+
+def runner(form, path):
+    """image -> outputs, as a user without our code would run the file."""
+    if form == "torch":
+        return torch.export.load(path).module()
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(image):
+        values = session.run(names, {"image": image.numpy()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+    return run
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_other_programs_run_the_exported_tasks_at_any_size(content, tmp_path, form):
+    if form == "onnx":
+        pytest.importorskip("onnx")
+    path = tmp_path / f"net{FORMATS[form].ending}"
+    export(content, ("sn", "depth"), form, path, False)
+    run, network = runner(form, path), build_network(content)
+    for seed, (batch, height, width) in enumerate([(1, 33, 47), (3, 40, 18)]):
+        image = random_image(seed, batch, height, width)
+        with torch.no_grad():
+            found, expected = run(image), network(image)
+        assert set(found) == {"sn", "depth"}
+        assert worst(found, expected) < 1e-5
+
+
+def test_export_reports_what_is_left_and_leaves_no_half_file(content, tmp_path):
+    done = export(content, ("sn",), "sparse", tmp_path / "new" / "net.safetensors", False)
+    assert 0 < done.live <= done.kept < done.prunable
+    assert done.channels_after <= done.channels_before
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["net.safetensors"]
+
+
+def test_wrong_formats_are_refused_with_the_choices(content, tmp_path):
+    with pytest.raises(ValueError, match="format 'zip' is not one of sparse, onnx, torch"):
+        export(content, None, "zip", tmp_path / "net.zip", False)
+    with pytest.raises(ValueError, match="--half is for format sparse, not for onnx"):
+        export(content, None, "onnx", tmp_path / "net.onnx", True)
+    with pytest.raises(ValueError, match="should end in .pt2"):
+        export(content, None, "torch", tmp_path / "net.onnx", False)
