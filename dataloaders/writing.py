@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -71,7 +72,11 @@ def default_workers() -> int:
 
 
 def _one_thread() -> None:
-    cv2.setNumThreads(1)  # the processes share the cores already
+    """The processes share the cores already."""
+    cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:  # not imported for the sake of this line
+        sys.modules["torch"].set_num_threads(1)
 
 
 def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> list:
