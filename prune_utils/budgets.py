@@ -119,6 +119,9 @@ def _sizes(shapes: Shapes) -> dict[str, int]:
 
 def _pools(shares: Mapping[str, float], sizes: Mapping[str, int], keep: int) -> Budget:
     """One pool per layer: the shares rounded by largest remainder, so that they add up to `keep`."""
+    total = sum(sizes.values())
+    if not 0 <= keep <= total:
+        raise ValueError(f"keep {keep} is not from 0 to the {total} weights there are")
     # a share that arithmetic put a hair above a whole number must not be lost to the sum
     counts = {name: min(sizes[name], math.floor(share * (1 - 1e-12))) for name, share in shares.items()}
     by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name])

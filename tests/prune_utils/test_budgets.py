@@ -94,6 +94,13 @@ def test_protected_layers_are_dense_and_count():
         make_budget("global", SHAPES, 7, frozenset({"c"}))
 
 
+@pytest.mark.parametrize("rule", [uniform_budget, erk_budget])
+@pytest.mark.parametrize("keep", [-1, 51])
+def test_a_rule_by_itself_refuses_what_cannot_be_kept(rule, keep):
+    with pytest.raises(ValueError, match=f"keep {keep} is not from 0 to the 50 weights"):
+        rule(SHAPES, keep)
+
+
 def test_choices_are_named():
     with pytest.raises(ValueError, match="budget 'gloabl' is not one of erk, global, uniform"):
         make_budget("gloabl", SHAPES, 7)
