@@ -57,6 +57,8 @@ def keep_by_ratio(
     votes: dict[str, Tensor] = {}
     owners: dict[str, int] = {}
     for voter, of in scores.items():
+        if not of:
+            continue
         check_scores(of, voter)
         threshold = _threshold(flatten(of, list(of), among), keep_ratio, voter)
         for name, score in of.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .arbiters import find_arbiter
 from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
@@ -20,7 +20,7 @@ from .choosing import keep_by_ratio
 from .criteria import find_criterion
 from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
 from .methods import Method
-from .rounds import geometric_keeps, progressive
+from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
 from .seeds import generator
 from .voters import Batch, Electorate, Owners
@@ -128,7 +128,7 @@ def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, 
     keep = keep_count(total, plan.ratio)
     make_budget(plan.budget, shapes, keep, protected)  # complains about an impossible end before the rounds
     keeps = geometric_keeps(total - dense, keep - dense, plan.rounds)
-    return tuple(make_budget(plan.budget, shapes, dense + free, protected) for free in keeps)
+    return nest([make_budget(plan.budget, shapes, dense + free, protected) for free in keeps])
 
 
 def make_mask(
@@ -153,7 +153,8 @@ def make_mask(
         mask = progressive(INITS[plan.score_init](model, seed), score_network, budgets, plan.arbiter)
     else:
         scores = score_network(INITS[plan.score_init](model, seed))
-        mask = _published_rule(scores, plan, matching(names, plan.protect))
+        weights = prunable(model)
+        mask = _published_rule(scores, plan, {name: weights[name] for name in names})
     mask = {name: mask[name] for name in names}
     if plan.shuffle:
         mask = shuffle_within_layers(mask, seed)
@@ -161,13 +162,11 @@ def make_mask(
     return mask
 
 
-def _published_rule(scores: Mapping[str, Scores], plan: Plan, protected: frozenset[str]) -> Mask:
-    """A keep ratio for every voter; protected layers stay dense and are ranked by nobody."""
+def _published_rule(scores: Mapping[str, Scores], plan: Plan, weights: Mapping[str, Tensor]) -> Mask:
+    """A keep ratio for every voter; protected layers stay dense, are ranked by nobody; orphans are pruned."""
+    protected = matching(weights, plan.protect)
     free = {voter: {name: of[name] for name in of if name not in protected} for voter, of in scores.items()}
-    dense = {
-        name: torch.ones_like(score, dtype=torch.bool)
-        for of in scores.values()
-        for name, score in of.items()
-        if name in protected
+    unranked = {
+        name: torch.full_like(weight, name in protected, dtype=torch.bool) for name, weight in weights.items()
     }
-    return keep_by_ratio(free, plan.keep_ratio, plan.arbiter) | dense
+    return unranked | keep_by_ratio(free, plan.keep_ratio, plan.arbiter)

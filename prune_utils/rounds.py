@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .budgets import Budget
+from .budgets import Budget, Pool
 from .choosing import choose
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, prunable, size
@@ -30,6 +30,19 @@ def geometric_keeps(total: int, keep: int, rounds: int) -> tuple[int, ...]:
         raise ValueError(f"rounds {rounds!r} is not a whole number of at least 1")
     steps = (round(total * (keep / total) ** (r / rounds)) if total else 0 for r in range(1, rounds))
     return (*steps, keep)
+
+
+def nest(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    """The budgets with no pool that grows from one to the next, the last as it is.
+
+    Shares rounded by largest remainder may grow by a weight where the sum shrinks; the earlier pool then
+    keeps that weight as well.
+    """
+    nested = list(budgets)
+    for place in reversed(range(len(nested) - 1)):
+        pairs = zip(nested[place], nested[place + 1], strict=True)
+        nested[place] = tuple(Pool(pool.names, max(pool.keep, later.keep)) for pool, later in pairs)
+    return tuple(nested)
 
 
 def progressive(

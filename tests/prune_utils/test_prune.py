@@ -190,6 +190,28 @@ def test_keep_ratio_is_the_published_rule(tiny):
     assert reference.as_set(mask) == expected
 
 
+@pytest.mark.parametrize(("protect", "kept"), [((), 0), (("trunk",), 144), (("*",), 144)])
+def test_keep_ratio_with_weights_that_no_task_owns(tiny, protect, kept):
+    net = tiny("a", "b")
+    net.owners["trunk.weight"] = frozenset()
+    mask = mask_of(net, "disparse_static", keep_ratio=0.25, protect=protect)
+    assert list(mask) == list(prunable(net.model))
+    assert int(mask["trunk.weight"].sum()) == kept
+    assert protect != ("*",) or count(mask) == size(mask)
+
+
+@pytest.mark.parametrize("budget", ["global", "erk", "uniform"])
+def test_no_pool_grows_from_round_to_round(tiny, budget):
+    net = tiny("a", "b")
+    for rounds in (2, 11, 60):
+        plan = make_plan(method("magnitude"), Settings(ratio=20, rounds=rounds, budget=budget))
+        budgets = make_budgets(net.model, plan, net.owners)
+        keeps = [[pool.keep for pool in each] for each in budgets]
+        for earlier, later in zip(keeps, keeps[1:], strict=False):
+            assert all(before >= after for before, after in zip(earlier, later, strict=True))
+        assert sum(keeps[-1]) == keep_count(256, 20)
+
+
 def test_rounds_reach_the_same_count_with_another_mask(tiny):
     net = tiny("a", "b")
     once, often = mask_of(net, "disparse_static"), mask_of(net, "disparse_static", rounds=5)
