@@ -4,6 +4,7 @@ from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
+from workflow.early import check_data, check_files
 
 EXAMPLES = """\
   python3 create_pruned_net.py --dataset nyuv2 --num_batches 50 --method disparse_static --ratio 90 --dest DIR
@@ -25,6 +26,8 @@ def main() -> None:
     asked = arguments()
     row = method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
+    check_files(asked.init_from)
+    check_data(config.data)
 
     from workflow.commands import Options, create
     from workflow.experiment import open_experiment

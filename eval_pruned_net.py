@@ -4,6 +4,7 @@ from configs.arguments import flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
+from workflow.early import check_files
 
 BASELINE = "baseline"
 EXAMPLES = """\
@@ -32,6 +33,7 @@ def main() -> None:
         method(asked.method)
     flags = flags_tree(asked)
     config = load(asked.dataset, asked.config, flags)
+    check_files(asked.weights)
 
     from workflow.evaluation import evaluate_network, open_saved
 

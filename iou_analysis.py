@@ -3,6 +3,7 @@
 from configs.arguments import flags_tree, parser
 from configs.load import FOLDER, load, merge, read_yaml
 from workflow import terminal
+from workflow.early import check_data, check_files
 
 EXAMPLES = """\
   python3 iou_analysis.py --dataset nyuv2
@@ -47,6 +48,8 @@ def seeds_of(text: str, first: int) -> tuple[int, ...]:
 def main() -> None:
     asked = arguments()
     keep_ratios = numbers(asked.keep_ratios, "--keep-ratios", float)
+    check_files(asked.init_from)
+    check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports
 
     from workflow.agreement import METHOD, NUM_BATCHES, Analysis, analyse
     from workflow.agreement_files import paths, tables, write

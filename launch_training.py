@@ -4,6 +4,7 @@ from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
+from workflow.early import check_data, check_files
 
 BASELINE = "baseline"
 EXAMPLES = """\
@@ -27,6 +28,8 @@ def main() -> None:
     asked = arguments()
     row = None if asked.method == BASELINE else method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
+    check_files(asked.init_from)
+    check_data(config.data)
 
     from workflow.commands import Options, launch
     from workflow.experiment import open_experiment

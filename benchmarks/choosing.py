@@ -1,0 +1,114 @@
+"""Ranking and choosing alone, on scores of the full-size networks: two tasks and five.
+
+Ours (prune_utils.choose) beside sorting every weight (the same rule, the same mask) and beside the plain
+way's thresholds per task, which meet no exact number. Memory is what each needs on top of the scores.
+
+usage: python3 -m benchmarks.choosing [--rounds 3] [--case nyuv2] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from . import measure
+
+RATIO = 90.0
+WAYS = ("thresholds", "sorting", "ours")
+
+
+def one(way: str, case_name: str, threads: int) -> dict[str, float]:
+    """Seconds of one choice, memory on top of the scores in shares of their size, kept weights."""
+    import torch
+
+    from prune_utils.budgets import global_budget, keep_count
+    from prune_utils.masks import count, size
+
+    torch.set_num_threads(threads)
+    scores, shapes = made_up_scores(case_name)
+    budget = global_budget(shapes, keep_count(sum(map(_numel, shapes.values())), RATIO))
+    held = sum(4 * size(of) for of in scores.values())
+    clock, before = measure.Clock(), measure.resident()
+    with measure.peak_memory() as peak, clock("all"):
+        mask = _ways()[way](scores, budget)
+    return {
+        "wall s": clock.wall["all"],
+        "CPU s": clock.cpu["all"],
+        "memory": (peak[0] - before) / held,
+        "kept": float(count(mask)),
+    }
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    import math
+
+    return math.prod(shape)
+
+
+def _ways() -> dict:
+    from prune_utils import choosing
+    from prune_utils.choosing import choose
+
+    from . import plain
+
+    def sorting(scores, budget):
+        before, choosing.PLAIN = choosing.PLAIN, 2**62
+        try:
+            return choose(scores, budget, "unanimous")
+        finally:
+            choosing.PLAIN = before
+
+    def thresholds(scores, budget):
+        merged = {}
+        for of in plain.choose(scores, 0.08).values():
+            for name, wanted in of.items():
+                merged[name] = merged[name] | wanted if name in merged else wanted
+        return merged
+
+    return {
+        "ours": lambda scores, budget: choose(scores, budget, "unanimous"),
+        "sorting": sorting,
+        "thresholds": thresholds,
+    }
+
+
+def made_up_scores(case_name: str):
+    """Scores as wide as real ones (log-normal), of the real layers; tasks agree in part on the backbone."""
+    import torch
+
+    from prune_utils.masks import prunable
+
+    from .cases import make_case
+
+    case = make_case(case_name, crop=8, batch=1, count=0)
+    weights, owners = prunable(case.network), case.network.owners()
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    del case, weights
+    chance = torch.Generator().manual_seed(2)
+    common = {name: torch.randn(shape, generator=chance) for name, shape in shapes.items()}
+    scores: dict[str, dict] = {task: {} for task in sorted(set().union(*owners.values()))}
+    for name in shapes:
+        for task in sorted(owners[name]):
+            own = torch.randn(shapes[name], generator=chance)
+            scores[task][name] = own.add_(common[name]).mul_(2).exp_()
+        del common[name]
+    return scores, shapes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="choices of each way (default 3)")
+    parser.add_argument("--case", choices=("nyuv2", "taskonomy"), help="one network (default: both)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
+    asked = parser.parse_args()
+    measure.describe_machine(asked.threads)
+    rows = []
+    for case in [asked.case] if asked.case else ("nyuv2", "taskonomy"):
+        ways = {way: lambda way=way, case=case: measure.fresh(one, way, case, asked.threads) for way in WAYS}
+        for way, figures in measure.take_turns(ways, asked.rounds).items():
+            rows.append([case, way, *list(figures.values())[:-1], int(figures["kept"])])
+    measure.show(["network", "way", "wall s", "CPU s", "memory / scores", "kept"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Images a second in training on a CPU: memory layout, bf16, torch.compile, threads, the optimiser's kind.
+
+Full-size network of two tasks, one change at a time. "loss differs" compares the losses of the first steps
+with the base's; "repeats" says whether a second run of the same process gives the same bits.
+
+usage: python3 -m benchmarks.throughput [--rounds 3] [--steps 4] [--crop 128] [--batch 4] [--ways base,bf16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from dataclasses import dataclass
+
+from . import measure
+
+CASE = "nyuv2"
+
+
+@dataclass(frozen=True)
+class Way:
+    """What differs from the base: 32 bit, channels first, all cores, fused Adam."""
+
+    layout: str = "contiguous_format"
+    bf16: bool = False
+    compile: bool = False
+    threads: int | None = None
+    fused: bool = True
+
+
+WAYS = {
+    "base": Way(),
+    "channels_last": Way(layout="channels_last"),
+    "bf16": Way(bf16=True),
+    "bf16 channels_last": Way(layout="channels_last", bf16=True),
+    "compile": Way(compile=True),
+    "Adam in parts": Way(fused=False),
+    "1 thread": Way(threads=1),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is trained on."""
+
+    crop: int
+    batch: int
+    steps: int
+
+
+def run(name: str, size: Size) -> dict:
+    """Median step of a way after two for warming up, the first losses, and whether they repeat."""
+    import torch
+
+    from .cases import make_case
+
+    way = WAYS[name]
+    torch.set_num_threads(way.threads or os.cpu_count())
+    case = make_case(CASE, size.crop, size.batch, 2)
+    state = {key: value.clone() for key, value in case.network.state_dict().items()}
+    with measure.peak_memory() as peak:
+        wall, cpu, losses = train(case, way, size.steps + 2)
+    case.network.load_state_dict(state)
+    again = train(case, way, 2)[2]
+    step = statistics.median(wall[2:])
+    return {
+        "images/s": size.batch / step,
+        "step s": step,
+        "CPU s": statistics.median(cpu[2:]),
+        "first step s": wall[0],
+        "peak MB": peak[0] / measure.MB,
+        "losses": losses[:2],
+        "repeats": again == losses[:2],
+    }
+
+
+def train(case, way: Way, steps: int) -> tuple[list[float], list[float], list[float]]:
+    """Wall and CPU seconds and loss of each step."""
+    import torch
+
+    layout = getattr(torch, way.layout)
+    network = case.network.to(memory_format=layout).train()
+    subject = torch.compile(network) if way.compile else network
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=5e-4, fused=way.fused)
+    wall, cpu, losses = [], [], []
+    for step in range(steps):
+        torch.manual_seed(step)
+        clock, (image, targets) = measure.Clock(), case.batches[step % 2]
+        with clock("step"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=way.bf16):
+                predictions = subject(image.to(memory_format=layout))
+                loss = case.total(predictions, targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        wall.append(clock.wall["step"])
+        cpu.append(clock.cpu["step"])
+        losses.append(loss.item())
+    return wall, cpu, losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each way (default 3)")
+    parser.add_argument("--steps", type=int, default=4, help="steps measured in each (default 4)")
+    parser.add_argument("--crop", type=int, default=128, help="side of the images (default 128)")
+    parser.add_argument("--batch", type=int, default=4, help="images in a batch (default 4)")
+    parser.add_argument("--ways", default=",".join(WAYS), help="some of: " + ", ".join(WAYS))
+    asked = parser.parse_args()
+    size = Size(asked.crop, asked.batch, asked.steps)
+    measure.describe_machine(os.cpu_count())
+    print(f"batches of {asked.batch} images of {asked.crop} x {asked.crop}\n")
+    names, seen = asked.ways.split(","), {}
+    for _ in range(asked.rounds):
+        for name in names:
+            seen.setdefault(name, []).append(measure.fresh(run, name, size))
+    rows = []
+    for name, runs in seen.items():
+        figures = ("images/s", "step s", "CPU s", "first step s", "peak MB")
+        medians = [statistics.median(run[key] for run in runs) for key in figures]
+        base = seen[names[0]][0]["losses"]
+        differs = max(abs(a - b) / abs(b) for a, b in zip(runs[0]["losses"], base, strict=True))
+        repeats = all(run["repeats"] and run["losses"] == runs[0]["losses"] for run in runs)
+        rows.append([name, *medians, f"{differs:.0e}" if differs else "no", "yes" if repeats else "NO"])
+    measure.show(
+        ["way", "images/s", "step s", "CPU s", "first step s", "peak MB", "loss differs", "repeats"], rows
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.schema import Data
+from workflow.early import check_data, check_files
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_is_there_passes(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.touch()
+    check_files(None, str(file))
+    check_data(Data(root=str(tmp_path)))
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file .*other.pth"):
+        check_files(None, str(tmp_path / "other.pth"))
+    with pytest.raises(FileNotFoundError, match="data folder .*nowhere does not exist: Get NYUv2"):
+        check_data(Data(root=str(tmp_path / "nowhere")))
+
+
+SCRIPTS = ["launch_training", "create_pruned_net", "eval_pruned_net", "iou_analysis", "reproduce"]
+QUICK = [(script, words) for script in SCRIPTS for words in (["--help"], ["--set", "optim.speed=3"])]
+QUICK += [(script, ["--data-root", "nowhere"]) for script in SCRIPTS[:2] + SCRIPTS[3:4]]
+QUICK += [("eval_pruned_net", ["--weights", "nowhere.pth"])]
+
+
+@pytest.mark.parametrize(("script", "words"), QUICK, ids=lambda part: str(part).strip("[]"))
+def test_answers_without_importing_torch(script, words, tmp_path):
+    code = (
+        f"import sys, runpy; sys.argv = ['{script}.py', *{words}]\n"
+        f"try: runpy.run_path({str(ROOT / script)!r} + '.py', run_name='__main__')\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (0 if words == ["--help"] else 2)
+    assert done.stderr.splitlines()[-1] == "False"
