@@ -117,6 +117,14 @@ def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
     return names
 
 
+def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
+    """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
+    if plan.keep_ratio is None:
+        make_budgets(model, plan, owners)
+    else:  # the ratio follows
+        matching(in_scope(model, owners, plan), plan.protect)
+
+
 def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, ...]:
     """One budget per round, the last with exactly the weights that the plan's ratio keeps."""
     weights = prunable(model)

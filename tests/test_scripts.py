@@ -160,6 +160,15 @@ def test_keep_ratio_is_the_published_rule(place, capsys):
     assert "asked keep ratio 0.08 for every task" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["disparse_static", "imp"])
+def test_keep_ratio_beside_protected_layers(place, method):
+    words = ("--method", method, "--keep-ratio", "0.1", "--rounds", "1", "--protect", "backbone.*")
+    call(place, "create_pruned_net.py", *words, "--name", f"protected_{method}")
+    mask = saved(place / "out" / f"protected_{method}.pth")["mask"]
+    assert all(part.all() for name, part in mask.items() if name.startswith("backbone."))
+    assert not all(part.all() for part in mask.values())
+
+
 def test_same_seed_gives_the_same_file(place):
     for name in ("once", "twice"):
         call(place, "create_pruned_net.py", "--method", "disparse_static", "--name", name)

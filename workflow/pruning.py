@@ -18,7 +18,7 @@ from prune_utils.criteria import find_criterion
 from prune_utils.masked import Masked
 from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
-from prune_utils.prune import make_budgets, make_mask, make_plan
+from prune_utils.prune import check_plan, make_budgets, make_mask, make_plan
 from prune_utils.regrow import Growth, Regrowth, make_schedule
 from prune_utils.report import certificate
 from prune_utils.rounds import Rounds
@@ -80,7 +80,7 @@ class Pruning:
     def check(self) -> None:
         """ValueError or OSError for settings or data that cannot work, before any work is done."""
         config = self.experiment.config
-        make_budgets(self.network, self.plan, self.electorate.owners)
+        check_plan(self.network, self.plan, self.electorate.owners)
         if find_criterion(self.plan.criterion).needs_gradient:
             self.experiment.check_data("train")
         if self.plan.retrain:
@@ -101,7 +101,8 @@ class Pruning:
 
     def rounds(self, first: Mask) -> MakeSparsifier:
         """Prune a little, train, prune again: how the method gets from its first mask to its budget."""
-        later = make_budgets(self.network, self.plan, self.electorate.owners)[1:]
+        several = self.plan.rounds > 1
+        later = make_budgets(self.network, self.plan, self.electorate.owners)[1:] if several else ()
         every = self.experiment.config.prune.round_iterations
         return lambda optimizer: Rounds(self.network, first, later, every, self.electorate.gather)
 
