@@ -140,8 +140,9 @@ def _agreed(fabric: Fabric, figures: Tensor, signal: int | None) -> tuple[list[f
     """The figures averaged over the processes, and the signal that any of them received."""
     if fabric.world_size == 1:
         return figures.tolist(), signal
-    everybody = fabric.all_gather(torch.cat([figures, figures.new_tensor([signal or 0])]))
-    return everybody[:, :-1].double().mean(0).tolist(), int(everybody[:, -1].max()) or None
+    signals = fabric.to_device(torch.tensor(signal or 0))
+    figures = fabric.all_reduce(figures, reduce_op="mean")
+    return figures.tolist(), int(fabric.all_reduce(signals, reduce_op="max")) or None
 
 
 def _require_finite(figures: dict[str, float], step: int, saved: int | None) -> None:

@@ -18,19 +18,18 @@ from tasks.base import Target, resize_nearest
 
 
 def valid_shares(fabric: Fabric, targets: Sequence[Target], size: tuple[int, int]) -> Tensor:
-    """What the mean loss over each part's valid pixels counts for, float32 [parts].
+    """What the mean loss over each part's valid pixels counts for, [parts].
 
     targets: of one task, by part; size: (h, w) of the predictions. The mean over processes of the sum over
     parts of share * loss is the mean loss over the valid pixels of all.
     """
-    counts = [resize_nearest(target.valid, size).sum(dtype=torch.float32) for target in targets]
+    counts = torch.stack([resize_nearest(target.valid, size).sum() for target in targets])
     if len(counts) == fabric.world_size == 1:
-        return torch.ones_like(counts[0])[None]
-    counts = torch.stack(counts)
+        return torch.ones_like(counts, dtype=torch.get_default_dtype())
     total = counts.sum()
     if fabric.world_size > 1:
-        total = fabric.all_reduce(total, reduce_op="sum") / fabric.world_size
-    return counts / total.clamp(min=1 / fabric.world_size)
+        total = fabric.all_reduce(total, reduce_op="sum")
+    return counts * fabric.world_size / total.clamp(min=1)
 
 
 class _Sum(torch.autograd.Function):

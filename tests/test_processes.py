@@ -1,0 +1,179 @@
+"""Two processes do the work of one, and end together."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.scripts import ROOT, TINY, Script, pair
+
+CREATE, LAUNCH, EVALUATE = "create_pruned_net.py", "launch_training.py", "eval_pruned_net.py"
+
+
+@pytest.fixture(scope="module")
+def words(rooms):
+    return [*TINY.split(), "--dataset", "nyuv2", "--data-root", str(rooms)]
+
+
+def alone(name: str, words: list[str], log: Path) -> list[Script]:
+    return [Script(name, words, log)]
+
+
+def ended(scripts: list[Script], code: int | None = 0) -> list[Script]:
+    for script in scripts:
+        script.start()
+    for script in scripts:
+        script.wait()
+        assert code is None or script.code == code, script.said
+    return scripts
+
+
+def load(folder: Path, name: str) -> dict:
+    return torch.load(folder / name, weights_only=True)
+
+
+def totals(folder: Path, method: str) -> list[float]:
+    with (folder / f"nyuv2_{method}_training.csv").open() as file:
+        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "total"]
+
+
+@pytest.mark.parametrize("method", ["disparse_static", "snip"])
+def test_two_processes_choose_the_mask_of_one(method, words, tmp_path):
+    for start, folder in ((alone, "one"), (pair, "two")):
+        # three batches: the second process has none in the last turn
+        given = [*words, "--method", method, "--dest", str(tmp_path / folder)]
+        ended(start(CREATE, given, tmp_path / "log"))
+    one, two = (load(tmp_path / folder, f"nyuv2_{method}_90.pth") for folder in ("one", "two"))
+    assert all(torch.equal(one["mask"][name], two["mask"][name]) for name in one["mask"])
+    assert one["certificate"] == two["certificate"]
+
+
+@pytest.mark.parametrize("method", ["baseline", "disparse_dynamic"])
+def test_two_processes_train_like_one(method, words, tmp_path):
+    # the batch is shared out, targets have invalid pixels and batch norm has batch statistics
+    name = method if method == "baseline" else f"{method}_90"
+    for start, folder in ((alone, "one"), (pair, "two")):
+        given = [LAUNCH, *words, "--method", method, "--dest", str(tmp_path / folder)]
+        ended(start("tests/exactly.py", given, tmp_path / "log"))
+    one, two = (load(tmp_path / folder, f"final_nyuv2_{name}.pth") for folder in ("one", "two"))
+    assert totals(tmp_path / "two", name) == pytest.approx(totals(tmp_path / "one", name), rel=1e-6)
+    for layer, kept in (one["mask"] or {}).items():
+        assert torch.equal(two["mask"][layer], kept), layer
+    for tensor, value in one["state"].items():
+        torch.testing.assert_close(two["state"][tensor], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained(words, tmp_path_factory) -> Path:
+    """A dynamic run of two processes."""
+    folder = tmp_path_factory.mktemp("trained") / "dest"
+    first, second = ended(
+        pair(LAUNCH, [*words, "--method", "disparse_dynamic", "--dest", str(folder)], folder / "log")
+    )
+    assert "trained 12 steps" in first.said
+    assert "trained" not in second.said and "step/s" not in second.said
+    return folder
+
+
+def test_two_processes_stop_together_and_resume(words, trained, tmp_path):
+    folder = tmp_path / "dest"
+    given = [*words, "--method", "disparse_dynamic", "--dest", str(folder)]
+    scripts = [script.start() for script in pair(LAUNCH, given, tmp_path / "log")]
+    await_checkpoint(folder, scripts)
+    os.kill(scripts[0].process.pid, signal.SIGTERM)
+    codes = [script.wait().code for script in scripts]
+    assert codes == [128 + signal.SIGTERM, 0], scripts[0].said
+    ended(pair(LAUNCH, [*given, "--resume"], tmp_path / "log"))
+    one, two = (load(place, "final_nyuv2_disparse_dynamic_90.pth") for place in (folder, trained))
+    for part in ("mask", "state"):
+        assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
+    table = "nyuv2_disparse_dynamic_90_training.csv"
+    assert (folder / table).read_text() == (trained / table).read_text()
+
+
+def await_checkpoint(folder: Path, scripts: list[Script]) -> None:
+    while not list(folder.glob("*.ckpt")):
+        assert all(script.process.is_alive() for script in scripts), [script.said for script in scripts]
+        time.sleep(0.01)
+
+
+def test_two_processes_score_every_image_once(words, trained, tmp_path):
+    given = [*words, "--method", "disparse_dynamic", "--dest", str(trained)]
+    results = []
+    for start in (alone, pair):
+        ended(start(EVALUATE, given, tmp_path / "log"))
+        results.append(json.loads((trained / "nyuv2_disparse_dynamic_90.json").read_text()))
+    one, two = results
+    assert one["images"] == two["images"] == 2
+    for task, protocols in one["metrics"].items():
+        for protocol, values in protocols.items():
+            assert two["metrics"][task][protocol] == pytest.approx(values, rel=1e-9), (task, protocol)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_run(victim, words, tmp_path):
+    given = [*words, "--method", "disparse_dynamic", "--dest", str(tmp_path / "dest")]
+    scripts = [script.start() for script in pair(LAUNCH, given, tmp_path / "log")]
+    await_checkpoint(tmp_path / "dest", scripts)
+    scripts[victim].process.kill()
+    left = scripts[1 - victim].wait(60)
+    assert left.code == 2, left.said
+    assert len(left.errors) == 1 and "another process of this run has ended" in left.errors[0]
+    assert "Traceback" not in left.said
+
+
+def test_an_error_of_one_process_ends_the_run(words, rooms, tmp_path):
+    # a file is missing that only one of the two reads
+    root = tmp_path / "rooms"
+    shutil.copytree(rooms, root)
+    record = json.loads((root / "nyu_v2_3task.json").read_text())["train"][4]
+    (root / record[0]).unlink()
+    given = [*words, "--method", "baseline", "--dest", str(tmp_path / "dest"), "--data-root", str(root)]
+    scripts = ended(pair(LAUNCH, given, tmp_path / "log"), code=None)
+    assert all(script.code == 2 for script in scripts), [script.said for script in scripts]
+    errors = [line for script in scripts for line in script.errors]
+    assert any(record[0] in line and "missing" in line for line in errors), errors
+    assert not any("Traceback" in script.said for script in scripts)
+
+
+def on_two_devices(words: list[str], folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / CREATE), *words, "--method", "magnitude", "--devices", "2"]
+    command += ["--dest", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_processes_of_the_devices_flag_fail_as_one(words, tmp_path):
+    (tmp_path / "nyuv2_magnitude_90.pth").touch()
+    refused = on_two_devices(words, tmp_path)
+    errors = [line for line in refused.stderr.splitlines() if line.startswith("error")]
+    assert refused.returncode == 2 and len(errors) == 1, refused.stderr
+    assert "exists already" in errors[0] and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_processes_of_the_devices_flag(words, tmp_path):
+    assert on_two_devices(words, tmp_path).returncode == 0
+    assert load(tmp_path, "nyuv2_magnitude_90.pth")["certificate"]["kept"] == 15440
+
+
+@pytest.mark.slow
+def test_under_torchrun(words, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, LAUNCH, *words, "--method", "set", "--dest", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained 12 steps") == 1
+    assert load(tmp_path, "final_nyuv2_set_90.pth")["step"] == 12
