@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from lightning_fabric import Fabric
@@ -34,7 +34,8 @@ def evaluate(
 ) -> Scores:
     """Scores of the model over all batches of the loader (of all processes' loaders).
 
-    fabric: moves the batches; without one they go where the model's parameters are.
+    fabric: moves the batches and sets the precision of the forward pass; without one the batches go where the
+        model's parameters are.
     loss_weights: task -> its weight in the total loss; default 1 each.
     progress: wraps the loader, for example functools.partial(tqdm, desc="evaluation").
 
@@ -48,7 +49,8 @@ def evaluate(
     with evaluating(model):
         for batch in loader if progress is None else progress(loader):
             image, targets = move(batch)
-            predictions = model(image)
+            with precision(fabric):
+                predictions = model(image)
             losses.update(tasks, predictions, targets)
             for name, metric in metrics.items():
                 metric.update(predictions[name], targets[name])
@@ -73,6 +75,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def precision(fabric: Fabric | None) -> AbstractContextManager:
+    """The fabric's precision inside, such as bfloat16 products; nothing changes without a fabric."""
+    return nullcontext() if fabric is None else fabric.autocast()
 
 
 def mover(model: nn.Module, fabric: Fabric | None = None) -> tuple[torch.device, Callable[[Batch], Batch]]:

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from tasks.base import Target, Task, resize_nearest
-from training.evaluate import Batch, evaluating, mover, number
+from training.evaluate import Batch, evaluating, mover, number, precision
 
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # what the loaders subtract from images
 CELL = 320  # pixels: pictures are magnified by the whole number that brings them nearest to this width
@@ -45,7 +45,8 @@ def write_panels(
     with evaluating(model):
         for batch in loader:
             image, targets = move(batch)
-            predictions = model(image)
+            with precision(fabric):
+                predictions = model(image)
             for index in range(min(len(image), count - len(paths))):
                 one = slice(index, index + 1)
                 mine = {name: Target(*(part[one] for part in target)) for name, target in targets.items()}

@@ -46,6 +46,24 @@ def test_default_weights_are_one():
     assert scores["loss"]["total"] == scores["loss"]["seg"] + scores["loss"]["depth"]
 
 
+def test_the_fabric_says_the_precision():
+    seen = []
+
+    class Watched(Small):
+        def forward(self, image):
+            said = super().forward(image)
+            seen.append(said["seg"].dtype)
+            return said
+
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    scores, exact = (
+        evaluate(Watched(), make_tasks(), BATCHES, fabric=fabric),
+        evaluate(Small(), make_tasks(), BATCHES),
+    )
+    assert set(seen) == {torch.bfloat16}
+    assert scores["loss"]["total"] == pytest.approx(exact["loss"]["total"], rel=0.02)
+
+
 def test_modes_and_gradients_are_left_as_they_were():
     model = Small()
     model.train()
