@@ -37,6 +37,12 @@ FLAGS = {
     "backbone": Flag(("model.backbone",), str, "resnet18 or resnet34", "network"),
     "width": Flag(("model.width",), float, "factor on every hidden width", "network"),
     "branch-after": Flag(("model.branch_after",), str, "last shared unit, e.g. stages.2.3", "network"),
+    "backbone-weights": Flag(
+        ("model.backbone_weights",),
+        str,
+        "start of the trunk: imagenet, or a torchvision file",
+        "network",
+    ),
     "ratio": Flag(("prune.ratio",), float, "sparsity, percent of the prunable weights removed", "pruning"),
     "keep-ratio": Flag(("prune.keep_ratio",), float, "share kept by each task (published rule)", "pruning"),
     "num-batches": Flag(("prune.num_batches",), int, "batches that scores are taken on", "pruning"),

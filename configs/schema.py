@@ -34,6 +34,7 @@ class Model:
     backbone: str = "resnet34"
     width: float = 1.0
     branch_after: str | None = None  # last shared layer; None = the whole trunk is shared
+    backbone_weights: str | None = None  # trunk starts from "imagenet" or from a torchvision ResNet file
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,19 @@ def read_file(path: Path, device: str = "cpu") -> dict:
     return content
 
 
+def check_tensors(content: dict, source: object) -> dict[str, Tensor]:
+    """A plain state dict without the prefix of a parallel wrapper; ValueError if something else is in it."""
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{source} is neither a network of this program nor a state dict: "
+                f"entry '{name}' is a {type(value).__name__}"
+            )
+    if not content:
+        raise ValueError(f"{source} holds no tensor")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
 def is_own(content: dict) -> bool:
     """Whether a file is one of ours, and not a plain state dict."""
     return "format" in content and "state" in content

@@ -1,8 +1,7 @@
 """One experiment: its settings brought to life, and the names of its files.
 
-Here the packages meet: configs says what, dataloaders and tasks give data and losses, models the network,
-training saves and loads it. The scripts call this and print. Leaves out pruning and training themselves
-(workflow.py).
+Here the packages meet: configs says what, dataloaders and tasks give data and losses, networks.py networks.
+The scripts call this and print. Leaves out pruning and training themselves (pruning.py, running.py).
 """
 
 from __future__ import annotations
@@ -14,20 +13,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from configs.load import as_tree
 from configs.schema import Config
 from dataloaders import DATASETS
 from dataloaders.streams import evaluation_batches, training_batches
-from models.multitask import MultiTaskNet
-from models.published import from_published, is_published
 from tasks.base import Target, Task
-from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file, versions, write_file
 from training.loop import Objective
 
+from .networks import Networks
 from .processes import make_fabric
 
 BASELINE = "baseline"
@@ -39,17 +33,7 @@ def experiment_name(dataset: str, method: str, ratio: float) -> str:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A network read from a file. Own files carry everything; published ones weights and masks only."""
-
-    path: Path
-    network: MultiTaskNet
-    mask: dict[str, Tensor] | None
-    content: dict
-
-
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(Networks):
     """Settings, the method's name, the folder and stem of its files, and the device it runs on.
 
     flags: the settings of this command line as text, to be repeated in advice.
@@ -106,10 +90,10 @@ class Experiment:
         """The command line that makes a missing file, with the settings that this command was given."""
         ratio = "" if method == BASELINE else f" --ratio {self.config.prune.ratio:g}"
         dataset = self.config.data.dataset
-        words = (
-            f"python3 {script} --dataset {dataset} --method {method}{ratio} --dest {self.dest} {self.flags}"
-        )
-        return words.strip()
+        usual = experiment_name(dataset, method, self.config.prune.ratio)
+        name = "" if method == BASELINE or self.name == usual else f" --name {self.name}"
+        words = f"python3 {script} --dataset {dataset} --method {method}{ratio}{name} --dest {self.dest}"
+        return f"{words} {self.flags}".strip()
 
     def check_dest(self) -> None:
         """OSError unless files can be written to the folder, which is made with its first file."""
@@ -162,63 +146,6 @@ class Experiment:
         return evaluation_batches(
             self.records(split), self.config.data, rank=self.fabric.global_rank, world=self.fabric.world_size
         )
-
-    # -------------------------------------------------------------- network
-    def new_network(self) -> MultiTaskNet:
-        """A freshly initialised network, the same for the same seed."""
-        channels = {name: task.channels for name, task in self.tasks.items()}
-        model = self.config.model
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.run.seed)
-            return MultiTaskNet(channels, model.backbone, model.width, model.branch_after)
-
-    def save_network(self, path: Path, network: MultiTaskNet, **fields) -> Path:
-        """Write a network of this experiment; fields: mask, certificate, step (None, None, 0)."""
-        mask = fields.get("mask")
-        content = {
-            "format": FORMAT,
-            "name": self.name,
-            "method": self.method,
-            "network": network.description,
-            "state": {name: value.detach().cpu() for name, value in network.state_dict().items()},
-            "mask": None if mask is None else {name: kept.cpu() for name, kept in mask.items()},
-            "certificate": fields.get("certificate"),
-            "config": as_tree(self.config),
-            "step": fields.get("step", 0),
-            "versions": versions(),
-        }
-        return write_file(path, content)
-
-    def load_network(self, path: Path, content: dict | None = None) -> Saved:
-        """A network that fits this experiment, from an own file, a dense state dict or a published one.
-
-        content: of the file, if it was read before. ValueError names what does not fit.
-        """
-        content = read_file(path) if content is None else content
-        network = self.new_network()
-        if is_own(content):
-            check_fields(content, path)
-            _require_same(network.description, content["network"], path)
-            load_state(network, content["state"], path)
-            return Saved(path, network, content["mask"], content)
-        state = {name.removeprefix("module."): value for name, value in content.items()}
-        mask = None
-        if is_published(state):
-            try:
-                state, mask = from_published(state, network.state_dict(), network.tasks)
-            except ValueError as error:
-                raise ValueError(f"{path} does not fit: {error}") from None
-        load_state(network, state, path)
-        return Saved(path, network, mask, {"certificate": None, "step": None, "config": None})
-
-
-def _require_same(ours: dict, theirs: dict, path: Path) -> None:
-    for field, value in ours.items():
-        if theirs.get(field) != value:
-            raise ValueError(
-                f"{path} holds a network with {field} {theirs.get(field)}, the settings ask for {value}: "
-                "give this command the same --config and flags as the one that made the file"
-            )
 
 
 def open_experiment(config: Config, method: str, dest: str, name: str | None, flags: str = "") -> Experiment:

@@ -12,7 +12,8 @@ from prune_utils.methods import Method
 from prune_utils.report import certificate
 from training.checkpoint import write_file
 
-from .experiment import BASELINE, Experiment, Saved
+from .experiment import BASELINE, Experiment
+from .networks import Saved
 from .pruning import Pruning
 
 
