@@ -19,6 +19,9 @@ def arguments():
     names = ", ".join((BASELINE, *METHODS))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
     result.add_argument("--init-from", metavar="FILE", help="baseline: weights to start from")
+    result.add_argument(
+        "--export-published", metavar="FILE", help="also write the best weights in published form"
+    )
     result.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     result.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
     return result.parse_args()
@@ -35,7 +38,8 @@ def main() -> None:
     from workflow.experiment import open_experiment
 
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
-    done, files = launch(experiment, row, Options(asked.init_from, asked.overwrite, asked.resume))
+    options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
+    done, files = launch(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(terminal.files_table(done, files))
 
