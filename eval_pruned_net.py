@@ -23,7 +23,7 @@ def arguments():
         "--weights", metavar="FILE", help="this file, not best_{name}.pth; published ones too"
     )
     result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
-    result.add_argument("--pictures", type=int, default=0, metavar="N", help="PNG panels of N images")
+    result.add_argument("--pictures", default="0", metavar="N", help="PNG panels of N images")
     return result.parse_args()
 
 
@@ -31,6 +31,8 @@ def main() -> None:
     asked = arguments()
     if asked.method not in (None, BASELINE):
         method(asked.method)
+    if not asked.pictures.isdecimal():
+        raise ValueError(f"--pictures '{asked.pictures}' is not a whole number of at least 0")
     flags = flags_tree(asked)
     config = load(asked.dataset, asked.config, flags)
     check_files(asked.weights)
@@ -38,7 +40,7 @@ def main() -> None:
     from workflow.evaluation import evaluate_network, open_saved
 
     experiment, saved = open_saved(asked, config, flags)
-    text, files = evaluate_network(experiment, saved, asked.split, asked.pictures)
+    text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures))
     if experiment.fabric.is_global_zero:
         print(text)
         print(terminal.files_table(f"evaluated {saved.path} on {asked.split}.", files))

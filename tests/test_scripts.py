@@ -195,6 +195,45 @@ def test_published_form_is_evaluated(place, capsys):
     assert json.loads((place / "from_published.json").read_text())["images"] == 2
 
 
+def test_a_trained_network_is_written_in_the_published_form(place):
+    words = ("--method", "disparse_static", "--name", "trained_to_publish")
+    call(place, "create_pruned_net.py", *words)
+    published = place / "trained.pth"
+    call(place, "launch_training.py", *words, "--export-published", str(published))
+    best = saved(place / "out" / "best_trained_to_publish.pth")
+    theirs = saved(published)
+    name = "backbone.stages.0.0.conv1.weight"
+    assert torch.equal(theirs["backbone.blocks.0.0.conv1.weight_orig"], best["state"][name])
+    assert torch.equal(theirs["backbone.blocks.0.0.conv1.weight_mask"].bool(), best["mask"][name])
+
+
+def test_channels_last_is_the_layout_of_the_weights(place):
+    content = {}
+    for name, last in (("rows", "false"), ("pixels", "true")):
+        words = ("--method", "set", "--name", name, "--set", f"run.channels_last={last}")
+        call(place, "launch_training.py", *words)
+        content[name] = saved(place / "out" / f"final_{name}.pth")
+    for weight in ("backbone.stages.0.0.conv1.weight", "heads.seg.0.conv1.weight"):
+        rows, pixels = content["rows"]["state"][weight], content["pixels"]["state"][weight]
+        assert rows.is_contiguous() and pixels.is_contiguous(memory_format=torch.channels_last)
+    assert content["rows"]["certificate"]["kept"] == content["pixels"]["certificate"]["kept"]
+
+
+def test_advice_repeats_the_name(place, capsys):
+    words = ("--method", "snip", "--name", "mine")
+    assert "--name mine" in refused(capsys, place, "launch_training.py", *words)
+    assert "--name mine" in refused(capsys, place, "eval_pruned_net.py", *words, evaluate=True)
+
+
+def test_evaluation_complains_before_the_work(place, capsys, monkeypatch):
+    words = ("--method", "baseline", "--pictures")
+    assert "--pictures '-1'" in refused(capsys, place, "eval_pruned_net.py", *words, "-1", evaluate=True)
+    assert "--pictures 'all'" in refused(capsys, place, "eval_pruned_net.py", *words, "all", evaluate=True)
+    monkeypatch.setattr("workflow.experiment.os.access", lambda path, mode: False)
+    monkeypatch.setattr("workflow.evaluation.evaluate", lambda *words, **more: pytest.fail("evaluated"))
+    assert "cannot be written" in refused(capsys, place, "eval_pruned_net.py", *words, "0", evaluate=True)
+
+
 def test_weights_bring_their_own_name_and_method(place):
     words = ("--weights", str(place / "out" / "final_nyuv2_baseline.pth"))
     call(place, "eval_pruned_net.py", *words, evaluate=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from training.evaluate import evaluate, format_scores
 from training.panels import write_panels
 
 from .commands import Files
-from .experiment import BASELINE, Experiment, Saved, experiment_name, open_experiment
+from .experiment import BASELINE, Experiment, experiment_name, open_experiment
+from .networks import Saved
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
@@ -75,6 +77,7 @@ def evaluate_network(
     experiment: Experiment, saved: Saved, split: str, pictures: int = 0
 ) -> tuple[str, Files]:
     """Scores of a saved network on a split, as text; writes {name}.json beside the weights, and pictures."""
+    replace(experiment, dest=saved.path.parent).check_dest()  # results go beside the weights
     fabric = experiment.fabric
     network = fabric.to_device(saved.network)
     loader = experiment.evaluation_stream(split)
