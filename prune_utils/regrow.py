@@ -47,7 +47,8 @@ class Schedule:
 
     def drop_fraction(self, step: int) -> float:
         """Cosine from `fraction` at step 0 to 0 at `until`."""
-        return self.fraction / 2 * (1 + math.cos(math.pi * min(step / self.until, 1.0)))
+        done = min(step / self.until, 1.0) if self.until else 1.0
+        return self.fraction / 2 * (1 + math.cos(math.pi * done))
 
 
 def make_schedule(until: float, every: float, fraction: float, iterations: int) -> Schedule:

@@ -40,6 +40,7 @@ def test_schedule_by_hand():
     assert schedule.drop_fraction(50) == pytest.approx(0.25)
     assert schedule.drop_fraction(25) == pytest.approx(0.25 * (1 + 2**-0.5))
     assert schedule.drop_fraction(100) == schedule.drop_fraction(150) == 0.0
+    assert Schedule(until=0, every=1).drop_fraction(0) == 0.0
 
 
 def test_schedule_in_steps_or_fractions():
