@@ -67,12 +67,12 @@ FLAGS = {
         ("run.device",), str, "auto, cpu, cuda, mps: an accelerator of Lightning Fabric", "machine"
     ),
     "devices": Flag(("run.devices",), str, "how many of them", "machine"),
-    "precision": Flag(("run.precision",), str, "32-true, bf16-mixed or 16-mixed", "machine"),
+    "precision": Flag(("run.precision",), str, "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", "machine"),
 }
 
 SWITCHES = {
     "shuffle": Flag(("prune.shuffle",), bool, "permute each layer's mask (a control)", "pruning"),
-    "compile": Flag(("run.compile",), bool, "torch.compile the network", "machine"),
+    "compile": Flag(("run.compile",), bool, "torch.compile the network in training", "machine"),
 }
 
 
