@@ -100,6 +100,7 @@ class Run:
     devices: str = "auto"
     compile: bool = False
     channels_last: bool = False
+    preflight: bool = True  # rehearse every training in small first
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from training.resume import checkpoint_paths
 from training.sparsifier import Dense
 
 from .experiment import Experiment
+from .preflight import SHORT, rehearse_create, rehearse_launch
 from .pruning import Pruning
 from .running import Run, fixed_settings, require_same_settings, training_plan
 from .weights import (
+    Files,
     Options,
     certifier,
     check_export,
@@ -27,8 +29,6 @@ from .weights import (
     start_of_pruning,
     trainee,
 )
-
-Files = list[tuple[Path, str]]
 
 
 def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, options: Options) -> None:
@@ -61,6 +61,9 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
     if options.resume and path.is_file() and not checkpoint_paths(experiment.dest, stem):
         proof = experiment.load_network(path).content["certificate"]
         return format_certificate(proof), [(path, "made before, unchanged")]
+    going_on = options.resume and checkpoint_paths(experiment.dest, stem)
+    if method.retrain and experiment.config.run.preflight and not going_on:
+        rehearse_create(experiment, method, options, SHORT)
     pruning = prepare_pruning(experiment, method, options)
     network = pruning.network
     # before the work, so that a missing file is told at once
@@ -123,6 +126,9 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
     refuse_other_run(experiment, [*paths, experiment.dest / f"{stem}.csv"], stem, options)
     if options.resume and experiment.final_path.is_file() and not checkpoint_paths(experiment.dest, stem):
         return f"{experiment.name} was finished before.", [(path, "unchanged") for path in paths]
+    going_on = options.resume and checkpoint_paths(experiment.dest, stem)
+    if experiment.config.run.preflight and not going_on:
+        rehearse_launch(experiment, method, options, SHORT)
     run, source = training_run(experiment, method, options)
     keep = keeper(experiment, run.network) if method is None else lambda step: None
     outcome = run(options.resume, keep)

@@ -17,9 +17,9 @@ from training.checkpoint import check_fields, is_own, read_file, versions
 from training.evaluate import evaluate, format_scores
 from training.panels import write_panels
 
-from .commands import Files
 from .experiment import BASELINE, Experiment, experiment_name, open_experiment
 from .networks import Saved
+from .weights import Files
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 

@@ -36,7 +36,8 @@ def experiment_name(dataset: str, method: str, ratio: float) -> str:
 class Experiment(Networks):
     """Settings, the method's name, the folder and stem of its files, and the device it runs on.
 
-    flags: the settings of this command line as text, to be repeated in advice.
+    flags: the settings of this command line as text, to be repeated in advice. samples: read only the first
+    so many of every split.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Experiment(Networks):
     name: str
     fabric: Fabric
     flags: str = ""
+    samples: int | None = None
 
     @cached_property
     def dataset(self):
@@ -113,7 +115,8 @@ class Experiment(Networks):
             self.records(split)
 
     def records(self, split: str):
-        return self.dataset.open(self.config.data, split, self.tasks, self.config.run.protocol)
+        records = self.dataset.open(self.config.data, split, self.tasks, self.config.run.protocol)
+        return replace(records, entries=records.entries[: self.samples])
 
     def training_stream(self, start: int, stop: int) -> Iterable:
         """This process's share of the batches of steps start + 1 to stop."""

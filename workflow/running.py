@@ -22,7 +22,10 @@ from .experiment import Experiment
 from .processes import require_same
 
 # settings that change speed or paths, not the result: a resumed run may change them
-FREE = {"data": ("root", "num_workers", "cache"), "run": ("device", "devices", "checkpoint_every", "compile")}
+FREE = {
+    "data": ("root", "num_workers", "cache"),
+    "run": ("device", "devices", "checkpoint_every", "compile", "preflight"),
+}
 
 
 def training_plan(experiment: Experiment, kind: str) -> Plan:

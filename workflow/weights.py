@@ -16,6 +16,8 @@ from .experiment import BASELINE, Experiment
 from .networks import Saved
 from .pruning import Pruning
 
+Files = list[tuple[Path, str]]  # written by a command, and what each holds
+
 
 @dataclass(frozen=True)
 class Options:
