@@ -67,7 +67,9 @@ FLAGS = {
         ("run.device",), str, "auto, cpu, cuda, mps: an accelerator of Lightning Fabric", "machine"
     ),
     "devices": Flag(("run.devices",), str, "how many of them", "machine"),
-    "precision": Flag(("run.precision",), str, "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", "machine"),
+    "precision": Flag(
+        ("run.precision",), str, "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", "machine"
+    ),
 }
 
 SWITCHES = {
