@@ -16,6 +16,7 @@ def arguments():
     result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=", ".join(METHODS))
     result.add_argument("--init-from", metavar="FILE", help="weights to start from, not the method's own")
+    result.add_argument("--preflight", action="store_true", help="only rehearse, and estimate time and space")
     result.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
     result.add_argument("--resume", action="store_true", help="imp: go on with an interrupted run")
     result.add_argument("--export-published", metavar="FILE", help="also write the published form")
@@ -31,9 +32,13 @@ def main() -> None:
 
     from workflow.commands import Options, create
     from workflow.experiment import open_experiment
+    from workflow.preflight import preflight_create
 
     experiment = open_experiment(config, row.name, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
+    if asked.preflight:
+        terminal.show(experiment.fabric, preflight_create(experiment, row, options))
+        return
     certificate, files = create(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(certificate)

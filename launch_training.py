@@ -23,6 +23,7 @@ def arguments():
         "--export-published", metavar="FILE", help="also write the best weights in published form"
     )
     result.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    result.add_argument("--preflight", action="store_true", help="only rehearse, and estimate time and space")
     result.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
     return result.parse_args()
 
@@ -36,9 +37,13 @@ def main() -> None:
 
     from workflow.commands import Options, launch
     from workflow.experiment import open_experiment
+    from workflow.preflight import preflight_launch
 
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
+    if asked.preflight:
+        terminal.show(experiment.fabric, preflight_launch(experiment, row, options))
+        return
     done, files = launch(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(terminal.files_table(done, files))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from configs.load import as_tree
@@ -13,10 +12,13 @@ from training.checkpoint import load_state
 from training.resume import checkpoint_paths
 from training.sparsifier import Dense
 
+from .estimate import check_disk
 from .experiment import Experiment
-from .preflight import SHORT, rehearse_create, rehearse_launch
+from .plans import full_plan, rounds_plan
+from .preflight import rehearse_create, rehearse_launch
 from .pruning import Pruning
-from .running import Run, fixed_settings, require_same_settings, training_plan
+from .rehearsal import SHORT
+from .running import Run, fixed_settings, require_same_settings
 from .weights import (
     Files,
     Options,
@@ -45,6 +47,18 @@ def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, optio
     refuse_existing([*paths, *checkpoints], options)
 
 
+def refuse_create(experiment: Experiment, options: Options) -> None:
+    """ValueError if `create` would touch another run's files."""
+    refuse_other_run(experiment, [experiment.pruned_path], rounds_stem(experiment), options)
+
+
+def refuse_launch(experiment: Experiment, options: Options) -> None:
+    """ValueError if `launch` would touch another run's files."""
+    stem = training_stem(experiment)
+    paths = [experiment.best_path, experiment.final_path, experiment.dest / f"{stem}.csv"]
+    refuse_other_run(experiment, paths, stem, options)
+
+
 def require_own(experiment: Experiment, path: Path) -> None:
     """ValueError unless the file was made with the settings of this experiment."""
     config = experiment.load_network(path).content["config"]
@@ -57,13 +71,14 @@ def require_own(experiment: Experiment, path: Path) -> None:
 def create(experiment: Experiment, method: Method, options: Options) -> tuple[str, Files]:
     """Make the sparse network of a method and write it; returns the certificate as text, and the files."""
     path, stem = experiment.pruned_path, rounds_stem(experiment)
-    refuse_other_run(experiment, [path], stem, options)
+    refuse_create(experiment, options)
     if options.resume and path.is_file() and not checkpoint_paths(experiment.dest, stem):
         proof = experiment.load_network(path).content["certificate"]
         return format_certificate(proof), [(path, "made before, unchanged")]
     going_on = options.resume and checkpoint_paths(experiment.dest, stem)
     if method.retrain and experiment.config.run.preflight and not going_on:
-        rehearse_create(experiment, method, options, SHORT)
+        rehearsal = rehearse_create(experiment, method, options, SHORT)
+        check_disk(experiment, rehearsal, rounds_plan(experiment, method))
     pruning = prepare_pruning(experiment, method, options)
     network = pruning.network
     # before the work, so that a missing file is told at once
@@ -106,8 +121,7 @@ def rounds_stem(experiment: Experiment) -> str:
 def rounds_run(pruning: Pruning, first: dict) -> Run:
     """The training between rounds of pruning, from the first round's mask on."""
     experiment = pruning.experiment
-    steps = pruning.plan.rounds * experiment.config.prune.round_iterations
-    plan = replace(training_plan(experiment, "finetune"), steps=steps)
+    plan = rounds_plan(experiment, pruning.method)
     make = pruning.rounds(first)
     stem = rounds_stem(experiment)
     return Run(experiment, pruning.network, make, plan, pruning.certify, stem, keep_best=False)
@@ -123,12 +137,13 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
     """Train the dense network (method None) or a sparse one; returns what was done, and the files."""
     stem = training_stem(experiment)
     paths = [experiment.best_path, experiment.final_path]
-    refuse_other_run(experiment, [*paths, experiment.dest / f"{stem}.csv"], stem, options)
+    refuse_launch(experiment, options)
     if options.resume and experiment.final_path.is_file() and not checkpoint_paths(experiment.dest, stem):
         return f"{experiment.name} was finished before.", [(path, "unchanged") for path in paths]
     going_on = options.resume and checkpoint_paths(experiment.dest, stem)
     if experiment.config.run.preflight and not going_on:
-        rehearse_launch(experiment, method, options, SHORT)
+        rehearsal = rehearse_launch(experiment, method, options, SHORT)
+        check_disk(experiment, rehearsal, full_plan(experiment, method))
     run, source = training_run(experiment, method, options)
     keep = keeper(experiment, run.network) if method is None else lambda step: None
     outcome = run(options.resume, keep)
@@ -154,7 +169,7 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
     saved, source = trainee(experiment, method, options)
     network = experiment.fabric.to_device(saved.network)
     check_export(options.export_published, network)
-    plan = training_plan(experiment, method.training if method else "full")
+    plan = full_plan(experiment, method)
     stem = training_stem(experiment)
     if method is None:
         return Run(experiment, network, lambda optimizer: Dense(), plan, lambda mask: {}, stem), source

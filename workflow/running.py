@@ -28,24 +28,6 @@ FREE = {
 }
 
 
-def training_plan(experiment: Experiment, kind: str) -> Plan:
-    """The Plan of a run. kind: "full" or "finetune", as the method's row says."""
-    config = experiment.config
-    length = {"full": config.optim, "finetune": config.finetune}[kind]
-    return Plan(
-        steps=length.iterations,
-        lr=length.lr,
-        weight_decay=config.optim.weight_decay,
-        step_every=config.optim.step_every,
-        step_factor=config.optim.step_factor,
-        accumulate=config.optim.accumulate,
-        eval_every=config.run.eval_every,
-        log_every=config.run.log_every,
-        checkpoint_every=config.run.checkpoint_every,
-        seed=config.run.seed,
-    )
-
-
 @dataclass(frozen=True)
 class Run:
     """What is to be trained. certify(mask) -> certificate; stem: of the checkpoints and metric files.

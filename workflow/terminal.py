@@ -38,6 +38,12 @@ def files_table(done: str, files: Sequence[tuple[str, object]]) -> str:
     return f"\n{done}\n" + table([(path, what) for path, what in files], ("file", "holds"))
 
 
+def show(fabric, text: str) -> None:
+    """Print, once for all processes."""
+    if fabric.is_global_zero:
+        print(text)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's main. ValueError and OSError are the user's to mend: one sentence, status 2.
 
