@@ -20,8 +20,7 @@ def certificate(mask: Mask, owners: Owners, asked: Mapping[str, Any]) -> dict[st
     """What the mask keeps, in plain values.
 
     owners: tasks of every weight. asked: the plan as a dict (dataclasses.asdict), with whatever else should
-        be on
-    record: batches, seed, ... Without a ratio in it, nothing was asked exactly.
+        be on record: batches, seed, ... Without a ratio in it, nothing was asked exactly.
     Weights that the mask does not name are dense and counted nowhere here.
     """
     layers = {
