@@ -53,7 +53,7 @@ def write_sparse(content: dict, path: Path, half: bool = False) -> None:
 
     ValueError where safetensors is not installed or the network does not fit the format.
     """
-    save = need("safetensors.torch").save_file
+    save = need("safetensors.torch").save
     tensors, codings, mask = {}, {}, content["mask"] or {}
     for name, value in content["state"].items():
         codings[name], stored = _coded(name, value.detach().cpu(), mask.get(name), half)
@@ -61,7 +61,7 @@ def write_sparse(content: dict, path: Path, half: bool = False) -> None:
     header = {field: content[field] for field in (*PLAIN, "method") if field in content}
     header |= {"format": FORMAT, "masked": content["mask"] is not None, "half": half, "codings": codings}
     header["checksum"] = _checksum(tensors)
-    save(tensors, Path(path), metadata={KEY: json.dumps(header)})
+    Path(path).write_bytes(save(tensors, metadata={KEY: json.dumps(header)}))
 
 
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
