@@ -169,6 +169,17 @@ def test_keep_ratio_beside_protected_layers(place, method):
     assert not all(part.all() for part in mask.values())
 
 
+@pytest.mark.parametrize(
+    "flag, value", [("method", "random"), ("ratio", "50.0"), ("protocol", "metric")], ids=lambda value: value
+)
+def test_a_sparse_network_is_trained_as_what_it_was_made(place, capsys, flag, value):
+    words = ["--method", "snip", "--name", "made_as_snip"]
+    if not (place / "out" / "made_as_snip.pth").exists():
+        call(place, "create_pruned_net.py", *words)
+    error = refused(capsys, place, "launch_training.py", *words, f"--{flag}", value)
+    assert "made_as_snip.pth was made with " in error and f"this command says --{flag} {value}" in error
+
+
 def test_same_seed_gives_the_same_file(place):
     for name in ("once", "twice"):
         call(place, "create_pruned_net.py", "--method", "disparse_static", "--name", name)

@@ -174,6 +174,7 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
     if method is None:
         return Run(experiment, network, lambda optimizer: Dense(), plan, lambda mask: {}, stem), source
     pruning = Pruning(experiment, method, network)
+    pruning.check_certificate(saved.content.get("certificate"), source)
     mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
     make = pruning.sparsifier(mask, plan.steps)
     return Run(experiment, network, make, plan, certifier(pruning, saved), stem), source

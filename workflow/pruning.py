@@ -86,6 +86,20 @@ class Pruning:
         if self.plan.retrain:
             self.experiment.check_data("train", config.run.select_on)
 
+    def check_certificate(self, proof: dict | None, source: str) -> None:
+        """ValueError where a sparse network was made for another method, ratio or protocol than this one's.
+
+        proof: its certificate; published networks have none and are taken at their word.
+        """
+        made = proof["asked"] if proof else {}
+        now = {"method": self.plan.method, "ratio": self.plan.ratio}
+        for flag, value in (now | {"protocol": self.experiment.config.run.protocol}).items():
+            if made.get(flag, value) != value:
+                raise ValueError(
+                    f"{source} was made with --{flag} {made[flag]}, this command says --{flag} {value}: "
+                    "give both commands the same, or make the sparse network again with --overwrite"
+                )
+
     def make_mask(self) -> Mask:
         batches = NumberedBatches(self.experiment)
         return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
