@@ -130,7 +130,9 @@ def _densities(axes, group: Group, colour: str, whole: float) -> None:
     axes.set_ylabel("kept weights, %", color=INK)
     owned = "owned by all tasks" if group.name == "all tasks" else group.name
     share = group.kept / group.total
-    axes.set_title(f"{owned}: {share:.1%} of {amount(group.total)} weights", color=INK, fontsize=11, loc="left")
+    axes.set_title(
+        f"{owned}: {share:.1%} of {amount(group.total)} weights", color=INK, fontsize=11, loc="left"
+    )
     plain_axes(axes)
 
 
