@@ -12,7 +12,7 @@ from torch import Tensor, nn
 @contextmanager
 def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterator[None]:
     """Train mode and gradients inside; afterwards modes, buffers, requires_grad and random streams are as
-    before.
+    before. Inside, cuDNN picks algorithms that repeat themselves: equal commands must give equal masks.
 
     `.grad` stays as it is as long as the caller uses torch.autograd.grad. `differentiate`: leaves that must
     require a gradient inside, also when the user froze them.
@@ -28,7 +28,11 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
     devices = _numbered_devices(model)
     kind = {"device_type": devices[0].type} if devices else {}
     try:
-        with torch.random.fork_rng(devices=[device.index for device in devices], **kind), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices=[device.index for device in devices], **kind),
+            torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+            torch.enable_grad(),
+        ):
             for leaf in frozen:
                 leaf.requires_grad_(True)
             model.train()
