@@ -154,6 +154,7 @@ def on_two_devices(words: list[str], folder: Path) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_processes_of_the_devices_flag_fail_as_one(words, tmp_path):
     (tmp_path / "nyuv2_magnitude_90.pth").touch()
     refused = on_two_devices(words, tmp_path)
