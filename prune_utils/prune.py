@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,15 +48,20 @@ class Plan:
 
 def xavier_copy(model: nn.Module, seed: int) -> nn.Module:
     """A copy of the network with Xavier-normal prunable weights; biases and norms as they are."""
-    twin = copy.deepcopy(model)
-    chance = generator(seed, "xavier")
-    with torch.no_grad():
-        for weight in prunable(twin).values():
-            drawn = torch.empty(
-                weight.shape, dtype=weight.dtype
-            )  # drawn in main memory: alike on all devices
-            weight.copy_(nn.init.xavier_normal_(drawn, generator=chance))
-    return twin
+    weights = prunable(model)
+
+    def draw(name: str) -> nn.Parameter:
+        # drawn in main memory, each layer from a stream of its own: alike on all devices, in any order
+        drawn = torch.empty(weights[name].shape, dtype=weights[name].dtype)
+        nn.init.xavier_normal_(drawn, generator=generator(seed, "xavier", name))
+        return nn.Parameter(drawn.to(weights[name].device), weights[name].requires_grad)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # drawing uses one core a layer
+        drawn = list(pool.map(draw, weights))
+    # what stands in the memo is not copied
+    return copy.deepcopy(
+        model, {id(weight): new for weight, new in zip(weights.values(), drawn, strict=True)}
+    )
 
 
 INITS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
