@@ -1,0 +1,57 @@
+"""Every benchmark in turn; their tables replace those in docs/performance.md. Under 15 minutes on two cores.
+
+Run it on a machine that does nothing else: every table starts with the load average.
+
+usage: python3 -m benchmarks.all [--only masks,startup]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+COMMANDS = {
+    "startup": "benchmarks.startup --rounds 3",
+    "masks": "benchmarks.masks --rounds 3",
+    "choosing": "benchmarks.choosing --rounds 3",
+    "training": "benchmarks.training --rounds 3",
+    "throughput": "benchmarks.throughput --rounds 2",
+    "growth": "benchmarks.growth --rounds 1",
+    "evaluation": "benchmarks.evaluation",
+}
+
+
+def put_in(page: str, name: str, text: str) -> str:
+    """The page with the table between the marks of `name` replaced. ValueError where there are none."""
+    block = (
+        f"<!-- {name} -->\n```\n$ python3 -m {COMMANDS[name]}\n{text.strip()}\n```\n<!-- end of {name} -->"
+    )
+    marks = re.compile(f"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
+    page, found = marks.subn(lambda _: block, page)
+    if found != 1:
+        raise ValueError(f"the page has {found} places for the table {name!r}, not one")
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(COMMANDS), help="some of: " + ", ".join(COMMANDS))
+    asked = parser.parse_args()
+    for name in asked.only.split(","):
+        if name not in COMMANDS:
+            parser.error(f"benchmark {name!r} is not one of {', '.join(COMMANDS)}")
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", *COMMANDS[name].split()]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        PAGE.write_text(put_in(PAGE.read_text(encoding="utf-8"), name, done.stdout), encoding="utf-8")
+        print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
