@@ -1,8 +1,9 @@
-"""What a loader's worker process sets up for itself, for speed only: results are the same without it."""
+"""What a loader's worker process sets up for itself; results are the same without it."""
 
 from __future__ import annotations
 
 import ctypes
+import signal
 
 import cv2
 
@@ -15,6 +16,14 @@ def prepare(_worker: int = 0) -> None:
     """One thread for cv2, as the workers are the parallelism, and freed memory kept for the next sample."""
     cv2.setNumThreads(0)
     keep_freed_memory()
+    leave_signals_to_parent()
+
+
+def leave_signals_to_parent() -> None:
+    """Ctrl-C and a batch system's SIGTERM reach every process of a run, and the parent needs its workers to
+    finish its step and save itself. They end when it tells them to, or when it is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def keep_freed_memory() -> None:

@@ -69,6 +69,7 @@ def _run(name: str, words: list[str], log: str, environment: dict[str, str], lar
     with open(log, "wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    os.setpgrp()  # so that a signal can be sent to it and its workers, as Ctrl-C is
     os.environ.update({"OMP_NUM_THREADS": "1"} | environment)
     os.chdir(ROOT)
     import torch

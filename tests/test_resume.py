@@ -180,6 +180,17 @@ def test_stopped_damaged_and_resumed(number, damage, words, prepared, undisturbe
     assert_same_ends(method, folder, undisturbed(method)[0])
 
 
+def test_ctrl_c_reaches_the_loaders_workers_too(words, prepared, tmp_path):
+    method = "disparse_static"
+    folder = fresh(prepared, tmp_path / "dest", method)
+    script = start(method, words, folder, "--num-workers", "1")
+    while script.process.is_alive() and len(checkpoints(folder)) < 2:
+        time.sleep(0.01)
+    os.killpg(script.process.pid, signal.SIGINT)
+    assert script.wait().code == 128 + signal.SIGINT, script.said
+    assert script.said.splitlines()[-1].startswith("stopped after step ")
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(words, prepared, undisturbed, tmp_path):
     method = "disparse_static"
     folder = fresh(prepared, tmp_path / "dest", method)
