@@ -6,6 +6,7 @@ import ctypes
 import signal
 
 import cv2
+from torch.utils.data import get_worker_info
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of glibc's settings, see man mallopt
 LARGEST_KEPT = 32 * 2**20  # bytes, glibc's limit
@@ -22,8 +23,9 @@ def prepare(_worker: int = 0) -> None:
 def leave_signals_to_parent() -> None:
     """Ctrl-C and a batch system's SIGTERM reach every process of a run, and the parent needs its workers to
     finish its step and save itself. They end when it tells them to, or when it is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    if get_worker_info() is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def keep_freed_memory() -> None:
