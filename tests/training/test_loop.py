@@ -1,127 +1,190 @@
-"""The loop: what happens in which step, which weights are the best, and when it stops by itself."""
+"""The training loop: steps, parts of a batch, evaluation, stopping; on the meta device too."""
 
 import math
+import signal
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
-from tests.training.examples import BATCHES, Small, make_tasks
-from training.loop import Hooks, Learner, Objective, Plan, make_optimizer, parts, train
+from tasks.base import Target
+from tests.training.examples import Small, make_batch, make_tasks
+from training.interrupt import Interrupted
+from training.loop import Hooks, Learner, Objective, Plan, make_optimizer, parts, train, training_step
+from training.sparsifier import Dense
 
-PLAN = Plan(steps=5, lr=1e-3, weight_decay=5e-4, step_every=2, step_factor=0.5, eval_every=2, log_every=3)
-WEIGHTS = {"seg": 1.0, "depth": 20.0}
+PLAN = Plan(steps=6, lr=0.1, weight_decay=0.0, step_every=2, step_factor=0.5, eval_every=4, log_every=2)
+OBJECTIVE = Objective(make_tasks(), {"seg": 1.0, "depth": 20.0})
 
 
-class Diary:
-    """Sparsifier, hooks and record in one: notes who is called when. losses: of the evaluations in turn."""
+class Silent:
+    """A record that keeps what it is told."""
 
-    def __init__(self, losses=(), batches=BATCHES):
-        self.said, self.losses, self.given = [], iter(losses), batches
-
-    def hooks(self):
-        return Hooks(self.batches, self.validate, self.keep_best, self.save, self.at_step)
-
-    def batches(self, start, stop):
-        return self.given[start:stop]
-
-    def validate(self):
-        return {"loss/total": next(self.losses)}
-
-    def keep_best(self, step, loss):
-        self.said.append(("best", step, loss))
-
-    def save(self, step, best):
-        self.said.append(("save", step, best))
-
-    def at_step(self, step):
-        self.said.append(("step", step))
-
-    def mask_gradients(self):
-        self.said.append(("mask",))
-
-    def after_step(self, step, batch):
-        return {}
+    def __init__(self):
+        self.rows = []
 
     def add(self, step, phase, figures):
         if figures:
-            self.said.append((phase, step, figures.get("lr")))
+            self.rows.append((step, phase, figures))
 
     def tick(self, step, figures=None):
         pass
 
-    def told(self, word):
-        return [line[1:] for line in self.said if line[0] == word]
 
-
-def run(diary, plan=PLAN, start=0, best=None):
+def learner(network, **changes):
     fabric = Fabric(accelerator="cpu", devices=1)
-    network, optimizer = fabric.setup(model := Small(), make_optimizer(model, plan))
-    learner = Learner(fabric, network, optimizer, Objective(make_tasks(), WEIGHTS), diary)
-    train(learner, plan, diary.hooks(), diary, start, best)
-    return model
+    network, optimizer = fabric.setup(network, make_optimizer(network, PLAN))
+    given = {"objective": OBJECTIVE, "sparsifier": Dense()} | changes
+    return Learner(fabric, network, optimizer, **given)
 
 
-def test_as_many_steps_as_asked_and_gradients_are_masked_before_each():
-    diary = Diary(losses=(3.0, 2.0, 1.0))
-    run(diary)
-    order = [line[:2] for line in diary.said if line[0] in ("mask", "step")]
-    assert order == [part for step in range(1, 6) for part in (("mask",), ("step", step))]
-    assert diary.told("train") == [(3, 0.0005), (5, 0.00025)]  # the rate of the step itself, halved every two
+def still(seed=0):
+    """The small network without dropout."""
+    network = Small(seed)
+    network.trunk[2].p = 0.0
+    return network
 
 
-def test_a_resumed_run_does_the_steps_that_are_left():
-    diary = Diary(losses=(3.0, 1.0))
-    run(diary, start=3, best=2.0)
-    assert diary.told("step") == [(4,), (5,)]
-    assert diary.told("best") == [(5, 1.0)]
+class Calls:
+    """Hooks that note what is called; validation losses as given."""
+
+    def __init__(self, losses=(3.0, 2.0), at_step=lambda step: None):
+        self.losses, self.made = iter(losses), []
+        self.hooks = Hooks(
+            lambda start, stop: [make_batch(2, step) for step in range(start, stop)],
+            lambda: {"loss/total": next(self.losses)},
+            lambda step, loss: self.made.append(("best", step, loss)),
+            lambda step, best: self.made.append(("save", step, best)),
+            at_step,
+        )
+
+
+def test_learning_rate_halves_every_two_steps():
+    assert [PLAN.lr_at(step) for step in (1, 2, 3, 4, 5)] == [0.1, 0.1, 0.05, 0.05, 0.025]
+
+
+def test_rhythm_of_a_run():
+    calls, record = Calls(), Silent()
+    train(learner(Small()), PLAN, calls.hooks, record)
+    assert [(step, phase) for step, phase, _ in record.rows] == [
+        (2, "train"),
+        (4, "train"),
+        (4, "evaluate"),
+        (6, "train"),
+        (6, "evaluate"),
+    ]
+    assert calls.made == [("best", 4, 3.0), ("best", 6, 2.0)]
+    assert list(record.rows[0][2]) == ["seg", "depth", "total", "lr"]
 
 
 @pytest.mark.parametrize(
     ("losses", "best"),
-    [
-        ((3.0, 2.0, 2.5), [(2, 3.0), (4, 2.0)]),
-        ((2.0, 2.0, 2.0), [(2, 2.0)]),
-        ((math.nan, math.nan, math.nan), [(2, math.inf)]),  # the first always counts
-        ((math.nan, 9.0, math.nan), [(2, math.inf), (4, 9.0)]),
-    ],
+    [((2.0, 3.0), [4]), ((math.nan, 3.0), [4, 6]), ((math.nan, math.nan), [4]), ((2.0, 2.0), [4])],
 )
-def test_the_best_weights(losses, best):
-    diary = Diary(losses)
-    run(diary)
-    assert diary.told("best") == best
-    assert [step for step, _ in diary.told("evaluate")] == [2, 4, 5]
+def test_best_is_kept_at_the_first_evaluation_and_when_it_improves(losses, best):
+    calls = Calls(losses)
+    train(learner(Small()), PLAN, calls.hooks, Silent())
+    assert [step for what, step, _ in calls.made if what == "best"] == best
 
 
-def test_a_run_shorter_than_the_interval_is_evaluated_at_its_end():
-    diary = Diary(losses=(3.0,))
-    run(diary, Plan(steps=1, lr=1e-3, weight_decay=0, step_every=9, step_factor=0.5, eval_every=500))
-    assert diary.told("best") == [(1, 3.0)]
+def test_a_run_from_the_middle_takes_the_same_steps():
+    whole, halves = Small(), Small()
+    train(learner(whole), PLAN, Calls().hooks, Silent())
+    first = learner(halves)
+
+    def stop(step):
+        if step == 3:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(first, PLAN, Calls(at_step=stop).hooks, Silent())
+    torch.manual_seed(99)
+    train(first, PLAN, Calls().hooks, Silent(), start=3)
+    assert all(torch.equal(whole.state_dict()[n], value) for n, value in halves.state_dict().items())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_checkpoint():
-    image, targets = BATCHES[3]
-    diary = Diary((3.0,), [*BATCHES[:3], (image * math.nan, targets)])
-    plan = Plan(
-        steps=5, lr=1e-3, weight_decay=0, step_every=9, step_factor=0.5, eval_every=2, checkpoint_every=2
-    )
-    with pytest.raises(ValueError, match="loss of 'seg' became nan in step 4; the last good .* is of step 2"):
-        run(diary, plan)
-    assert diary.told("save") == [(2, 3.0)] and diary.told("step")[-1] == (3,)
+def test_a_signal_saves_and_ends_the_run_after_its_step():
+    def interrupt(step):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    calls, before = Calls(at_step=interrupt), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped after step 3; --resume continues") as stop:
+        train(learner(Small()), PLAN, calls.hooks, Silent())
+    assert calls.made == [("save", 3, None)] and stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_dropout_follows_from_seed_and_step_alone():
-    once, again = run(Diary((1.0,) * 3)), run(Diary((1.0,) * 3))
-    torch.manual_seed(5)  # whatever was drawn before
-    other = run(Diary((1.0,) * 3))
-    for name, value in once.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]) and torch.equal(value, other.state_dict()[name])
+@pytest.mark.parametrize("task", ["seg", "depth"])
+def test_a_loss_that_is_not_finite_names_step_task_and_checkpoint(task):
+    network = Small()
+
+    def spoil(step):
+        if step == 3:
+            nn.init.constant_(network.heads[task].bias, math.inf)
+
+    calls, plan = Calls(at_step=spoil), Plan(**(vars(PLAN) | {"checkpoint_every": 2}))
+    message = rf"loss of '{task}' became (nan|inf) in step 4; the last good checkpoint is of step 2"
+    with pytest.raises(ValueError, match=message):
+        train(learner(network), plan, calls.hooks, Silent())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 50])
+def test_parts_add_up_to_the_whole_batch(count):
+    # images have unequal numbers of valid pixels, so that parts do not weigh the same
+    batch = make_batch(5, 0)
+    one, many = still(), still()
+    whole = training_step(learner(one), batch)
+    summed = training_step(learner(many), batch, count)
+    torch.testing.assert_close(summed, whole, rtol=1e-5, atol=0)
+    for alone, together in zip(many.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(alone.grad, together.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_figures_are_the_unweighted_losses_and_their_weighted_sum():
+    batch, network = make_batch(3, 1), still()
+    seg, depth, total = training_step(learner(network), batch).tolist()
+    losses = OBJECTIVE.losses(network(batch[0]), batch[1])
+    assert (seg, depth) == (losses["seg"].item(), losses["depth"].item())
+    assert total == pytest.approx(seg + 20 * depth)
 
 
 def test_parts_cover_the_batch_in_order():
-    image, targets = BATCHES[2]
-    pieces = parts((image, targets), 2)
-    assert [len(piece) for piece, _ in pieces] == [2, 1]
+    image, targets = make_batch(5, 0)
+    pieces = parts((image, targets), 3)
+    assert [len(piece) for piece, _ in pieces] == [2, 2, 1]
     assert torch.equal(torch.cat([piece for piece, _ in pieces]), image)
-    assert torch.equal(torch.cat([of["depth"].valid for _, of in pieces]), targets["depth"].valid)
-    assert len(parts((image, targets), 8)) == 3
+    assert torch.equal(torch.cat([target["seg"].value for _, target in pieces]), targets["seg"].value)
+
+
+def test_mixed_precision_keeps_weights_and_losses_in_float32():
+    network = still()
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    wrapped, optimizer = fabric.setup(network, make_optimizer(network, PLAN))
+    mixed = Learner(fabric, wrapped, optimizer, OBJECTIVE, Dense())
+    figures = training_step(mixed, make_batch(3, 1))
+    exact = training_step(learner(still()), make_batch(3, 1))
+    assert figures.dtype == torch.float32
+    assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in network.parameters())
+    torch.testing.assert_close(figures, exact, rtol=0.02, atol=0)
+    assert not torch.equal(figures, exact)
+
+
+def test_a_step_mixes_no_devices():
+    """Tensors that were made in main memory fail on the meta device as they would on an accelerator."""
+    network = Small().to("meta")
+    image, targets = make_batch(3, 1)
+    targets = {name: Target(*(part.to("meta") for part in target)) for name, target in targets.items()}
+    stand_in = SimpleNamespace(
+        world_size=1,
+        no_backward_sync=lambda network, enabled: nullcontext(),
+        backward=lambda loss: loss.backward(),
+    )
+    subject = Learner(stand_in, network, torch.optim.Adam(network.parameters()), OBJECTIVE, Dense())
+    for accumulate in (1, 2):
+        assert training_step(subject, (image.to("meta"), targets), accumulate).is_meta
+    subject.optimizer.step()
+    assert all(weight.grad.is_meta for weight in network.parameters())
