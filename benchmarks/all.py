@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 COMMANDS = {
     "startup": "benchmarks.startup --rounds 3",
-    "masks": "benchmarks.masks --rounds 3",
-    "choosing": "benchmarks.choosing --rounds 3",
-    "training": "benchmarks.training --rounds 3",
-    "throughput": "benchmarks.throughput --rounds 2",
+    "masks": "benchmarks.masks --rounds 2",
+    "choosing": "benchmarks.choosing --rounds 1",
+    "training": "benchmarks.training --rounds 2 --steps 4",
+    "throughput": "benchmarks.throughput --rounds 1",
     "growth": "benchmarks.growth --rounds 1",
     "evaluation": "benchmarks.evaluation",
 }
