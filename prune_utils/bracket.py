@@ -96,8 +96,11 @@ def choose_by_bracket(contest: Contest, errors: float = ERRORS) -> Mask | None:
     if not int((standing <= settled).count_nonzero()) <= short <= len(standing):
         return None
     best = standing.argsort(stable=True)[:short]
-    # all that is out stands behind `known`
-    if short and not (standing[best[-1]] <= known and standing[best[-1]] < math.inf):
+    # all that is out stands behind `known`, so nothing that stays may stand behind it too
+    last = float(standing[best[-1]]) if short else 0.0
+    if short < contest.keep:
+        last = max(last, settled)
+    if last > known or last == math.inf:
         return None
     _keep(mask, undecided[best])
     return mask

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prune_utils import ARBITERS, Pool, choose, count, keep_by_ratio
@@ -139,6 +139,17 @@ def test_equals_the_obvious_reference(contest, share, per_layer):
 
 
 @settings(max_examples=200, deadline=None)
+@example(  # everything that is sure stands behind something that one bracket does not reach
+    contest=(
+        {"t0": {"p": torch.tensor([0.0, 0, 0, 0, 0, 1])}, "t1": {"p": torch.tensor([0.0, 0, 0, 1, 0, 0])}},
+        {"p": 6},
+        None,
+        "intersection",
+    ),
+    share=0.03125,
+    errors=0.0,
+    seed=6,
+)
 @given(
     contest=contests(), share=st.floats(0, 1), errors=st.sampled_from([0.0, 0.3, 3.0]), seed=st.integers(0, 9)
 )
