@@ -1,0 +1,108 @@
+"""The rehearsal: finds what would go wrong late, changes nothing, leaves nothing, tells time and space."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.scripts import TINY, call
+from workflow import estimate
+
+CREATE, LAUNCH = "create_pruned_net.py", "launch_training.py"
+
+
+@pytest.fixture
+def words(rooms, tmp_path):
+    return [*TINY.split(), "--data-root", str(rooms), "--dest", str(tmp_path / "new" / "dest")]
+
+
+@pytest.fixture(scope="module")
+def dense(rooms, tmp_path_factory):
+    """A folder with a dense network of the tiny settings, not trained."""
+    from tests.test_bad_input import tiny_network
+
+    folder = tmp_path_factory.mktemp("dense")
+    tiny_network(rooms, folder)
+    return folder / "dense.pth"
+
+
+@pytest.mark.parametrize("method", ["baseline", "disparse_dynamic"])
+def test_training_is_rehearsed(method, words, tmp_path, capsys):
+    end = call(LAUNCH, [*words, "--method", method, "--preflight"], capsys)
+    assert (end.code, end.err) == (0, "")
+    for phase in ("data", "training, evaluation, checkpoint", "resumed to the end", "read back, evaluated"):
+        assert re.search(rf"{phase}.* \d.* s", end.out), phase
+    for row in ("12 steps of", "3 evaluations of 1 images", "together", "main memory", "disk"):
+        assert row in end.out, row
+    assert ("changes of the mask" in end.out) == (method != "baseline")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["disparse_static", "imp"])
+def test_pruning_is_rehearsed(method, words, dense, tmp_path, capsys):
+    more = ["--init-from", str(dense)] if method == "imp" else []
+    end = call(CREATE, [*words, "--method", method, *more, "--preflight"], capsys)
+    assert (end.code, end.err) == (0, "")
+    assert "scores of 3 batches" in end.out
+    assert ("12 steps of" in end.out) == (method == "imp")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_changes_no_bit_of_the_run(words, tmp_path, capsys):
+    given = [*words, "--method", "set"]
+    results = []
+    for setting, name in (("true", "one"), ("false", "two")):
+        more = ["--set", f"run.preflight={setting}", "--name", name]
+        assert call(LAUNCH, [*given, *more], capsys).code == 0
+        results.append(torch.load(tmp_path / "new" / "dest" / f"final_{name}.pth", weights_only=True))
+    one, two = results
+    assert all(torch.equal(two["state"][name], value) for name, value in one["state"].items())
+
+
+@pytest.mark.parametrize("preflight", [["--preflight"], []])
+def test_what_would_fail_late_fails_early(preflight, words, rooms, tmp_path, capsys):
+    # the pictures that validation reads are the last to be opened
+    root = tmp_path / "rooms"
+    shutil.copytree(rooms, root)
+    for path in sorted((root / "img").iterdir())[9:10]:
+        path.write_bytes(b"")
+    given = [*words, "--method", "baseline", "--data-root", str(root), *preflight]
+    end = call(LAUNCH, given, capsys)
+    errors = [line for line in end.err.splitlines() if line.startswith("error: ")]
+    assert end.code == 2 and len(errors) == 1
+    assert "split 'val'" in errors[0] and errors[0].endswith("(found by the preflight: data)")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_is_too_small_is_told_before(words, tmp_path, capsys, monkeypatch):
+    little = SimpleNamespace(free=3 * 2**20)
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda folder: little)
+    for more in ([], ["--preflight"]):
+        end = call(LAUNCH, [*words, "--method", "baseline", *more], capsys)
+        assert end.code == 2
+        assert re.search(r"error: --dest \S+ has 3.0 MiB free and this command needs \d.\d MiB", end.err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_refuses_what_the_run_would_refuse(words, tmp_path, capsys):
+    folder = tmp_path / "new" / "dest"
+    folder.mkdir(parents=True)
+    (folder / "best_nyuv2_baseline.pth").touch()
+    end = call(LAUNCH, [*words, "--method", "baseline", "--preflight"], capsys)
+    assert end.code == 2 and "exists already" in end.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0123, "0.012 s"), (42.4, "42 s"), (200, "3 min"), (93_780, "1 d 2 h 3 min")]
+)
+def test_durations(seconds, text):
+    assert estimate._duration(seconds) == text
+
+
+@pytest.mark.parametrize(("size", "text"), [(3 * 2**20, "3.0 MiB"), (2.5 * 2**30, "2.5 GiB")])
+def test_sizes(size, text):
+    assert estimate._size(size) == text
