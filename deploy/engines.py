@@ -33,7 +33,7 @@ class SparseEngine:
     """The CPU engine for unstructured sparsity, tuned on the first image that it sees, for that size."""
 
     def __init__(self, graph: Graph):
-        self.graph = graph
+        self.graph: Graph | None = graph  # until it is tuned: dense weights need not stay in memory
         self.net: PlainNet | None = None
         sparse_engine()  # built now, so that a missing compiler is said before any work
 
@@ -41,7 +41,7 @@ class SparseEngine:
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         host = image.to("cpu", torch.float32)
         if self.net is None:
-            self.net = tuned(self.graph, host)
+            self.net, self.graph = tuned(self.graph, host), None
         return {task: value.to(image.device) for task, value in self.net(host).items()}
 
 

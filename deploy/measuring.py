@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import statistics
@@ -13,15 +14,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.multitask import MultiTaskNet
+
 from .graph import Conv, read_network
-from .runtimes import OURS, find_runtime
+from .runtimes import OURS, Run, Runtime, find_runtime
 from .source import build_network, read_saved
 
 SECONDS = 3.0  # that a runtime is measured for, at least
 RUNS = (9, 200)  # fewest and most runs
 
 
-def timed(run, seconds: float = SECONDS) -> dict[str, float]:
+def timed(run: Run, seconds: float = SECONDS) -> dict[str, float]:
     """median, low and high (deciles) and best in milliseconds, after two runs that do not count."""
     run(), run()
     times, start = [], time.perf_counter()
@@ -53,8 +56,8 @@ def example_image(batch: int, size: int) -> Tensor:
     return 60 * torch.randn((batch, 3, size, size), generator=torch.Generator().manual_seed(0))
 
 
-def kept_operations(network, image: Tensor) -> dict[str, float]:
-    """Billions of multiply-adds for this image: of all weights, of the kept ones, and of all but padding."""
+def kept_operations(network: MultiTaskNet, image: Tensor) -> dict[str, float]:
+    """Billions of multiply-adds for this image: of all weights, and of the kept ones."""
     graph = read_network(network)
     shapes, total, kept = {"image": image.shape[-2:]}, 0, 0
     for node in graph.nodes:
@@ -86,24 +89,29 @@ def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     )
 
 
+def _ready(path: str, runtime: Runtime, image: Tensor, threads: int) -> tuple[Run, dict]:
+    """(the runtime's run, what is known before measuring); nothing else of the network stays in memory."""
+    network = build_network(read_saved(Path(path)), path)
+    expected, known = network(image), {}
+    if runtime.label == OURS:
+        known = {"peak": peak_rate(), "operations": kept_operations(network, image)}
+    run = runtime.make(network, image, threads)
+    return run, known | {"difference": _difference(run(), expected)}
+
+
 def measure_here(path: str, label: str, cases: list[tuple[int, int, int]]) -> list[dict]:
-    """One row for each case (batch, threads, size) in this process."""
-    runtime, content = find_runtime(label), read_saved(Path(path))
-    rows = []
+    """One row for each case (batch, threads, size) here. memory: beyond the idle process's."""
+    runtime, rows = find_runtime(label), []
+    idle = resident_mebibytes()
     for batch, threads, size in cases:
         torch.set_num_threads(threads)
-        network, image = build_network(content, path), example_image(batch, size)
         row = {"runtime": label, "kind": runtime.kind, "batch": batch, "threads": threads, "size": size}
         with torch.no_grad():  # inference_mode would keep torch.compile from freezing the weights
-            expected = network(image)
-            if label == OURS:
-                row |= {"peak": peak_rate()} | {"operations": kept_operations(network, image)}
-            before = resident_mebibytes()
-            run = runtime.make(network, image, threads)
-            row |= {"difference": _difference(run(), expected), "milliseconds": timed(run)}
-            row |= {"memory": resident_mebibytes(), "before": before}
+            run, known = _ready(path, runtime, example_image(batch, size), threads)
+            gc.collect()
+            row |= known | {"milliseconds": timed(run), "memory": resident_mebibytes() - idle}
         rows.append(row)
-        del network, run
+        del run
     return rows
 
 
