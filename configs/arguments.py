@@ -63,10 +63,8 @@ FLAGS = {
     "accumulate": Flag(("optim.accumulate",), int, "parts that a batch is computed in", "training"),
     "select-on": Flag(("run.select_on",), str, "split that chooses the best weights", "training"),
     "seed": Flag(("run.seed",), int, "everything random follows from it", "machine"),
-    "device": Flag(
-        ("run.device",), str, "auto, cpu, cuda, mps: an accelerator of Lightning Fabric", "machine"
-    ),
-    "devices": Flag(("run.devices",), str, "how many of them", "machine"),
+    "device": Flag(("run.device",), str, "auto, cpu, cuda: an accelerator of Lightning Fabric", "machine"),
+    "devices": Flag(("run.devices",), str, "how many of them, one process each (1)", "machine"),
     "precision": Flag(
         ("run.precision",), str, "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", "machine"
     ),

@@ -97,7 +97,7 @@ class Run:
     select_on: str = "val"  # split that chooses the best weights
     precision: str = "32-true"
     device: str = "auto"  # Fabric accelerator
-    devices: str = "auto"
+    devices: str = "auto"  # one; under torchrun its number of processes
     compile: bool = False
     channels_last: bool = False
     preflight: bool = True  # rehearse every training in small first

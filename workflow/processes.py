@@ -24,6 +24,7 @@ from torch import Tensor, distributed
 
 from configs.schema import Run
 
+WITHOUT_FLOAT64 = ("mps",)  # ranks and sums of scores need it
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PATIENCE = timedelta(minutes=10)  # a process that is silent for so long is taken for dead
 GRACE = 3.0  # seconds that the first process gives the others to end by themselves
@@ -39,14 +40,19 @@ def make_fabric(run: Run) -> Fabric:
     """
     _check_choice("--precision", run.precision, PRECISIONS)
     available = [
-        name for name in ACCELERATOR_REGISTRY if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()
+        name
+        for name in ACCELERATOR_REGISTRY
+        if ACCELERATOR_REGISTRY[name]["accelerator"].is_available() and name not in WITHOUT_FLOAT64
     ]
     _check_choice("--device", run.device, ("auto", *available))
     devices, nodes = _count(run)
-    several = nodes > 1 or (devices != "auto" and devices > 1)
+    several = nodes > 1 or devices > 1
+    device = run.device
+    if device == "auto" and torch.backends.mps.is_available():
+        device = "cpu"
     try:
         fabric = Fabric(
-            accelerator=run.device,
+            accelerator=device,
             devices=devices,
             num_nodes=nodes,
             strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
@@ -66,7 +72,7 @@ def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{flag} '{value}' is not one of {', '.join(choices)}")
 
 
-def _count(run: Run) -> tuple[int | str, int]:
+def _count(run: Run) -> tuple[int, int]:
     """Devices of this machine and number of machines; torchrun's own numbers come first."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
@@ -74,7 +80,7 @@ def _count(run: Run) -> tuple[int | str, int]:
             raise ValueError(f"--devices {run.devices} and torchrun's {local} processes do not agree")
         return local, world // local
     if run.devices == "auto":
-        return "auto", 1
+        return 1, 1  # several processes change what one batch means to norms: only when asked for
     if not run.devices.isdigit() or int(run.devices) < 1:
         raise ValueError(f"--devices '{run.devices}' is neither auto nor a number of at least 1")
     return int(run.devices), 1
