@@ -128,7 +128,8 @@ def await_writing(script: Script, folder: Path, number: int) -> None:
     """Until the `number`-th file is half written, or the process has ended."""
     seen = set()
     while len(seen) < number and script.process.is_alive():
-        seen.update((path.name, path.stat().st_ino) for path in folder.glob(".*.part") if path.exists())
+        with os.scandir(folder) as entries:
+            seen.update((entry.name, entry.inode()) for entry in entries if entry.name.endswith(".part"))
 
 
 @pytest.mark.parametrize("method", RUNS)
