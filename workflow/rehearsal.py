@@ -60,12 +60,14 @@ class Rehearsal:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase; ValueError and OSError in it say where they happened."""
+        """Time a phase; ValueError and OSError in it say where they happened, naming the own folder."""
         begin = time.monotonic()
         try:
             yield
         except (ValueError, OSError) as error:
-            raise ValueError(f"{error} (found by the preflight: {name})") from error
+            rehearsed, own = self.experiment.dest, self.experiment.dest.parent
+            text = str(error).replace(str(rehearsed), str(own))
+            raise ValueError(f"{text} (found by the preflight: {name})") from error
         self.seconds[name] = time.monotonic() - begin
 
     def at_step(self, step: int) -> None:

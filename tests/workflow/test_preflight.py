@@ -96,6 +96,15 @@ def test_a_rehearsal_refuses_what_the_run_would_refuse(words, tmp_path, capsys):
     assert end.code == 2 and "exists already" in end.err
 
 
+@pytest.mark.parametrize("more", [[], ["--preflight"]])
+def test_advice_names_the_own_folder(more, words, tmp_path, capsys):
+    end = call(LAUNCH, [*words, "--method", "lth", *more], capsys)
+    assert end.code == 2 and ".preflight" not in end.err
+    assert re.search(
+        r"create_pruned_net.py --dataset nyuv2 --method lth --ratio 90 --dest \S+/new/dest ", end.err
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.0123, "0.012 s"), (42.4, "42 s"), (200, "3 min"), (93_780, "1 d 2 h 3 min")]
 )
