@@ -271,3 +271,23 @@ def test_help_is_a_page_and_needs_no_torch(script):
     )
     assert run.returncode == 0 and "examples:" in run.stdout and "--data-root" in run.stdout
     assert not [line for line in run.stderr.splitlines() if line.split("|")[-1].strip() in ("torch", "cv2")]
+
+
+def test_replaced_samples_are_counted_in_the_record(place):
+    import csv
+    import shutil
+
+    root = place / "damaged"
+    shutil.copytree(place / "rooms", root)
+    index = json.loads((root / "nyu_v2_3task.json").read_text())
+    broken = root / index["train"][1][1]
+    broken.write_bytes(broken.read_bytes()[:40])
+    words = ("--method", "baseline", "--name", "damaged", "--data-root", str(root))
+    with pytest.raises(SystemExit) as end:
+        call(place, "launch_training.py", *words)
+    assert end.value.code == 2 and not (place / "out" / "best_damaged.pth").exists()
+    with pytest.warns(UserWarning, match="replaced by the next one"):
+        call(place, "launch_training.py", *words, "--skip-unreadable", "1")
+    with (place / "out" / "damaged_training.csv").open() as file:
+        counted = [float(row["value"]) for row in csv.DictReader(file) if row["phase"] == "data"]
+    assert counted == [1.0]

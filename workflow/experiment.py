@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 
 from configs.schema import Config
 from dataloaders import DATASETS
+from dataloaders.findings import quick_check
 from dataloaders.streams import evaluation_batches, training_batches
 from tasks.base import Target, Task
 from training.loop import Objective
@@ -109,10 +110,10 @@ class Experiment(Networks):
 
     # ----------------------------------------------------------------- data
     def check_data(self, *splits: str) -> None:
-        """ValueError or OSError unless the settings fit the data: tasks, loss weights, index, splits."""
+        """ValueError or OSError unless settings and data fit: tasks, loss weights, index, splits, files."""
         _ = self.objective
-        for split in splits:
-            self.records(split)
+        records = [self.records(split) for split in dict.fromkeys(splits)]
+        quick_check(*records, allowed=self.config.data.skip_unreadable)
 
     def records(self, split: str):
         records = self.dataset.open(self.config.data, split, self.tasks, self.config.run.protocol)

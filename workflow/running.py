@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,20 @@ class Run:
                 content = self._checkpoint(learner, outcome) | {"best": best}
                 save_checkpoint(experiment.dest, self.stem, step, content)
 
-        return Hooks(experiment.training_stream, validate, keep_best, save, at_step)
+        return Hooks(self._batches(record), validate, keep_best, save, at_step)
+
+    def _batches(self, record: Record) -> Callable[[int, int], Iterator]:
+        """The training stream; samples that could not be read are counted in the record."""
+
+        def batches(start: int, stop: int) -> Iterator:
+            stream, told = self.experiment.training_stream(start, stop), 0
+            for step, batch in enumerate(stream, start + 1):
+                if len(stream.broken) > told:
+                    told = len(stream.broken)
+                    record.add(step, "data", {"unreadable": told})
+                yield batch
+
+        return batches
 
     def save(self, path: Path, mask: dict | None, step: int) -> None:
         """Write the network as it is now, with its mask (None = dense) and certificate."""
