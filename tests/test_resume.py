@@ -110,7 +110,7 @@ def killed_and_resumed(method: str, words: list[str], folder: Path, kills: int, 
     while True:
         script = start(method, words, folder, "--resume")
         if done < kills:
-            if done % 2:
+            if done % 2 == 0:
                 await_writing(script, folder, chance.randrange(1, 6))
             else:
                 script.process.join(chance.uniform(0.05, 0.9) * seconds)

@@ -140,18 +140,21 @@ def end_children(grace: float = 0.0) -> None:
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    print("error: the first process of this run has ended; --resume goes on from the last checkpoint")
-    sys.stdout.flush()
+    message = "error: the first process of this run has ended, --resume goes on from the last checkpoint"
+    print(message, file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def rank() -> int:
     """The number of this process among all of the run, 0 alone."""
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    return distributed.get_rank() if several() else 0
 
 
 def lost_peer(error: BaseException) -> bool:
     """Whether an error says that another process of this run is gone."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return False
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
+    return several() and isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)

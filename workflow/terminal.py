@@ -94,18 +94,27 @@ def _fail(sentence: str) -> None:
         time.sleep(PATIENCE)  # the first process mostly finds the same, says so and ends this one
     print(f"error (process {number}): {sentence}" if number else f"error: {sentence}", file=sys.stderr)
     _end_others()
-    sys.stderr.flush()
-    if number:
+    if _several():
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(2)  # the usual end would wait for processes that wait for this one
     sys.exit(2)
 
 
 def _rank() -> int:
-    if "torch.distributed" not in sys.modules:
+    if "workflow.processes" not in sys.modules:
         return 0
     from .processes import rank
 
     return rank()
+
+
+def _several() -> bool:
+    if "workflow.processes" not in sys.modules:
+        return False
+    from .processes import several
+
+    return several()
 
 
 def _end_others() -> None:
