@@ -10,8 +10,8 @@ from .graph import Conv
 from .plain import Layer, pick_rows
 
 TILINGS = (
-    (4, 128),
     (6, 96),
+    (4, 128),
     (8, 64),
     (4, 256),
 )  # (vectors per tile, columns per block): what the sparse walk tries

@@ -28,23 +28,46 @@ inline void pack(const float* plane, const float* limit, const std::vector<Run>&
   }
 }
 
-// sums[output][V vectors] += kept weights of the block times packed columns.
+// sums[output][V vectors] += kept weights of the block times packed columns, two outputs at a time.
 template <int V>
 void walk(const Block& block, const float* packed, float* sums) {
-  const Entry* entry = block.entries.data();
-  for (const Row& row : block.rows) {
-    float* target = sums + size_t(row.output) * V * Vec::size();
-    Vec sum[V];
+  constexpr int lanes = Vec::size();
+  const Shared* shared = block.shared.data();
+  const Single* single = block.single.data();
+  for (const Pair& pair : block.pairs) {
+    float* first_sums = sums + size_t(pair.first) * V * lanes;
+    float* second_sums = sums + size_t(pair.second) * V * lanes;
+    Vec first[V], second[V];
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) sum[v] = Vec::loadu(target + v * Vec::size());
-    for (const Entry* end = entry + row.count; entry != end; ++entry) {
-      const float* pixels = packed + entry->offset;
-      Vec weight(entry->weight);
+    for (int v = 0; v < V; ++v) {
+      first[v] = Vec::loadu(first_sums + v * lanes);
+      second[v] = Vec::loadu(second_sums + v * lanes);
+    }
+    for (const Shared* end = shared + pair.shared; shared != end; ++shared) {
+      const float* pixels = packed + shared->offset;
+      Vec a(shared->first), b(shared->second);
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) sum[v] = at::vec::fmadd(weight, Vec::loadu(pixels + v * Vec::size()), sum[v]);
+      for (int v = 0; v < V; ++v) {
+        Vec value = Vec::loadu(pixels + v * lanes);
+        first[v] = at::vec::fmadd(a, value, first[v]);
+        second[v] = at::vec::fmadd(b, value, second[v]);
+      }
+    }
+    for (const Single* end = single + pair.single; single != end; ++single) {
+      const float* first_pixels = packed + single->first_offset;
+      const float* second_pixels = packed + single->second_offset;
+      Vec a(single->first), b(single->second);
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        first[v] = at::vec::fmadd(a, Vec::loadu(first_pixels + v * lanes), first[v]);
+        second[v] = at::vec::fmadd(b, Vec::loadu(second_pixels + v * lanes), second[v]);
+      }
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) sum[v].store(target + v * Vec::size());
+    for (int v = 0; v < V; ++v) {
+      first[v].store(first_sums + v * lanes);
+      second[v].store(second_sums + v * lanes);
+    }
   }
 }
 

@@ -78,7 +78,7 @@ class SparseConv {
                 float* out, int64_t out_plane) const {
     static thread_local std::vector<float> buffer;  // kept: fresh pages cost more than the arithmetic
     const size_t size = tile_size(), align = 16;
-    buffer.resize(std::max(buffer.size(), (widest_ + outputs_ + 1) * size + 2 * align));
+    buffer.resize(std::max(buffer.size(), (widest_ + outputs_ + 2) * size + 2 * align));
     auto address = reinterpret_cast<uintptr_t>(buffer.data());
     float* packed = buffer.data() + (64 - address % 64) % 64 / sizeof(float);
     float* sums = packed + (widest_ + 1) * size;
@@ -121,7 +121,7 @@ class SparseConv {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   namespace py = pybind11;
-  py::class_<sparse::SparseConv>(m, "SparseConv")
+  py::class_<sparse::SparseConv>(m, "SparseConv", py::module_local())
       .def(py::init<const at::Tensor&, const at::Tensor&, int, int, int, int, int>())
       .def("forward", &sparse::SparseConv::forward, py::call_guard<py::gil_scoped_release>());
 }
