@@ -178,3 +178,17 @@ def test_under_torchrun(words, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained 12 steps") == 1
     assert load(tmp_path, "final_nyuv2_set_90.pth")["step"] == 12
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_like_the_plain_one(words, tmp_path):
+    results = []
+    for name, more in (("plain", []), ("compiled", ["--compile"])):
+        given = [LAUNCH, *words, "--method", "disparse_dynamic", "--dest", str(tmp_path), "--name", name]
+        script = Script("tests/exactly.py", [*given, *more], tmp_path / "log").start().wait(500)
+        assert script.code == 0, script.said
+        results.append(load(tmp_path, f"final_{name}.pth"))
+    plain, compiled = results
+    assert all(torch.equal(compiled["mask"][name], kept) for name, kept in plain["mask"].items())
+    for name, value in plain["state"].items():
+        torch.testing.assert_close(compiled["state"][name], value, rtol=1e-5, atol=1e-6)

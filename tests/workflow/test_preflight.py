@@ -115,26 +115,3 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize(("size", "text"), [(3 * 2**20, "3.0 MiB"), (2.5 * 2**30, "2.5 GiB")])
 def test_sizes(size, text):
     assert estimate._size(size) == text
-
-
-@pytest.mark.slow
-def test_a_compiled_network_trains_like_the_plain_one(words, tmp_path, capsys):
-    results = []
-    for more in ([], ["--compile"]):
-        given = [
-            *words,
-            "--method",
-            "set",
-            "--name",
-            f"run{len(more)}",
-            "--set",
-            "run.preflight=false",
-            *more,
-        ]
-        assert call(LAUNCH, [*given, "--max-iters", "3", "--set", "optim.iterations=3"], capsys).code == 0
-        path = tmp_path / "new" / "dest" / f"final_run{len(more)}.pth"
-        results.append(torch.load(path, weights_only=True))
-    plain, compiled = results
-    assert plain["state"].keys() == compiled["state"].keys()
-    for name, value in plain["state"].items():
-        torch.testing.assert_close(compiled["state"][name], value, rtol=0.05, atol=0.01)
