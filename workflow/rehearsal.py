@@ -36,6 +36,9 @@ SHORT = Rhythm(steps=3, every=1, until=2, save=2, kill=3, samples=2, batches=1)
 LONG = Rhythm(steps=8, every=2, until=4, save=4, kill=5, samples=8, batches=3)
 
 
+SMALL_CROP = 97  # pixels, in the short form
+
+
 class Killed(Exception):
     """The rehearsed run ends here, as if the machine had failed."""
 
@@ -167,7 +170,8 @@ def _small_config(config: Config, method: Method | None, rhythm: Rhythm, world: 
     """The user's settings, but short. The long form keeps the batch size, and so the memory it takes."""
     data, prune = config.data, config.prune
     if rhythm is SHORT:
-        data = replace(data, batch_size=min(data.batch_size, 2 * world), num_workers=0)
+        few = {"batch_size": min(data.batch_size, 2 * world), "crop": min(data.crop, SMALL_CROP)}
+        data = replace(data, num_workers=0, **few)
     own_rounds = method.rounds if method else 1
     rounds = own_rounds if prune.rounds is None else prune.rounds
     return replace(
