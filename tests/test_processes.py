@@ -121,6 +121,13 @@ def test_two_processes_score_every_image_once(words, trained, tmp_path):
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-9)
 
 
+def test_two_processes_find_the_agreement_of_one(words, tmp_path):
+    for start, folder in ((alone, "one"), (pair, "two")):
+        ended(start("iou_analysis.py", [*words, "--dest", str(tmp_path / folder)], tmp_path / "log"))
+    one, two = ((tmp_path / folder / "nyuv2_iou.json").read_text() for folder in ("one", "two"))
+    assert json.loads(one)["curves"] == json.loads(two)["curves"]
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_run(victim, words, tmp_path):
     given = [*words, "--method", "disparse_dynamic", "--dest", str(tmp_path / "dest")]
