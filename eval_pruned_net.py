@@ -7,6 +7,7 @@ from workflow import terminal
 from workflow.early import check_files
 
 BASELINE = "baseline"
+ENGINES = ("dense", "sparse", "onnx")
 EXAMPLES = """\
   python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --model-path DIR
   python3 eval_pruned_net.py --dataset nyuv2 --method baseline --dest DIR --pictures 4
@@ -24,6 +25,7 @@ def arguments():
     )
     result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
     result.add_argument("--pictures", default="0", metavar="N", help="PNG panels of N images")
+    result.add_argument("--engine", metavar="NAME", help="run it as deployed: " + ", ".join(ENGINES))
     return result.parse_args()
 
 
@@ -33,6 +35,8 @@ def main() -> None:
         method(asked.method)
     if not asked.pictures.isdecimal():
         raise ValueError(f"--pictures '{asked.pictures}' is not a whole number of at least 0")
+    if asked.engine not in (None, *ENGINES):
+        raise ValueError(f"--engine '{asked.engine}' is not one of {', '.join(ENGINES)}")
     flags = flags_tree(asked)
     config = load(asked.dataset, asked.config, flags)
     check_files(asked.weights)
@@ -40,7 +44,7 @@ def main() -> None:
     from workflow.evaluation import evaluate_network, open_saved
 
     experiment, saved = open_saved(asked, config, flags)
-    text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures))
+    text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures), asked.engine)
     if experiment.fabric.is_global_zero:
         print(text)
         print(terminal.files_table(f"evaluated {saved.path} on {asked.split}.", files))

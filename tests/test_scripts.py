@@ -291,3 +291,21 @@ def test_replaced_samples_are_counted_in_the_record(place):
     with (place / "out" / "damaged_training.csv").open() as file:
         counted = [float(row["value"]) for row in csv.DictReader(file) if row["phase"] == "data"]
     assert counted == [1.0]
+
+
+def test_engines_give_the_scores_of_torch(place):
+    results = {}
+    for engine in (None, "dense", "sparse"):
+        words = (
+            "--method",
+            "baseline",
+            "--name",
+            "nyuv2_baseline",
+            *(("--engine", engine) if engine else ()),
+        )
+        call(place, "eval_pruned_net.py", *words, evaluate=True)
+        results[engine] = json.loads((place / "out" / "nyuv2_baseline.json").read_text())
+    assert [result["engine"] for result in results.values()] == ["torch", "dense", "sparse"]
+    for engine in ("dense", "sparse"):
+        for name, value in results[None]["loss"].items():
+            assert math.isclose(results[engine]["loss"][name], value, rel_tol=1e-4)

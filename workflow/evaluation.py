@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from configs.load import as_tree, load
@@ -73,13 +74,29 @@ def _require_as_trained(path: Path, content: dict, method: str | None, config: C
             raise ValueError(f"{path} was made with --{flag} {was}, this command says {said}: leave it out")
 
 
+class Engined(nn.Module):
+    """A network run by one of the engines of deploy/: "dense", "sparse" or "onnx"."""
+
+    def __init__(self, saved: Saved, engine: str):
+        super().__init__()
+        from deploy.engines import wrap
+
+        self.run = wrap(saved.network, saved.mask, engine)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return self.run(image)
+
+
 def evaluate_network(
-    experiment: Experiment, saved: Saved, split: str, pictures: int = 0
+    experiment: Experiment, saved: Saved, split: str, pictures: int = 0, engine: str | None = None
 ) -> tuple[str, Files]:
-    """Scores of a saved network on a split, as text; writes {name}.json beside the weights, and pictures."""
+    """Scores of a saved network on a split, as text; writes {name}.json beside the weights, and pictures.
+
+    engine: runs the network ("dense", "sparse", "onnx"), None = PyTorch as in training.
+    """
     replace(experiment, dest=saved.path.parent).check_dest()  # results go beside the weights
     fabric = experiment.fabric
-    network = fabric.to_device(saved.network)
+    network = Engined(saved, engine) if engine else fabric.to_device(saved.network)
     loader = experiment.evaluation_stream(split)
     progress = partial(tqdm, desc=f"evaluating on {split}", unit="batch", disable=not fabric.is_global_zero)
     scores = evaluate(
@@ -93,7 +110,7 @@ def evaluate_network(
     files: Files = []
     if fabric.is_global_zero:
         path = saved.path.parent / f"{experiment.name}.json"
-        write_json(path, _result(experiment, saved, split, scores))
+        write_json(path, _result(experiment, saved, split, scores) | {"engine": engine or "torch"})
         files.append((path, "scores, protocols, split, certificate, settings"))
         folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
         panels = write_panels(network, experiment.tasks, loader, folder, pictures, fabric=fabric)
