@@ -18,7 +18,7 @@ def arguments():
     result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
     names = ", ".join((BASELINE, *METHODS))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
-    result.add_argument("--init-from", metavar="FILE", help="weights to start from; a sparse file brings its mask")
+    result.add_argument("--init-from", metavar="FILE", help="start from these; a sparse file brings its mask")
     result.add_argument(
         "--export-published", metavar="FILE", help="also write the best weights in published form"
     )
