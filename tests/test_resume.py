@@ -113,7 +113,7 @@ def killed_and_resumed(method: str, words: list[str], folder: Path, kills: int, 
             if done % 2 == 0:
                 await_writing(script, folder, chance.randrange(1, 6))
             else:
-                script.process.join(chance.uniform(0.05, 0.9) * seconds)
+                script.process.join(chance.uniform(0.2, 0.7) * seconds)
             if script.process.is_alive():
                 script.process.kill()
         script.wait()
@@ -254,7 +254,7 @@ def test_an_interrupted_run_is_resumed_with_its_own_settings_only(words, prepare
 def test_runs_killed_ten_times_end_with_the_same_bits(method, words, prepared, undisturbed, tmp_path):
     other, seconds = undisturbed(method)
     kills = 0
-    for attempt in range(5):
+    for attempt in range(10):
         folder = fresh(prepared, tmp_path / f"dest{attempt}", method)
         kills += killed_and_resumed(method, words, folder, 10 - kills, seconds)
         assert_same_ends(method, folder, other)

@@ -15,14 +15,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from tasks.base import Target, Task
+from tasks.base import Task
 
 from .interrupt import Interrupted, StopRequest
 from .record import Record
-from .sharing import valid_shares
+from .sharing import Batch, parts, valid_shares
 from .sparsifier import Sparsifier
-
-Batch = tuple[Tensor, dict[str, Target]]
 
 
 @dataclass(frozen=True)
@@ -96,20 +94,6 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Adam:
 def _seed_step(seed: int, step: int, rank: int) -> None:
     # one stream per step and process: dropout of step s is the same whenever step s is computed
     torch.manual_seed((seed * 1_000_003 + step) * 4_099 + rank)
-
-
-def parts(batch: Batch, count: int) -> list[Batch]:
-    """A batch cut into at most `count` parts of nearly equal size along its first axis."""
-    image, targets = batch
-    cuts = range(min(count, len(image)))
-    images = image.tensor_split(len(cuts))
-    pieces = {
-        name: list(
-            zip(target.value.tensor_split(len(cuts)), target.valid.tensor_split(len(cuts)), strict=True)
-        )
-        for name, target in targets.items()
-    }
-    return [(images[i], {name: Target(*piece[i]) for name, piece in pieces.items()}) for i in cuts]
 
 
 def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> Tensor:

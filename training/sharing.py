@@ -16,6 +16,22 @@ from torch import Tensor, distributed, nn
 
 from tasks.base import Target, resize_nearest
 
+Batch = tuple[Tensor, dict[str, Target]]
+
+
+def parts(batch: Batch, count: int) -> list[Batch]:
+    """A batch cut into at most `count` parts of nearly equal size along its first axis."""
+    image, targets = batch
+    cuts = range(min(count, len(image)))
+    images = image.tensor_split(len(cuts))
+    pieces = {
+        name: list(
+            zip(target.value.tensor_split(len(cuts)), target.valid.tensor_split(len(cuts)), strict=True)
+        )
+        for name, target in targets.items()
+    }
+    return [(images[i], {name: Target(*piece[i]) for name, piece in pieces.items()}) for i in cuts]
+
 
 def valid_shares(fabric: Fabric, targets: Sequence[Target], size: tuple[int, int]) -> Tensor:
     """What the mean loss over each part's valid pixels counts for, [parts].

@@ -13,7 +13,8 @@ from torch import nn
 from tasks.base import Target
 from tests.training.examples import Small, make_batch, make_tasks
 from training.interrupt import Interrupted
-from training.loop import Hooks, Learner, Objective, Plan, make_optimizer, parts, train, training_step
+from training.loop import Hooks, Learner, Objective, Plan, make_optimizer, train, training_step
+from training.sharing import parts
 from training.sparsifier import Dense
 
 PLAN = Plan(steps=6, lr=0.1, weight_decay=0.0, step_every=2, step_factor=0.5, eval_every=4, log_every=2)
