@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from tasks.base import Task
+from tasks.base import Target, Task
 
 from .interrupt import Interrupted, StopRequest
 from .record import Record
