@@ -106,10 +106,12 @@ def test_every_method_from_start_to_scores(place, method, capsys):
 
 
 @pytest.mark.parametrize("ratio", ["50", "92.5", "95", "99"])
-def test_exact_counts_at_other_ratios(place, ratio):
-    call(place, "create_pruned_net.py", "--method", "disparse_static", "--ratio", ratio)
-    content = saved(place / "out" / f"nyuv2_disparse_static_{ratio}.pth")
+@pytest.mark.parametrize("method", METHODS)
+def test_exact_counts_at_other_ratios(place, method, ratio):
+    call(place, "create_pruned_net.py", "--method", method, "--ratio", ratio)
+    content = saved(place / "out" / f"nyuv2_{method}_{ratio}.pth")
     assert kept(content) == keep_count(total(content), float(ratio))
+    assert_zero_outside(content)
 
 
 def test_erk_counts_in_every_layer(place):
