@@ -45,8 +45,10 @@ def masked_copy(network: nn.Module) -> nn.Module:
     return twin
 
 
-def score(twin: nn.Module, losses: Losses, batches: Sequence) -> dict[str, dict[str, Tensor]]:
-    """Per task and layer: sum over the batches of |dL / d mask|."""
+def score(
+    twin: nn.Module, losses: Losses, batches: Sequence, leaf: str = "weight_mask"
+) -> dict[str, dict[str, Tensor]]:
+    """Per task and layer: sum over the batches of |dL / d leaf|, the mask or the hooked "weight_orig"."""
     sums: dict[str, dict[str, Tensor]] = {task: {} for task in losses}
     for image, targets in batches:
         for task, loss in losses.items():
@@ -54,7 +56,7 @@ def score(twin: nn.Module, losses: Losses, batches: Sequence) -> dict[str, dict[
             loss(twin(image), targets).backward()
             for name, layer in layers_of(twin).items():
                 if owned_by(task, name):
-                    found = torch.abs(layer.weight_mask.grad.data)
+                    found = torch.abs(getattr(layer, leaf).grad.data)
                     sums[task][name] = sums[task][name] + found if name in sums[task] else found
     return sums
 
@@ -102,7 +104,7 @@ def regrow(network: nn.Module, losses: Losses, batch: tuple, parts: int, drop: f
     batch; each task grows a full quota in each layer, and the wishes are united.
     """
     twin = copy_without_mask(network)
-    sums = score_dense(twin, losses, split(batch, parts))
+    sums = score(twin, losses, split(batch, parts), "weight_orig")
     layers = layers_of(network)
     for name, layer in layers.items():
         active = int(layer.weight_mask.sum())
@@ -127,19 +129,6 @@ def copy_without_mask(network: nn.Module) -> nn.Module:
     for layer in layers_of(twin).values():
         layer.weight_mask = torch.ones_like(layer.weight)
     return twin.train()
-
-
-def score_dense(twin: nn.Module, losses: Losses, batches: Sequence) -> dict[str, dict[str, Tensor]]:
-    sums: dict[str, dict[str, Tensor]] = {task: {} for task in losses}
-    for image, targets in batches:
-        for task, loss in losses.items():
-            twin.zero_grad()
-            loss(twin(image), targets).backward()
-            for name, layer in layers_of(twin).items():
-                if owned_by(task, name):
-                    found = torch.abs(layer.weight_orig.grad.data)
-                    sums[task][name] = sums[task][name] + found if name in sums[task] else found
-    return sums
 
 
 def split(batch: tuple, parts: int) -> list[tuple]:
