@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .arbiters import arbitrate, find_arbiter
 from .masks import Mask, Scores
-from .ranking import rank_fractions
+from .ranking import descending, rank_fractions, smallest
 from .seeds import generator
 
 # the sample costs its size, the band weights / sqrt(size): their sum is least near weights ** (2 / 3)
@@ -74,7 +74,7 @@ class _Ballot:
         inside, values = torch.cat(self.inside), torch.cat(self.values)
         fractions = torch.empty(len(values), dtype=torch.float64, device=values.device)
         steps = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-        fractions[values.argsort(descending=True, stable=True)] = (steps + self.above) / max(self.count, 1)
+        fractions[descending(values)] = (steps + self.above) / max(self.count, 1)
         ranks = torch.full(positions.shape, math.inf, dtype=torch.float64, device=values.device)
         ranks[torch.cat(self.open_above)] = 0.0
         if len(inside):
@@ -95,9 +95,9 @@ def choose_by_bracket(contest: Contest, errors: float = ERRORS) -> Mask | None:
     # all that is settled stands at `settled` or better: it must all fit together with its equals in the band
     if not int((standing <= settled).count_nonzero()) <= short <= len(standing):
         return None
-    best = standing.argsort(stable=True)[:short]
+    best = smallest(standing, short)
     # all that is out stands behind `known`, so nothing that stays may stand behind it too
-    last = float(standing[best[-1]]) if short else 0.0
+    last = float(standing[best].max()) if short else 0.0
     if short < contest.keep:
         last = max(last, settled)
     if last > known or last == math.inf:
@@ -187,8 +187,8 @@ def _look(ballot: _Ballot, name: str, start: int, among: Mask | None) -> tuple[T
 
 
 def _keep(mask: Mask, positions: Tensor) -> None:
-    """Sets positions of the pool to True, in place."""
-    positions, start = positions.sort().values, 0
+    """Sets positions of the pool, ascending, to True, in place."""
+    start = 0
     for name, kept in mask.items():
         stop = start + kept.numel()
         first, last = (int(torch.searchsorted(positions, edge)) for edge in (start, stop))

@@ -17,7 +17,7 @@ from .arbiters import arbitrate, find_arbiter
 from .bracket import ERRORS, Contest, choose_by_bracket
 from .budgets import Budget, Pool
 from .masks import Mask, Scores
-from .ranking import check_scores, flatten, rank_fractions
+from .ranking import check_scores, flatten, rank_fractions, smallest
 
 PLAIN = 300_000  # weights in a pool up to which everything is simply sorted
 
@@ -146,8 +146,6 @@ def choose_by_sorting(contest: Contest) -> Mask:
     ranks = {voter: rank_fractions(of, contest.among) for voter, of in contest.scores.items()}
     standings = arbitrate(ranks, contest.arbiter)
     flat = flatten(standings, list(contest.like))
-    kept = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    kept[flat.argsort(stable=True)[: contest.keep]] = True
-    parts = kept.split([tensor.numel() for tensor in contest.like.values()])
+    parts = smallest(flat, contest.keep).split([tensor.numel() for tensor in contest.like.values()])
     layers = zip(contest.like.items(), parts, strict=True)
     return {name: part.reshape(tensor.shape) for (name, tensor), part in layers}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .masks import Mask, apply, check_mask, count, prunable, size
 
-PART = 2**18  # elements
+PART = 2**20  # elements
 
 
 class Masked:

@@ -2,6 +2,9 @@ import pytest
 import torch
 
 from prune_utils import rank_fractions
+from prune_utils.ranking import descending, smallest
+
+TIED = [2.0, -1.0, 0.0, -0.0, float("inf"), 2.0, -1.0, 1e-45, -float("inf"), 0.0, -1e30]
 
 
 def test_by_hand_with_ties_by_position():
@@ -34,3 +37,24 @@ def test_nothing_and_nobody():
 def test_nan_is_named():
     with pytest.raises(ValueError, match="layer 'b' hold NaN"):
         rank_fractions({"a": torch.ones(1), "b": torch.tensor([float("nan")])})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [0, 1, len(TIED), 50_000])  # torch sorts from 32,768 on by radix
+def test_descending_is_a_stable_sort(dtype, length):
+    values = torch.tensor(TIED, dtype=dtype).repeat(length // len(TIED) + 1)[:length]
+    assert torch.equal(descending(values), values.argsort(descending=True, stable=True))
+
+
+def test_descending_tells_neighbours_apart():
+    one = torch.ones(1, dtype=torch.float64)
+    values = torch.cat([one, torch.nextafter(one, 2 * one), -one, torch.nextafter(-one, 0 * one)])
+    assert descending(values).tolist() == [1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("count", range(len(TIED) + 1))
+def test_smallest_takes_the_first_of_equals(count):
+    values = torch.tensor(TIED, dtype=torch.float64)
+    expected = torch.zeros(len(TIED), dtype=torch.bool)
+    expected[values.argsort(stable=True)[:count]] = True
+    assert torch.equal(smallest(values, count), expected)
