@@ -5,6 +5,7 @@ It says which parameters each task owns; pruning reads that and nothing else abo
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .aspp import HIDDEN, Head
@@ -17,6 +18,8 @@ class MultiTaskNet(nn.Module):
     channels: task name -> output channels; the order is the order of the heads.
     backbone: resnet18 or resnet34. width: factor on every hidden width.
     branch_after: name of the last shared unit ("stem", "stages.2.3", ...); what follows exists once per task.
+    channels_last: compute with features in channels-last memory order; weights keep theirs. Shapes are the
+        same, values too but for rounding and, in training, which features dropout draws.
 
     forward: image [N, 3, H, W] -> {task: [N, channels, h, w]}, h and w about H / 8 and W / 8.
     """
@@ -27,6 +30,7 @@ class MultiTaskNet(nn.Module):
         backbone: str = "resnet34",
         width: float = 1.0,
         branch_after: str | None = None,
+        channels_last: bool = False,
     ):
         super().__init__()
         if not channels:
@@ -37,6 +41,7 @@ class MultiTaskNet(nn.Module):
             "width": width,
             "branch_after": branch_after,
         }
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         units = trunk_units(backbone, width)
         names = [unit.name for unit in units]
         if branch_after is not None and branch_after not in names:
@@ -55,7 +60,7 @@ class MultiTaskNet(nn.Module):
         return tuple(self.heads)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        features = self.backbone(image)
+        features = self.backbone(image.contiguous(memory_format=self.layout))
         return {
             task: head(self.branches[task](features) if task in self.branches else features)
             for task, head in self.heads.items()

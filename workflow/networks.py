@@ -57,10 +57,12 @@ class Networks:
 
     def _network(self) -> MultiTaskNet:
         channels = {name: task.channels for name, task in self.tasks.items()}
-        model = self.config.model
+        model, run = self.config.model, self.config.run
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.run.seed)
-            return MultiTaskNet(channels, model.backbone, model.width, model.branch_after)
+            torch.manual_seed(run.seed)
+            return MultiTaskNet(
+                channels, model.backbone, model.width, model.branch_after, channels_last=run.channels_last
+            )
 
     def save_network(self, path: Path, network: MultiTaskNet, **fields) -> Path:
         """Write a network of this experiment; fields: mask, certificate, step (None, None, 0)."""

@@ -59,8 +59,6 @@ class Run:
         experiment, plan = self.experiment, self.plan
         fabric = experiment.fabric
         optimizer = make_optimizer(self.network, plan)
-        if experiment.config.run.channels_last:
-            self.network.to(memory_format=torch.channels_last)
         subject = torch.compile(self.network) if experiment.config.run.compile else self.network
         network, optimizer = fabric.setup(subject, optimizer)
         learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier(optimizer))

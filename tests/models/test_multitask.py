@@ -55,6 +55,22 @@ def test_declared_owners_are_those_of_the_graph(branch_after):
     assert {name: frozenset(tasks) for name, tasks in found.items()} == net.owners()
 
 
+@pytest.mark.parametrize("branch_after", [None, "stages.1.1"])
+def test_channels_last_is_the_order_of_features_alone(branch_after):
+    plain, net = (
+        MultiTaskNet({"seg": 2, "depth": 1}, **TINY, branch_after=branch_after, channels_last=last).eval()
+        for last in (False, True)
+    )
+    net.load_state_dict(plain.state_dict())
+    image = torch.randn(2, 3, 40, 48)
+    for task, expected in plain(image).items():
+        out = net(image)[task]
+        assert expected.is_contiguous() and out.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(out, expected)
+        out.sum().backward()
+    assert all(p.is_contiguous() and p.grad.is_contiguous() for p in net.parameters())
+
+
 def test_branches_start_after_the_named_unit():
     net = MultiTaskNet({"seg": 2, "depth": 1}, **TINY, branch_after="stages.2.1")
     shared = {name for name, tasks in net.owners().items() if len(tasks) == 2}
