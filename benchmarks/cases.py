@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from configs.schema import Run
 from models.multitask import MultiTaskNet
 from prune_utils.masks import prunable
 from prune_utils.voters import Electorate
@@ -76,7 +77,8 @@ def many_tasks(count: int, crop: int, batch: int, width: float = 1.0) -> Case:
 
 def case_of(tasks: dict[str, Task], weights: tuple, crop: int, batch: int, count: int, width: float) -> Case:
     torch.manual_seed(0)
-    network = MultiTaskNet({name: task.channels for name, task in tasks.items()}, width=width)
+    channels = {name: task.channels for name, task in tasks.items()}
+    network = MultiTaskNet(channels, width=width, channels_last=Run().channels_last)
     chance = torch.Generator().manual_seed(1)
     batches = [make_batch(tasks, crop, batch, chance) for _ in range(count)]
     return Case(network, tasks, dict(zip(tasks, weights, strict=True)), batches)

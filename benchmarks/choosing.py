@@ -1,7 +1,8 @@
 """Ranking and choosing alone, on scores of the full-size networks: two tasks and five.
 
 Ours (prune_utils.choose) beside sorting every weight (the same rule, the same mask) and beside the plain
-way's thresholds per task, which meet no exact number. Memory is what each needs on top of the scores.
+way's thresholds per task, which meet no exact number. Memory is what each needs on top of the scores. Below
+the table: what share of a scoring run the choice is, from the time of one batch at the paper's crop.
 
 usage: python3 -m benchmarks.choosing [--rounds 3] [--case nyuv2] [--threads N]
 """
@@ -14,6 +15,7 @@ import os
 from . import measure
 
 RATIO = 90.0
+CROPS, BATCH, RUN = {"nyuv2": 321, "taskonomy": 224}, 2, 50  # of the paper, but for the batch
 WAYS = ("thresholds", "sorting", "ours")
 
 
@@ -37,6 +39,23 @@ def one(way: str, case_name: str, threads: int) -> dict[str, float]:
         "memory": (peak[0] - before) / held,
         "kept": float(count(mask)),
     }
+
+
+def batch_seconds(case_name: str, threads: int) -> dict[str, float]:
+    """Seconds of scoring one batch; the first one warms up."""
+    import torch
+
+    from prune_utils.scoring import score
+
+    from .cases import make_case
+
+    torch.set_num_threads(threads)
+    case, clock = make_case(case_name, CROPS[case_name], BATCH, 2), measure.Clock()
+    voters = case.electorate.voters("tasks")
+    for number, batch in enumerate(case.batches):
+        with clock(str(number)):
+            score(case.network, voters, [(number, batch)], "snip")
+    return {"s": clock.wall["1"]}
 
 
 def _numel(shape: tuple[int, ...]) -> int:
@@ -102,12 +121,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     asked = parser.parse_args()
     measure.describe_machine(asked.threads)
-    rows = []
+    rows, notes = [], []
     for case in [asked.case] if asked.case else ("nyuv2", "taskonomy"):
         ways = {way: lambda way=way, case=case: measure.fresh(one, way, case, asked.threads) for way in WAYS}
-        for way, figures in measure.take_turns(ways, asked.rounds).items():
+        ways["batch"] = lambda case=case: measure.fresh(batch_seconds, case, asked.threads)
+        found = measure.take_turns(ways, asked.rounds)
+        batch = found.pop("batch")["s"]
+        for way, figures in found.items():
             rows.append([case, way, *list(figures.values())[:-1], int(figures["kept"])])
+        share = found["ours"]["wall s"] / (RUN * batch)
+        notes.append(
+            f"{case}: a batch of {BATCH} images of {CROPS[case]} x {CROPS[case]} is scored in {batch:.1f} s; "
+            f"ours is {100 * share:.2f} % of {RUN} such batches"
+        )
     measure.show(["network", "way", "wall s", "CPU s", "memory / scores", "kept"], rows)
+    print("\n".join(notes))
 
 
 if __name__ == "__main__":

@@ -4,26 +4,25 @@ Two tasks, 40 classes and normals, predictions at 60 x 80, one image a batch. Th
 evaluation does: predictions resized first, valid pixels picked out, numpy arrays of every pixel kept until
 the end. Both are fed the same images in turn; networks and files are left out.
 
-usage: python3 benchmarks/evaluation.py [--images 30] [--threads N]
+usage: python3 -m benchmarks.evaluation [--images 30] [--threads N]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tasks.base import Target
+from tasks.normals import normals
+from tasks.segmentation import segmentation
 
-from tasks.base import Target  # noqa: E402
-from tasks.normals import normals  # noqa: E402
-from tasks.segmentation import segmentation  # noqa: E402
+from . import measure
 
 SIZE, SMALL, CLASSES = (480, 640), (60, 80), 40
 
@@ -112,7 +111,7 @@ def make_image(generator: torch.Generator) -> tuple[dict, dict]:
     return {"seg": logits, "sn": vectors}, targets
 
 
-def measure(ways: dict, images: list, count: int) -> dict[str, list[float]]:
+def updates(ways: dict, images: list, count: int) -> dict[str, list[float]]:
     """Seconds of every update; the ways take turns, so that a busy machine slows both."""
     seconds = {name: [] for name in ways}
     for number in range(-3, count):  # three updates to warm up
@@ -127,29 +126,30 @@ def measure(ways: dict, images: list, count: int) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=30, help="updates measured (default 30)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    measure.describe_machine(asked.threads)
     images = [make_image(torch.Generator().manual_seed(seed)) for seed in range(4)]
     ways = {"numpy lists": NumpyLists(), "streaming": Streaming()}
-    seconds = measure(ways, images, options.images)
-
-    print(f"{options.images} images of 480 x 640, 40 classes and normals, {options.threads} threads\n")
-    heads = ("median ms", "min", "max", "images/s", "kept MB", "compute ms")
-    print(" " * 12 + "".join(f"{head:>12}" for head in heads))
-    results = {}
+    seconds = updates(ways, images, asked.images)
+    medians = {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}
+    rows, scores = [], {}
     for name, way in ways.items():
         start = time.perf_counter()
-        results[name] = way.compute()
+        scores[name] = way.compute()
         finish = 1000 * (time.perf_counter() - start)
-        middle, best, worst = (1000 * pick(seconds[name]) for pick in (statistics.median, min, max))
-        row = (middle, best, worst, 1000 / middle, way.kept() / 1e6, finish)
-        print(f"{name:12}" + "".join(f"{value:12.2f}" for value in row))
-    medians = [statistics.median(seconds[name]) for name in ways]
-    print(f"\nratio of the medians: {medians[0] / medians[1]:.1f}")
-    print("\nthe same scores (numpy lists, streaming):")
-    for name, value in results["numpy lists"].items():
-        print(f"  {name:10} {value:10.6f} {results['streaming'][name]:10.6f}")
+        faster = medians["numpy lists"] / medians[name]
+        rows.append(
+            [name, medians[name], 1000 / medians[name], faster, f"{way.kept() / measure.MB:.2f}", finish]
+        )
+    print(f"{asked.images} images of 480 x 640, 40 classes and normals\n")
+    measure.show(["way", "median ms", "images/s", "faster", "kept MB", "compute ms"], rows)
+    print()
+    measure.show(
+        ["score", *ways],
+        [[score, *(f"{scores[name][score]:.6f}" for name in ways)] for score in scores["numpy lists"]],
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ The network is left as it was found: `.grad`, batch-norm statistics, modes, requ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,18 +77,11 @@ def _gradient_sums(
             seed_streams(model, mix_seed(seed, number))
             losses = _losses(voters, model(inputs), targets)
             for left, voter in zip(reversed(range(len(voters))), voters, strict=True):
-                # the list held the last reference: what no later voter needs of the graph goes with its loss
-                loss, where = losses.pop(0), f"voter {voter.name!r}, batch {number}"
-                leaves = [weights[name] for name in owned[voter.name]]
-                gradients = dict(
-                    zip(
-                        owned[voter.name],
-                        torch.autograd.grad(loss, leaves, retain_graph=left > 0, allow_unused=True),
-                        strict=True,
-                    )
-                )
-                del loss
-                _accumulate(sums[voter.name], gradients, gather, where)
+                leaves = {name: weights[name] for name in owned[voter.name]}
+                with _adding(sums[voter.name], leaves, gather):
+                    # the list held the last reference: what no later voter needs goes with its loss
+                    _differentiate(losses.pop(0), leaves, retain_graph=left > 0)
+                _require_finite(sums[voter.name], leaves, f"voter {voter.name!r}, batch {number}")
             seen += 1
     if not seen:
         raise ValueError("scoring needs at least one batch, and there is none")
@@ -105,22 +100,40 @@ def _losses(voters: Sequence[Voter], predictions: Any, targets: Any) -> list[Ten
     return losses
 
 
-def _accumulate(sums: Scores, gradients: dict[str, Tensor | None], gather: Gather | None, where: str) -> None:
-    """Moves |gradient| into the sums, one by one; a weight that this batch did not use adds nothing."""
-    flags = []
-    for name in list(gradients):
-        gradient = gradients.pop(name)
-        if gradient is not None:
-            for each in [gradient] if gather is None else gather(gradient):
-                _add_absolute(sums, name, each)
-            flags.append(torch.isfinite(sums[name].sum()))
-    flags = [flag for flag in flags if not flag.is_meta]
-    if (
-        flags and not torch.stack([flag.to(flags[0].device) for flag in flags]).all()
-    ):  # one wait for the device
-        for name, total in sums.items():
+@contextmanager
+def _adding(sums: Scores, leaves: dict[str, Tensor], gather: Gather | None) -> Iterator[None]:
+    """Inside, a backward pass adds every |gradient| to the sums as soon as it is known, and holds none.
+
+    A weight that the pass does not reach adds nothing.
+    """
+
+    def add(name: str, gradient: Tensor) -> Tensor:
+        for each in [gradient] if gather is None else gather(gradient):
+            _add_absolute(sums, name, each)
+        # what autograd keeps in the gradient's place: its shape, without its memory
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    handles = [leaf.register_hook(partial(add, name)) for name, leaf in leaves.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _differentiate(loss: Tensor, leaves: dict[str, Tensor], retain_graph: bool) -> None:
+    # not backward(): `.grad` stays as it is
+    torch.autograd.grad(loss, list(leaves.values()), retain_graph=retain_graph, allow_unused=True)
+
+
+def _require_finite(sums: Scores, names: Iterable[str], where: str) -> None:
+    """Raises ValueError that tells the first of the names whose sum is not finite."""
+    flags = [torch.isfinite(total.sum()) for total in sums.values() if not total.is_meta]
+    # one wait for the device
+    if flags and not torch.stack([flag.to(flags[0].device) for flag in flags]).all():
+        for name in names:
             # the sum of finite values may still overflow: ask every element before complaining
-            if not torch.isfinite(total).all():
+            if name in sums and not torch.isfinite(sums[name]).all():
                 raise ValueError(f"gradient is not finite: {where}, layer {name!r}")
 
 

@@ -219,8 +219,24 @@ def test_the_graph_of_one_voter_is_gone_when_the_next_is_counted(tiny):
     voters = task_voters({task: lambda out, _, t=task: out[t].square().sum() for task in "ab"}, net.owners)
     score(net.model, voters, [(0, net.batches[0])], "snip", gather=gather)
     first, second = alive[: len(voters[0].owns)], alive[len(voters[0].owns) :]
-    assert all(state == {"a": False, "b": True} for state in first)
-    assert all(state == {"a": False, "b": False} for state in second)
+    assert all(state == {"a": True, "b": True} for state in first)
+    assert [state["a"] for state in second] == [False] * len(voters[1].owns)
+
+
+def test_a_gradient_is_added_before_the_next_is_known(tiny):
+    net = tiny("a", "b")
+    events, seen = [], []
+    for weight in prunable(net.model).values():
+        weight.register_hook(lambda gradient: events.append("known"))
+
+    def gather(gradient):
+        events.append("added" if not any(ref() is not None for ref in seen) else "another is still there")
+        seen.append(weakref.ref(gradient))
+        return [gradient]
+
+    score(net.model, task_voters(net.losses, net.owners), enumerate(net.batches), "snip", gather=gather)
+    count = len(net.batches) * sum(len(tasks) for tasks in net.owners.values())
+    assert events == ["known", "added"] * count
 
 
 def test_a_weight_that_only_the_second_batch_uses(tiny):
