@@ -19,8 +19,6 @@ from .masks import Scores, prunable
 from .seeds import generator, mix_seed
 from .voters import Batch, Gather, Voter
 
-PART = 2**18  # elements
-
 
 def score(
     model: nn.Module,
@@ -86,7 +84,9 @@ def _gradient_sums(
     if not seen:
         raise ValueError("scoring needs at least one batch, and there is none")
     return {
-        voter: {name: of[name] if name in of else _zeros(weights[name]) for name in owned[voter]}
+        voter: {
+            name: of.pop(name).contiguous() if name in of else _zeros(weights[name]) for name in owned[voter]
+        }
         for voter, of in sums.items()
     }
 
@@ -140,12 +140,10 @@ def _require_finite(sums: Scores, names: Iterable[str], where: str) -> None:
 def _add_absolute(sums: Scores, name: str, gradient: Tensor) -> None:
     """sums[name] += |gradient|: signs must not cancel between batches. The gradient is not written."""
     if name not in sums:
-        # low-precision gradients are summed in float32
-        sums[name] = gradient.abs().to(_sum_dtype(gradient), memory_format=torch.contiguous_format)
-        return
-    # in parts that stay in the processor's cache: |gradient| is never written to main memory
-    for total, part in zip(sums[name].view(-1).split(PART), gradient.reshape(-1).split(PART), strict=True):
-        total.add_(part.abs())
+        # low-precision gradients are summed in float32; memory order stays the gradient's until all are added
+        sums[name] = gradient.abs().to(_sum_dtype(gradient))
+    else:
+        sums[name].add_(gradient.abs())
 
 
 def _zeros(weight: Tensor) -> Tensor:
