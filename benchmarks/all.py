@@ -1,4 +1,4 @@
-"""Every benchmark in turn; their tables replace those in docs/performance.md. Under 15 minutes on two cores.
+"""Every benchmark in turn; their tables replace those in docs/performance.md. About half an hour on two cores.
 
 Run it on a machine that does nothing else: every table starts with the load average.
 
@@ -20,10 +20,12 @@ COMMANDS = {
     "startup": "benchmarks.startup --rounds 3",
     "masks": "benchmarks.masks --rounds 2",
     "choosing": "benchmarks.choosing --rounds 1",
-    "training": "benchmarks.training --rounds 2 --steps 4",
-    "throughput": "benchmarks.throughput --rounds 1",
-    "growth": "benchmarks.growth --rounds 1",
+    "training": "benchmarks.training --steps 20 --updates 5",
+    "throughput": "benchmarks.throughput --rounds 1 --steps 3",
+    "small": "benchmarks.throughput --crop 64 --batch 16 --steps 8 --ways default,channels-first,all-taps",
     "evaluation": "benchmarks.evaluation",
+    "loaders": "benchmarks.loaders",
+    "growth": "benchmarks.growth --rounds 1",
 }
 
 

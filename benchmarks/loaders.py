@@ -5,7 +5,7 @@ takes the same steps in the obvious order: read all, resize all, crop, everythin
 Times are medians over images and rounds. Each way has its own process, and they take turns, so that a busy
 machine slows all of them. Decoding has the memory settings of the loader, plain has none.
 
-usage: python3 benchmarks/loaders.py [--dataset NAME] [--data-root DIR]
+usage: python3 -m benchmarks.loaders [--dataset NAME] [--data-root DIR]
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import cv2
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from configs.schema import Data
+from dataloaders import DATASETS
+from dataloaders.base import Records
+from dataloaders.items import TrainingItems
+from dataloaders.transforms import MEAN
+from dataloaders.workers import prepare
 
-from configs.schema import Data  # noqa: E402
-from dataloaders import DATASETS  # noqa: E402
-from dataloaders.base import Records  # noqa: E402
-from dataloaders.items import TrainingItems  # noqa: E402
-from dataloaders.transforms import MEAN  # noqa: E402
-from dataloaders.workers import prepare  # noqa: E402
+from . import measure
 
 PAPER = {
     "nyuv2": Data(dataset="nyuv2", tasks=("seg", "sn"), crop=321, val_fraction=0),
@@ -58,17 +58,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.data_root and not args.dataset:
         parser.error("--data-root needs --dataset")
-    print(f"{'':12}{'this loader':>13}{'':>10}{'decoding':>11}{'plain':>11}{'loader/':>10}{'plain/':>9}")
-    print(f"{'':12}{'images/s':>13}{'ms':>10}{'ms':>11}{'ms':>11}{'decoding':>10}{'loader':>9}")
+    measure.describe_machine(1)
+    rows = []
     for name in [args.dataset] if args.dataset else PAPER:
         with tempfile.TemporaryDirectory() as folder:
             root = args.data_root or write(name, Path(folder), args.images)
             try:
-                ours, bare, plain = measure(name, str(root), args.images, args.rounds)
+                ours, bare, plain = milliseconds(name, str(root), args.images, args.rounds)
             except (ValueError, OSError) as error:
                 raise SystemExit(f"error: {error}") from error
-        figures = f"{1000 / ours:13.1f}{ours:10.2f}{bare:11.2f}{plain:11.2f}"
-        print(f"{name:12}{figures}{ours / bare:10.2f}{plain / ours:9.2f}")
+        rows.append([name, 1000 / ours, ours, bare, plain, ours / bare, plain / ours])
+    header = ["data set", "images/s", "ours ms", "decoding ms", "plain ms", "ours / decoding", "plain / ours"]
+    measure.show(header, rows)
 
 
 def write(name: str, folder: Path, images: int) -> Path:
@@ -79,7 +80,7 @@ def write(name: str, folder: Path, images: int) -> Path:
     return folder / name
 
 
-def measure(name: str, root: str, images: int, rounds: int) -> tuple[float, float, float]:
+def milliseconds(name: str, root: str, images: int, rounds: int) -> tuple[float, float, float]:
     """Median milliseconds an image: this loader, bare decoding, the plain loader."""
     data = replace(PAPER[name], root=root)
     tasks = DATASETS[name].make_tasks(data.tasks, data, "paper")
