@@ -1,6 +1,7 @@
-"""Every benchmark in turn; their tables replace those in docs/performance.md. About half an hour on two cores.
+"""Every benchmark in turn; their tables replace those in docs/performance.md.
 
-Run it on a machine that does nothing else: every table starts with the load average.
+It takes about half an hour on two cores, and wants a machine that does nothing else: every table starts with
+the load average.
 
 usage: python3 -m benchmarks.all [--only masks,startup]
 """

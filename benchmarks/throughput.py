@@ -123,10 +123,10 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS), help="some of: " + ", ".join(WAYS))
     asked = parser.parse_args()
     size = Size(asked.crop, asked.batch, asked.steps)
-    measure.describe_machine(os.cpu_count())
     for name in asked.ways.split(","):
         if name not in WAYS:
             parser.error(f"way {name!r} is not one of {', '.join(WAYS)}")
+    measure.describe_machine(os.cpu_count())
     print(f"batches of {asked.batch} images of {asked.crop} x {asked.crop}\n")
     names, seen = asked.ways.split(","), {}
     for _ in range(asked.rounds):
