@@ -20,8 +20,9 @@ PAGE = ROOT / "docs" / "performance.md"
 COMMANDS = {
     "startup": "benchmarks.startup --rounds 3",
     "masks": "benchmarks.masks --rounds 2",
+    "crop": "benchmarks.masks --rounds 1 --case nyuv2 --crop 321",
     "choosing": "benchmarks.choosing --rounds 1",
-    "training": "benchmarks.training --steps 20 --updates 5",
+    "training": "benchmarks.training --steps 20",
     "throughput": "benchmarks.throughput --rounds 1 --steps 3",
     "small": "benchmarks.throughput --crop 64 --batch 16 --steps 8 --ways default,channels-first,all-taps",
     "evaluation": "benchmarks.evaluation",

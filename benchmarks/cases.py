@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from configs.schema import Run
 from models.multitask import MultiTaskNet
 from prune_utils.masks import prunable
 from prune_utils.voters import Electorate
@@ -78,7 +77,7 @@ def many_tasks(count: int, crop: int, batch: int, width: float = 1.0) -> Case:
 def case_of(tasks: dict[str, Task], weights: tuple, crop: int, batch: int, count: int, width: float) -> Case:
     torch.manual_seed(0)
     channels = {name: task.channels for name, task in tasks.items()}
-    network = MultiTaskNet(channels, width=width, channels_last=Run().channels_last)
+    network = MultiTaskNet(channels, width=width, channels_last=True)  # as the program on a CPU
     chance = torch.Generator().manual_seed(1)
     batches = [make_batch(tasks, crop, batch, chance) for _ in range(count)]
     return Case(network, tasks, dict(zip(tasks, weights, strict=True)), batches)

@@ -2,39 +2,54 @@
 
 Ours (prune_utils) beside the plain way (benchmarks/plain.py), full-size network, 2 batches of 2 images of
 128 x 128, 90 % sparse. Both start from the same network in a fresh process and end with the mask in it.
-"ours, bf16" lets the scoring passes multiply in bfloat16, which the program does not do: IoU, kept by both /
-kept by either, says how far its mask is from the one in 32 bit.
+"ours, bf16" lets the scoring passes multiply in bfloat16, which the program does not do. How far its mask is
+from the one in 32 bit is said below the table, beside what other changes do to the mask.
 
-usage: python3 -m benchmarks.masks [--rounds 3] [--case nyuv2] [--threads N]
+usage: python3 -m benchmarks.masks [--rounds 3] [--case nyuv2] [--crop 128] [--threads N]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 
 from . import measure
 
-CROP, BATCH, COUNT, RATIO = 128, 2, 2, 90.0
+BATCH, COUNT, RATIO = 2, 2, 90.0
 KEEP = {"nyuv2": 0.08, "taskonomy": 0.097}  # the plain way's hand-tuned keep ratio per task
 
 
-def ours(case_name: str, bf16: bool, threads: int) -> dict[str, float]:
-    """One mask by prune_utils."""
-    import torch
+@dataclass(frozen=True)
+class Size:
+    """A key of KEEP, the side of the images, and torch's threads."""
 
-    from prune_utils.masks import apply
+    case: str
+    crop: int
+    threads: int
+
+
+def start(size: Size):
+    """The case, on as many threads as asked."""
+    import torch
 
     from .cases import make_case
 
-    torch.set_num_threads(threads)
-    case, clock = make_case(case_name, CROP, BATCH, COUNT), measure.Clock()
+    torch.set_num_threads(size.threads)
+    return make_case(size.case, size.crop, BATCH, COUNT)
+
+
+def ours(size: Size, bf16: bool) -> dict[str, float]:
+    """One mask by prune_utils."""
+    from prune_utils.masks import apply
+
+    case, clock = start(size), measure.Clock()
     with measure.peak_memory() as peak, clock("all"):
         apply(case.network, masked(case, bf16))
     return {"wall s": clock.wall["all"], "CPU s": clock.cpu["all"], "peak MB": peak[0] / measure.MB}
 
 
-def masked(case, bf16: bool) -> dict:
+def masked(case, bf16: bool = False) -> dict:
     """The mask that disparse_static gives a case."""
     import torch
 
@@ -46,37 +61,39 @@ def masked(case, bf16: bool) -> dict:
         return make_mask(case.network, plan, case.electorate, list(enumerate(case.batches)))
 
 
-def agreement(case_name: str, threads: int) -> float:
-    """IoU of the masks by bfloat16 and by 32-bit passes."""
-    import torch
-
-    from .cases import make_case
-
-    torch.set_num_threads(threads)
-    case = make_case(case_name, CROP, BATCH, COUNT)
-    one, two = masked(case, False), masked(case, True)
-    both, either = (
-        sum(int(of(one[name], two[name]).sum()) for name in one)
-        for of in (torch.logical_and, torch.logical_or)
-    )
-    return both / either
-
-
-def plain(case_name: str, threads: int) -> dict[str, float]:
+def plain(size: Size) -> dict[str, float]:
     """One mask the plain way."""
+    from . import plain as rival
+
+    case, clock = start(size), measure.Clock()
+    with measure.peak_memory() as peak, clock("all"):
+        twin = rival.masked_copy(case.network)
+        scores = rival.score(twin, case.electorate.losses, case.batches)
+        rival.put_in(case.network, rival.choose(scores, KEEP[size.case]))
+    return {"wall s": clock.wall["all"], "CPU s": clock.cpu["all"], "peak MB": peak[0] / measure.MB}
+
+
+def agreement(size: Size) -> dict[str, float]:
+    """IoU (kept by both / kept by either) of the mask with those that one change gives."""
     import torch
 
-    from . import plain as rival
-    from .cases import make_case
+    case = start(size)
+    before, found = masked(case), {}
+    case.network.layout = torch.preserve_format  # dropout draws in memory order
+    found["other draws of dropout"] = iou(before, masked(case))
+    for module in case.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    before = masked(case)
+    found["bf16, no dropout"] = iou(before, masked(case, bf16=True))
+    case.network.layout = torch.channels_last
+    found["other memory order, no dropout"] = iou(before, masked(case))
+    return found
 
-    torch.set_num_threads(threads)
-    case, clock = make_case(case_name, CROP, BATCH, COUNT), measure.Clock()
-    with measure.peak_memory() as peak, clock("all"):
-        with clock("scoring"):
-            twin = rival.masked_copy(case.network)
-            scores = rival.score(twin, case.electorate.losses, case.batches)
-        rival.put_in(case.network, rival.choose(scores, KEEP[case_name]))
-    return {"wall s": clock.wall["all"], "CPU s": clock.cpu["all"], "peak MB": peak[0] / measure.MB}
+
+def iou(one: dict, two: dict) -> float:
+    both = sum(int((one[name] & two[name]).sum()) for name in one)
+    return both / sum(int((one[name] | two[name]).sum()) for name in one)
 
 
 def settings():
@@ -90,25 +107,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="masks made by each way (default 3)")
     parser.add_argument("--case", choices=sorted(KEEP), help="one network (default: both)")
+    parser.add_argument("--crop", type=int, default=128, help="side of the images (default 128)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     asked = parser.parse_args()
     measure.describe_machine(asked.threads)
-    rows = []
+    print(f"{COUNT} batches of {BATCH} images of {asked.crop} x {asked.crop}\n")
+    rows, notes = [], []
     for case in [asked.case] if asked.case else KEEP:
+        size = Size(case, asked.crop, asked.threads)
         ways = {
-            "plain": lambda case=case: measure.fresh(plain, case, asked.threads),
-            "ours": lambda case=case: measure.fresh(ours, case, False, asked.threads),
-            "ours, bf16": lambda case=case: measure.fresh(ours, case, True, asked.threads),
+            "plain": lambda size=size: measure.fresh(plain, size),
+            "ours": lambda size=size: measure.fresh(ours, size, False),
+            "ours, bf16": lambda size=size: measure.fresh(ours, size, True),
         }
-        iou = {"ours": "1", "ours, bf16": f"{measure.fresh(agreement, case, asked.threads):.3f}"}
         found = measure.take_turns(ways, asked.rounds)
         for name, figures in found.items():
             ratios = [figures[key] / found["plain"][key] for key in figures]
-            rows.append([case, name, *figures.values(), *ratios, iou.get(name, "-")])
-    measure.show(
-        ["network", "way", "wall s", "CPU s", "peak MB", "/ plain", "/ plain", "/ plain", "IoU"], rows
-    )
-    print("the three ratios are of wall time, CPU time and peak memory")
+            rows.append([case, name, *figures.values(), *ratios])
+        masks = measure.fresh(agreement, size)
+        notes.append(f"{case}: IoU with " + ", ".join(f"{what} {value:.3f}" for what, value in masks.items()))
+    measure.show(["network", "way", "wall s", "CPU s", "peak MB", *3 * ["/ plain"]], rows)
+    print("the three ratios are of wall time, CPU time and peak memory\n" + "\n".join(notes))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def regrow(network: nn.Module, losses: Losses, batch: tuple, parts: int, drop: f
 def copy_without_mask(network: nn.Module) -> nn.Module:
     """A copy whose masks are ones."""
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    twin = type(network)(network.description["channels"], width=network.description["width"])
+    twin = type(network)(**network.description)
+    twin.layout = network.layout
     for layer in layers_of(twin).values():
         prune.identity(layer, "weight")
     twin.load_state_dict(state)

@@ -6,7 +6,7 @@ it adds to a run that moves its mask every 50 steps. Full-size network of two ta
 The three steps take turns in one process, and each is divided by the dense step of its own turn: a hundredth
 is less than what two processes differ by. Memory is looked at in processes of their own.
 
-usage: python3 -m benchmarks.training [--steps 12] [--updates 3] [--crop 64] [--batch 16] [--threads N]
+usage: python3 -m benchmarks.training [--steps 12] [--updates 3] [--rounds 2] [--crop 64] [--batch 16]
 """
 
 from __future__ import annotations
@@ -166,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=12, help="steps of each way (default 12, at least 2)")
     parser.add_argument("--updates", type=int, default=3, help="updates of a moving mask (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each moving mask (default 2)")
     parser.add_argument("--crop", type=int, default=64, help="side of the images (default 64)")
     parser.add_argument("--batch", type=int, default=16, help="images in a batch (default 16)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
@@ -174,8 +175,10 @@ def main() -> None:
     measure.describe_machine(asked.threads)
     print(f"batches of {asked.batch} images of {asked.crop} x {asked.crop}\n")
     show_steps(size)
-    found = {way: measure.fresh(updates_of, way, size) for way in ("plain", "ours")}
-    measure.show(["dynamic", *found["ours"]], [[way, *figures.values()] for way, figures in found.items()])
+    ways = {way: lambda way=way: measure.fresh(updates_of, way, size) for way in ("plain", "ours")}
+    found = measure.take_turns(ways, asked.rounds)
+    rows = [[way, *list(of.values())[:-1], f"{of['run / static run']:.3f}"] for way, of in found.items()]
+    measure.show(["dynamic", *found["ours"]], rows)
     print(f"a run that moves its mask every {EVERY} steps, in shares of one that does not")
 
 

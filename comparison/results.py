@@ -18,7 +18,7 @@ APART = ("dataset", "protocol", "split", "ratio")  # what one table must not mix
 # settings that legitimately differ between the rows of a table, or that change no result
 FREE = {
     "data": ("root", "num_workers", "cache", "eval_batch_size"),
-    "run": ("seed", "device", "devices", "checkpoint_every", "log_every", "compile", "channels_last"),
+    "run": ("seed", "device", "devices", "checkpoint_every", "log_every", "compile"),
 }
 METHODS_OWN = ("prune",)  # sections in which methods and variants differ
 

@@ -99,7 +99,7 @@ class Run:
     device: str = "auto"  # Fabric accelerator
     devices: str = "auto"  # one; under torchrun its number of processes
     compile: bool = False
-    channels_last: bool = True  # memory order of features: faster on processors, weights keep theirs
+    channels_last: bool | None = None  # memory order of features; None = only on a CPU, where it is faster
     preflight: bool = True  # rehearse every training in small first
 
 

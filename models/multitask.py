@@ -41,7 +41,7 @@ class MultiTaskNet(nn.Module):
             "width": width,
             "branch_after": branch_after,
         }
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.layout = torch.channels_last if channels_last else torch.preserve_format
         units = trunk_units(backbone, width)
         names = [unit.name for unit in units]
         if branch_after is not None and branch_after not in names:
@@ -60,7 +60,7 @@ class MultiTaskNet(nn.Module):
         return tuple(self.heads)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        features = self.backbone(image.contiguous(memory_format=self.layout))
+        features = self.backbone(image.to(memory_format=self.layout))
         return {
             task: head(self.branches[task](features) if task in self.branches else features)
             for task, head in self.heads.items()

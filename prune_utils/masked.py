@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from .masks import Mask, apply, check_mask, count, prunable, size
 
-PART = 2**20  # elements
-
 
 class Masked:
     """Keeps pruned weights at 0. Call `mask_gradients` before and `after_step` after every optimiser step."""
@@ -76,12 +74,4 @@ class Masked:
 
 def _multiply(values: Tensor, kept: Tensor) -> None:
     """values * kept, in place."""
-    kept = kept.view(torch.int8)  # the same bytes read as numbers: a product of them is vectorised
-    if not (values.is_cpu and values.is_contiguous() and kept.is_contiguous()):
-        values.mul_(kept)
-        return
-    # A product of unequal types is slow on processors, a copy to the other type is not. In parts, so that the
-    # copy stays in the cache: 7 times as fast.
-    copy = values.new_empty(min(PART, values.numel()))
-    for part, of in zip(values.view(-1).split(PART), kept.view(-1).split(PART), strict=True):
-        part.mul_(copy[: len(of)].copy_(of))
+    values.mul_(kept.view(torch.int8))  # the same bytes read as numbers, which multiply faster than a bool

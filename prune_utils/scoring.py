@@ -77,8 +77,11 @@ def _gradient_sums(
             for left, voter in zip(reversed(range(len(voters))), voters, strict=True):
                 leaves = {name: weights[name] for name in owned[voter.name]}
                 with _adding(sums[voter.name], leaves, gather):
-                    # the list held the last reference: what no later voter needs goes with its loss
-                    _differentiate(losses.pop(0), leaves, retain_graph=left > 0)
+                    # the list held the last reference: what no later voter needs goes with its loss;
+                    # not backward(), which would write `.grad`
+                    torch.autograd.grad(
+                        losses.pop(0), list(leaves.values()), retain_graph=left > 0, allow_unused=True
+                    )
                 _require_finite(sums[voter.name], leaves, f"voter {voter.name!r}, batch {number}")
             seen += 1
     if not seen:
@@ -107,7 +110,9 @@ def _adding(sums: Scores, leaves: dict[str, Tensor], gather: Gather | None) -> I
     A weight that the pass does not reach adds nothing.
     """
 
-    def add(name: str, gradient: Tensor) -> Tensor:
+    def add(name: str, gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:  # of a function that passes none on
+            return None
         for each in [gradient] if gather is None else gather(gradient):
             _add_absolute(sums, name, each)
         # what autograd keeps in the gradient's place: its shape, without its memory
@@ -119,11 +124,6 @@ def _adding(sums: Scores, leaves: dict[str, Tensor], gather: Gather | None) -> I
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _differentiate(loss: Tensor, leaves: dict[str, Tensor], retain_graph: bool) -> None:
-    # not backward(): `.grad` stays as it is
-    torch.autograd.grad(loss, list(leaves.values()), retain_graph=retain_graph, allow_unused=True)
 
 
 def _require_finite(sums: Scores, names: Iterable[str], where: str) -> None:

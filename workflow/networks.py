@@ -58,11 +58,10 @@ class Networks:
     def _network(self) -> MultiTaskNet:
         channels = {name: task.channels for name, task in self.tasks.items()}
         model, run = self.config.model, self.config.run
+        last = run.channels_last if run.channels_last is not None else self.fabric.device.type == "cpu"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
-            return MultiTaskNet(
-                channels, model.backbone, model.width, model.branch_after, channels_last=run.channels_last
-            )
+            return MultiTaskNet(channels, model.backbone, model.width, model.branch_after, last)
 
     def save_network(self, path: Path, network: MultiTaskNet, **fields) -> Path:
         """Write a network of this experiment; fields: mask, certificate, step (None, None, 0)."""

@@ -17,7 +17,7 @@ from .timing import Times, duration
 # settings that change where a run finds things or how fast it is, not its result
 FREE = {
     "data": ("root", "num_workers", "cache", "eval_batch_size"),
-    "run": ("device", "devices", "checkpoint_every", "log_every", "compile", "channels_last"),
+    "run": ("device", "devices", "checkpoint_every", "log_every", "compile"),
 }
 
 

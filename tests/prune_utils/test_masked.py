@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from prune_utils import Masked, count, prunable, shuffle_within_layers
-from prune_utils import masked as masked_module
 
 
 def half(model):
@@ -105,10 +104,8 @@ def test_on_the_networks_device():
     assert masked.mask["weight"].is_meta
 
 
-@pytest.mark.parametrize("part", [1, 7, 10**6])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_parts_and_memory_layouts_change_nothing(tiny, monkeypatch, part, layout):
-    monkeypatch.setattr(masked_module, "PART", part)
+def test_memory_layouts_change_nothing(tiny, layout):
     net = tiny("a", "b")
     before = {name: w.detach().clone() for name, w in prunable(net.model).items()}
     net.model.to(memory_format=layout)

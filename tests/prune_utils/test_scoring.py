@@ -201,6 +201,26 @@ def test_tensors_stay_on_the_networks_device(tiny, criterion):
     assert all(of.is_meta for scored in scores.values() for of in scored.values())
 
 
+class Stopped(torch.autograd.Function):
+    """The identity, which passes no gradient on."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+def test_a_weight_behind_a_stopped_gradient_scores_zero(tiny):
+    net = tiny("a", "b")
+    voter = Voter("a", lambda out, _: out["a"].sum() + Stopped.apply(out["b"]).sum(), frozenset(net.owners))
+    scores = score(net.model, [voter], enumerate(net.batches), "gradient")["a"]
+    assert scores["stem.weight"].any() and scores["heads.a.weight"].any()
+    assert not scores["heads.b.weight"].any()
+
+
 def test_low_precision_weights_are_summed_in_float32(tiny):
     net = tiny("a")
     model = net.model.to(torch.bfloat16)
