@@ -222,11 +222,10 @@ def test_a_trained_network_is_written_in_the_published_form(place):
     assert torch.equal(theirs["backbone.blocks.0.0.conv1.weight_mask"].bool(), best["mask"][name])
 
 
-@pytest.mark.parametrize(("words", "last"), [((), True), (("true",), True), (("false",), False)])
-def test_memory_order_of_features_is_that_of_the_settings(place, words, last):
-    config = load(
-        "nyuv2", [place / "tiny.yaml"], {"run": {"channels_last": word == "true" for word in words}}
-    )
+@pytest.mark.parametrize(("setting", "last"), [(None, True), (True, True), (False, False)])
+def test_memory_order_of_features_is_that_of_the_settings(place, setting, last):
+    flags = {"run": {"device": "cpu", "channels_last": setting}}
+    config = load("nyuv2", [place / "tiny.yaml"], flags)
     network = open_experiment(config, "set", str(place / "out"), None).new_network()
     out = network(torch.zeros(2, 3, 33, 41))["seg"]
     assert out.is_contiguous(memory_format=torch.channels_last) == last and out.is_contiguous() != last
