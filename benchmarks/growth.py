@@ -155,6 +155,7 @@ def plot(name: str, found: dict[int, dict[str, float]], folder: Path) -> Path:
             axis.set(xscale="log", yscale="log")
         else:
             axis.set_ylim(bottom=0)
+            axis.set_xticks(x)
         axis.legend()
     path = folder / f"growth_{name}.png"
     folder.mkdir(parents=True, exist_ok=True)
