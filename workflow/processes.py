@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -47,6 +48,8 @@ def make_fabric(run: Run) -> Fabric:
     _check_choice("--device", run.device, ("auto", *available))
     devices, nodes = _count(run)
     several = nodes > 1 or devices > 1
+    # of 1x1 convolutions on channels-last features, whose strides differ in length 1 alone
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     device = run.device
     if device == "auto" and torch.backends.mps.is_available():
         device = "cpu"
