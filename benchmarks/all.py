@@ -24,7 +24,8 @@ COMMANDS = {
     "choosing": "benchmarks.choosing --rounds 1",
     "training": "benchmarks.training --steps 20",
     "throughput": "benchmarks.throughput --rounds 1 --steps 3",
-    "small": "benchmarks.throughput --crop 64 --batch 16 --steps 8 --ways default,channels-first,all-taps",
+    "small": "benchmarks.throughput --crop 64 --batch 16 --steps 8 --rounds 1 --ways "
+    "default,channels-first,adam-in-parts,all-taps",
     "evaluation": "benchmarks.evaluation",
     "loaders": "benchmarks.loaders",
     "growth": "benchmarks.growth --rounds 1",
