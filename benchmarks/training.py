@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from . import measure
 
-CASE, RATIO, EVERY = "nyuv2", 90.0, 50
+CASE, EVERY = "nyuv2", 50
 WAYS = ("dense", "masked", "hooks")
 WARM_UP = 2  # steps that are not counted
 

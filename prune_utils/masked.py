@@ -2,7 +2,7 @@
 
 A pruned weight is 0 in the parameter, its gradient is masked after backward, and the weight is zeroed again
 after the optimiser's step, because weight decay and momentum would revive it. No hooks, no second copy of the
-weights: one bit of bookkeeping (a bool) per weight.
+weights: one byte of bookkeeping (a bool) per weight.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ def make_fabric(run: Run) -> Fabric:
     _check_choice("--device", run.device, ("auto", *available))
     devices, nodes = _count(run)
     several = nodes > 1 or devices > 1
-    # of 1x1 convolutions on channels-last features, whose strides differ in length 1 alone
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+    if several:
+        # of 1x1 convolutions on channels-last features, whose strides differ in length 1 alone
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     device = run.device
     if device == "auto" and torch.backends.mps.is_available():
         device = "cpu"
