@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from common.text import files_table
 from workflow import terminal
 
 EXAMPLES = """\
@@ -50,9 +51,9 @@ def main() -> None:
     if asked.format not in ("terminal", *ENDINGS):
         raise ValueError(f"--format '{asked.format}' is not one of terminal, {', '.join(ENDINGS)}")
 
+    from comparison.comparing import compare
     from comparison.report import Options
     from comparison.results import read_results, select
-    from workflow.comparing import compare
 
     wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
     results = select(read_results(asked.folders), wanted)
@@ -69,7 +70,7 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made.text(form) + "\n", encoding="utf-8")
             files.append((path, f"the same as {form}"))
-        print(terminal.files_table(f"compared {len(results)} results.", files))
+        print(files_table(f"compared {len(results)} results.", files))
 
 
 if __name__ == "__main__":

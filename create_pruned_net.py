@@ -1,5 +1,6 @@
 """Make a sparse network: score every weight, keep exactly as many as asked, write the file."""
 
+from common.text import files_table
 from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
@@ -42,7 +43,7 @@ def main() -> None:
     certificate, files = create(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(certificate)
-        print(terminal.files_table(f"{experiment.name} is made. Train it with launch_training.py.", files))
+        print(files_table(f"{experiment.name} is made. Train it with launch_training.py.", files))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Evaluate any saved network, dense or sparse: scores in both protocols, a JSON file, pictures."""
 
+from common.names import BASELINE
+from common.text import files_table
 from configs.arguments import flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
 from workflow.early import check_files
 
-BASELINE = "baseline"
 ENGINES = ("dense", "sparse", "onnx")
 EXAMPLES = """\
   python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --model-path DIR
@@ -47,7 +48,7 @@ def main() -> None:
     text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures), asked.engine)
     if experiment.fabric.is_global_zero:
         print(text)
-        print(terminal.files_table(f"evaluated {saved.path} on {asked.split}.", files))
+        print(files_table(f"evaluated {saved.path} on {asked.split}.", files))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from common.text import files_table, table
 from workflow import terminal
 
 FORMATS = "sparse, onnx, torch"
@@ -55,7 +56,7 @@ def drop_unvoted(asked, path: Path, content: dict, tasks: tuple[str, ...] | None
     """The network without what only absent tasks wanted; prints what that does to the scores."""
     if not tasks:
         raise ValueError("--only-voted needs --tasks: with all tasks present every kept weight is wanted")
-    from deploy.source import for_tasks
+    from prune_utils.deploy.source import for_tasks
     from workflow import voted
 
     for_tasks(content, tasks)  # complains about unknown tasks before any work
@@ -65,7 +66,7 @@ def drop_unvoted(asked, path: Path, content: dict, tasks: tuple[str, ...] | None
     dropped = sum(int((kept & ~smaller["mask"][name]).sum()) for name, kept in content["mask"].items())
     print(f"{dropped:,} kept weights were wanted by absent tasks only and are dropped")
     rows = voted.comparison(before, after, experiment.config.run.protocol)
-    print(terminal.table(rows, (f"on {asked.split}", "before", "after")), end="\n\n")
+    print(table(rows, (f"on {asked.split}", "before", "after")), end="\n\n")
     return smaller
 
 
@@ -78,8 +79,8 @@ def target(asked, path: Path, tasks: tuple[str, ...] | None, ending: str) -> Pat
 
 def main() -> None:
     asked = arguments()
-    from deploy.export import export, find_format
-    from deploy.source import read_saved
+    from prune_utils.deploy.export import export, find_format
+    from prune_utils.deploy.source import read_saved
 
     form = find_format(asked.format, asked.half)
     path = source(asked)
@@ -97,8 +98,8 @@ def main() -> None:
         ("bytes before", f"{path.stat().st_size:,}"),
         ("bytes now", f"{done.path.stat().st_size:,}"),
     ]
-    print(terminal.table(rows))
-    print(terminal.files_table(f"exported {path}.", [(done.path, f"the network, format {asked.format}")]))
+    print(table(rows))
+    print(files_table(f"exported {path}.", [(done.path, f"the network, format {asked.format}")]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How far the tasks want the same weights, layer by layer, and where it stops: the watershed."""
 
+from common.text import files_table
 from configs.arguments import flags_tree, parser
 from configs.load import FOLDER, load, merge, read_yaml
 from workflow import terminal
@@ -51,8 +52,8 @@ def main() -> None:
     check_files(asked.init_from)
     check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports
 
-    from workflow.agreement import METHOD, NUM_BATCHES, Analysis, analyse
-    from workflow.agreement_files import paths, tables, write
+    from agreement.analysis import METHOD, NUM_BATCHES, Analysis, analyse
+    from agreement.files import paths, tables, write
     from workflow.commands import Options, refuse_existing
     from workflow.experiment import open_experiment
 
@@ -69,7 +70,7 @@ def main() -> None:
     if experiment.fabric.is_global_zero:
         files = write(result, where)
         print(tables(result))
-        print(terminal.files_table(f"{experiment.name} is done.", files))
+        print(files_table(f"{experiment.name} is done.", files))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Train a network: the dense baseline, a sparse network that create_pruned_net.py made, or a dynamic one."""
 
+from common.names import BASELINE
+from common.text import files_table
 from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
 from workflow.early import check_data, check_files
 
-BASELINE = "baseline"
 EXAMPLES = """\
   python3 launch_training.py --dataset nyuv2 --method baseline --dest DIR
   python3 launch_training.py --dataset nyuv2 --method disparse_static --ratio 90 --dest DIR  (create first)
@@ -46,7 +47,7 @@ def main() -> None:
         return
     done, files = launch(experiment, row, options)
     if experiment.fabric.is_global_zero:
-        print(terminal.files_table(done, files))
+        print(files_table(done, files))
 
 
 if __name__ == "__main__":

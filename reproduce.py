@@ -44,7 +44,7 @@ def words_of(asked, groups: tuple[str, ...]) -> list[str]:
 
 def make_study(asked):
     """The study that the command line describes."""
-    from workflow.study import Study, parse_methods, parse_numbers, parse_seeds
+    from study.plan import Study, parse_methods, parse_numbers, parse_seeds
 
     for flag, instead in ELSEWHERE.items():
         if getattr(asked, flag) is not None:
@@ -69,9 +69,9 @@ def main() -> None:
     study = make_study(asked)
     load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
 
-    from workflow.comparing import tables_by_ratio
-    from workflow.reproduction import check, plan_table, run_jobs
-    from workflow.timing import Times, duration
+    from comparison.comparing import tables_by_ratio
+    from study.runner import check, plan_table, run_jobs
+    from study.timing import Times, duration
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:

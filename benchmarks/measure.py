@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-from workflow.terminal import table
+from common.text import table
 
 MB = 1e6
 

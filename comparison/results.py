@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-BASELINE, DENSE = "baseline", "dense"
-PROTOCOLS = ("paper", "metric")
+from common.names import BASELINE, PROTOCOLS
+
+DENSE = "dense"
 APART = ("dataset", "protocol", "split", "ratio")  # what one table must not mix unless told to
 # settings that legitimately differ between the rows of a table, or that change no result
 FREE = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
-PROTOCOLS = ("paper", "metric")
+from common.names import PROTOCOLS
 
 
 @dataclass(frozen=True)

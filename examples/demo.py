@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from workflow.terminal import table  # noqa: E402
+from common.text import table  # noqa: E402
 
 OVERLAY = "configs/demo.yaml"
 SHOWN = (("seg", "mIoU"), ("seg", "pixel_acc"), ("sn", "mean"), ("sn", "11.25"), ("sn", "30"))

@@ -9,13 +9,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # package -> packages of ours that it may import besides itself
 MAY_IMPORT = {
-    "configs": set(),
-    "models": set(),
-    "prune_utils": set(),
-    "tasks": set(),
-    "dataloaders": {"tasks"},
-    "training": {"tasks"},
-    "comparison": {"configs"},
+    "prune_utils": {"models", "training"},
+    "common": {"prune_utils"},
+    "configs": {"common"},
+    "models": {"common"},
+    "tasks": {"common"},
+    "dataloaders": {"common", "tasks"},
+    "training": {"common", "tasks"},
+    "comparison": {"common", "configs", "prune_utils"},
+    "workflow": {"common", "configs", "dataloaders", "models", "prune_utils", "tasks", "training"},
+    "agreement": {"common", "configs", "models", "prune_utils", "training", "workflow"},
+    "study": {"common", "comparison", "configs", "prune_utils"},
 }
 FILES = {package: sorted((ROOT / package).rglob("*.py")) for package in MAY_IMPORT}
 # whatever else stands at the top level: scripts, and packages that put the parts together

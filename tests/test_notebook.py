@@ -8,8 +8,8 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from prune_utils.agreement import overlap
-from workflow.curves import Sample, describe_curve
+from agreement.curves import Sample, describe_curve
+from agreement.layers import overlap
 from workflow.evaluation import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

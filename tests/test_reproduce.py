@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from prune_utils.methods import METHODS
-from workflow import reproduction
-from workflow.isolated import last_line, run_script
-from workflow.study import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
-from workflow.timing import Times, duration
+from study import runner
+from study.isolated import last_line, run_script
+from study.plan import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
+from study.timing import Times, duration
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,18 +139,18 @@ class Scripts:
 def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     jobs = study(tmp_path, "snip,rigl", seeds=(0,)).jobs()
     scripts = Scripts(broken=[("launch", "nyuv2_snip_90")])
-    monkeypatch.setattr(reproduction, "run_script", scripts)
+    monkeypatch.setattr(runner, "run_script", scripts)
     lines = []
-    failed = reproduction.run_jobs(jobs, Times(tmp_path), lines.append)
+    failed = runner.run_jobs(jobs, Times(tmp_path), lines.append)
     assert [job.name for job in failed] == ["nyuv2_snip_90"]
     assert "launch_training.py" in lines[1] and ": error: no, about 0 s to go" in lines[1]
     assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
 
     scripts.broken, scripts.calls = (), []
-    assert reproduction.run_jobs(jobs, Times(tmp_path), lines.append) == []
+    assert runner.run_jobs(jobs, Times(tmp_path), lines.append) == []
     assert scripts.calls == [("launch", "seed0", "nyuv2_snip_90"), ("eval", "seed0", "nyuv2_snip_90")]
     scripts.calls.clear()
-    assert reproduction.run_jobs(jobs, Times(tmp_path), lines.append) == []
+    assert runner.run_jobs(jobs, Times(tmp_path), lines.append) == []
     assert scripts.calls == []
     assert lines[-1] == "[3/3] seed 0 nyuv2_rigl_90: finished before"
 
@@ -166,7 +166,7 @@ def test_estimates_come_from_measured_runs(tmp_path):
     assert again.estimate(snip, snip.commands[1]) == 10.0  # its own
     assert again.estimate(rigl, rigl.commands[0]) == 15.0  # of others as long
     assert again.estimate(tuned, tuned.commands[1]) is None  # fine-tuning is shorter
-    table = reproduction.plan_table([baseline, rigl, tuned], again)
+    table = runner.plan_table([baseline, rigl, tuned], again)
     assert "3 of 3 runs to do" in table and "unknown" in table
 
 

@@ -14,19 +14,17 @@ A saved network is a dictionary of plain values and tensors:
 
 from __future__ import annotations
 
-import glob
-import os
 import pickle
 import platform
-import shutil
 import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from common.files import replacing
+
 FORMAT = 1
-PARTIAL = ".part"  # ends the name of a file that is being written
 FIELDS = ("format", "name", "network", "state", "mask", "certificate", "config", "step", "versions")
 
 
@@ -36,45 +34,13 @@ def versions() -> dict[str, str]:
 
 
 def write_file(path: Path, content: object) -> Path:
-    """Save with torch.save to a temporary name beside `path`, sync, rename: `path` is old or new, never half.
-
-    OSError where the disk is full or the folder cannot be written; the temporary file is gone then.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_partial(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write of its zip archive as the latter
-        free = shutil.disk_usage(path.parent).free
-        reason = getattr(error, "strerror", None) or "the disk may be full"
-        raise OSError(f"cannot write {path}: {reason} ({free / 2**20:.0f} MiB free there)") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def remove_partial(path: Path) -> None:
-    """Remove what writers of `path` left that were killed while they wrote."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
-        left.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename survives a power failure only when the folder is on disk too (not on systems without it)."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Save with torch.save, whole or not at all. OSError where the disk is full or the folder read-only."""
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch reports a failed write of its zip archive so
+            raise OSError(None, "the disk may be full") from error
+    return Path(path)
 
 
 def read_file(path: Path, device: str = "cpu") -> dict:

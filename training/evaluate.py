@@ -15,12 +15,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from common.names import PROTOCOLS
 from tasks.averages import Averages
 from tasks.base import Target, Task, resize_nearest
 
 Batch = tuple[Tensor, dict[str, Target]]
 Scores = dict[str, object]
-PROTOCOLS = ("paper", "metric")
 
 
 def evaluate(

@@ -6,7 +6,9 @@ import glob
 import re
 from pathlib import Path
 
-from .checkpoint import read_file, remove_partial, write_file
+from common.files import remove_partial
+
+from .checkpoint import read_file, write_file
 
 KEPT = 2
 FIELDS = ("step", "best", "settings", "network", "optimizer", "sparsifier")

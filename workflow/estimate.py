@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from common.text import table
 from prune_utils.methods import Method
 from prune_utils.regrow import make_schedule
 from training.loop import Plan
@@ -21,7 +22,6 @@ from training.resume import KEPT
 
 from .experiment import Experiment
 from .rehearsal import Rehearsal
-from .terminal import table
 
 GIB = 2**30
 Row = tuple[str, str]

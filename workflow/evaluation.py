@@ -75,11 +75,11 @@ def _require_as_trained(path: Path, content: dict, method: str | None, config: C
 
 
 class Engined(nn.Module):
-    """A network run by one of the engines of deploy/: "dense", "sparse" or "onnx"."""
+    """A network run by one of the engines of prune_utils/deploy/: "dense", "sparse" or "onnx"."""
 
     def __init__(self, saved: Saved, engine: str):
         super().__init__()
-        from deploy.engines import wrap
+        from prune_utils.deploy.engines import wrap
 
         self.run = wrap(saved.network, saved.mask, engine)
 

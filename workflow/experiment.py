@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from common.names import BASELINE
 from configs.schema import Config
 from dataloaders import DATASETS
 from dataloaders.findings import quick_check
@@ -24,8 +25,6 @@ from training.loop import Objective
 
 from .networks import Networks
 from .processes import make_fabric
-
-BASELINE = "baseline"
 
 
 def experiment_name(dataset: str, method: str, ratio: float) -> str:

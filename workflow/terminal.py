@@ -1,41 +1,14 @@
-"""How the scripts talk: tables, and one sentence instead of a traceback for a user's mistake."""
+"""How the scripts end: one sentence instead of a traceback for a user's mistake."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 DEBUG = "DISPARSE_DEBUG"  # set it to see the traceback behind an error
 PATIENCE = 5.0  # seconds that another process than the first waits before it speaks
-
-
-def table(rows: Sequence[Sequence[object]], header: Sequence[str] | None = None) -> str:
-    """Aligned columns; numbers to the right, text to the left."""
-    texts = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    right = [all(_is_number(row[i]) for row in rows) for i in range(len(widths))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in texts
-    ]
-    if header:
-        lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
-def _is_number(cell: object) -> bool:
-    digits = str(cell).replace(",", "").replace(".", "").strip("%-+ ")
-    return isinstance(cell, int | float) or digits.isdigit()
-
-
-def files_table(done: str, files: Sequence[tuple[str, object]]) -> str:
-    """The end of a command: what was done, and every file that was written."""
-    return f"\n{done}\n" + table([(path, what) for path, what in files], ("file", "holds"))
 
 
 def show(fabric, text: str) -> None:

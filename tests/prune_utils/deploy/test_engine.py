@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from deploy import build
-from deploy.engines import wrap
-from deploy.graph import Conv
-from deploy.layers import TILINGS, DenseLayer, SparseLayer
-from deploy.plain import Layer
-from tests.deploy.networks import random_image, random_network, worst
+from prune_utils.deploy import build
+from prune_utils.deploy.engines import wrap
+from prune_utils.deploy.graph import Conv
+from prune_utils.deploy.layers import TILINGS, DenseLayer, SparseLayer
+from prune_utils.deploy.plain import Layer
+from tests.prune_utils.deploy.networks import random_image, random_network, worst
 
 compiled = pytest.mark.skipif(build.sparse_engine() is None, reason="there is no compiler")
 

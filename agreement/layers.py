@@ -15,9 +15,9 @@ from itertools import combinations
 
 from torch import Tensor
 
-from .budgets import global_budget
-from .choosing import choose
-from .masks import Mask, Scores, size
+from prune_utils.budgets import global_budget
+from prune_utils.choosing import choose
+from prune_utils.masks import Mask, Scores, size
 
 Pair = tuple[str, str]
 

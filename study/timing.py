@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from .study import Command, Job
+from .plan import Command, Job
 
 FILE = "times.csv"
 FIELDS = ("seed", "name", "method", "training", "kind", "seconds")

@@ -1,7 +1,7 @@
 """Compare the CPU engine with dense runtimes: latency, throughput, memory, file size, and a picture.
 
-    python3 -m deploy.benchmark FILE                   bars for batch 1 and 8, one and two threads
-    python3 -m deploy.benchmark FILE FILE FILE ...     also the curve of speed against sparsity
+    python3 -m prune_utils.deploy.benchmark FILE                   bars for batch 1 and 8, one and two threads
+    python3 -m prune_utils.deploy.benchmark FILE FILE FILE ...     also the curve of speed against sparsity
 
 FILE is a saved network (.pth, or .safetensors from export_net.py). Every runtime is measured in a process of
 its own; runtimes that are not installed are left out and named.
@@ -27,7 +27,7 @@ from .sparse_file import write_sparse
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     result = argparse.ArgumentParser(
-        prog="python3 -m deploy.benchmark",
+        prog="python3 -m prune_utils.deploy.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.graph import IMAGE, Conv, Graph, read_network
-from deploy.plain import PlainNet
-from deploy.simplify import simplify
-from tests.deploy.networks import CHANNELS, random_image, random_network, worst
+from prune_utils.deploy.graph import IMAGE, Conv, Graph, read_network
+from prune_utils.deploy.plain import PlainNet
+from prune_utils.deploy.simplify import simplify
+from tests.prune_utils.deploy.networks import CHANNELS, random_image, random_network, worst
 
 SUBSETS = [tasks for size in (1, 2, 3) for tasks in combinations(CHANNELS, size)]
 

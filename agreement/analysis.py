@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agreement.layers import layer_overlaps, own_mask
 from configs.load import as_tree
-from prune_utils.agreement import layer_overlaps, own_mask
 from prune_utils.masks import Mask, count, layer_name, prunable, size
 from prune_utils.methods import method
 from prune_utils.prune import INITS
 from prune_utils.scoring import score
 from training.checkpoint import versions
+from workflow.experiment import Experiment
+from workflow.pruning import NumberedBatches, Pruning
 
 from .curves import Sample, describe_curve, describe_layers
-from .experiment import Experiment
-from .pruning import NumberedBatches, Pruning
 
 METHOD = "disparse_static"  # whose scores these are
 NUM_BATCHES = {"taskonomy": 200}  # of the published analysis; elsewhere the data set's own setting

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prune_utils.agreement import layer_overlaps, overlap, own_mask, together
+from agreement.layers import layer_overlaps, overlap, own_mask, together
 
 
 def bits(text):

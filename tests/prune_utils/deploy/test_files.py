@@ -6,10 +6,10 @@ import struct
 import pytest
 import torch
 
-from deploy.export import FORMATS, export
-from deploy.source import build_network, for_tasks, read_saved
-from deploy.sparse_file import KEY, write_sparse
-from tests.deploy.networks import random_image, random_network, worst
+from prune_utils.deploy.export import FORMATS, export
+from prune_utils.deploy.source import build_network, for_tasks, read_saved
+from prune_utils.deploy.sparse_file import KEY, write_sparse
+from tests.prune_utils.deploy.networks import random_image, random_network, worst
 from training.checkpoint import versions, write_file
 
 pytest.importorskip("safetensors")

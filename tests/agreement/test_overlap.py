@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workflow.overlap import mask_of_file, overlap
+from agreement.overlap import mask_of_file, overlap
 
 KEPT = torch.tensor([True, True, False, False])
 

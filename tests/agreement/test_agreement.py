@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import iou_analysis
+from agreement.curves import Sample, branch_after, describe_curve
+from agreement.files import plain_text, tables
+from agreement.layers import overlap
 from dataloaders.synthetic import write
-from prune_utils.agreement import overlap
 from workflow import terminal
-from workflow.agreement_files import plain_text, tables
-from workflow.curves import Sample, branch_after, describe_curve
 
 SMALL = [
     *("--backbone", "resnet18", "--width", "0.0625", "--num-workers", "0", "--device", "cpu"),

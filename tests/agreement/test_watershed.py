@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from prune_utils.watershed import consensus, largest_step, mean_curve, never_rising, watershed
+from agreement.watershed import consensus, largest_step, mean_curve, never_rising, watershed
 
 # agreement of the 33 convolutions (shortcuts left out) at 0.078, from the paper's figure
 PUBLISHED = {

@@ -26,7 +26,7 @@ def _plain(axes, grid: str) -> None:
 
 
 def latency_bars(cases: list[dict], title: str, path: Path) -> Path:
-    """One panel a case: {"title", "rows", "limit"}, rows as deploy.measuring gives them, limit in ms."""
+    """One panel a case: {"title", "rows", "limit"}, rows as measuring.py gives them, limit in ms."""
     columns = min(2, len(cases))
     lines = -(-len(cases) // columns)
     figure = _figure(6.2 * columns, 0.6 + lines * (1.1 + 0.34 * max(len(case["rows"]) for case in cases)))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from deploy import benchmark, charts, measuring, runtimes
-from deploy.graph import read_network
-from deploy.plain import PlainNet
-from tests.deploy.networks import random_image, random_network
+from prune_utils.deploy import benchmark, charts, measuring, runtimes
+from prune_utils.deploy.graph import read_network
+from prune_utils.deploy.plain import PlainNet
+from tests.prune_utils.deploy.networks import random_image, random_network
 from training.checkpoint import versions, write_file
 
 

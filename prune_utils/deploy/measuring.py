@@ -117,7 +117,7 @@ def measure_here(path: str, label: str, cases: list[tuple[int, int, int]]) -> li
 
 def measure(path: Path, label: str, cases: list[tuple[int, int, int]]) -> list[dict]:
     """measure_here in a fresh process. ValueError with its last line where that fails."""
-    command = [sys.executable, "-m", "deploy.measuring", str(path), label, json.dumps(cases)]
+    command = [sys.executable, "-m", "prune_utils.deploy.measuring", str(path), label, json.dumps(cases)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]

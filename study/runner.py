@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable
 
+from common.text import table
 from configs.arguments import flags_tree, parser
 from configs.load import Tree, as_tree, load
 
 from .isolated import last_line, run_script
-from .study import Command, Job
-from .terminal import table
+from .plan import Command, Job
 from .timing import Times, duration
 
 # settings that change where a run finds things or how fast it is, not its result

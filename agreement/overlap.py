@@ -1,4 +1,4 @@
-"""How far two masks agree: python3 -m workflow.overlap ONE.pth TWO.pth
+"""How far two masks agree: python3 -m agreement.overlap ONE.pth TWO.pth
 
 Intersection over union of the kept weights, all together and by who owns them. Shows what a change of
 precision, devices or seed does to a mask.
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from common.text import table
 from prune_utils.masks import mask_hash
 from training.checkpoint import check_fields, is_own, read_file
-
-from . import terminal
+from workflow import terminal
 
 
 def overlap(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> dict[str, float]:
@@ -47,13 +47,13 @@ def mask_of_file(path: str) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python3 -m workflow.overlap", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python3 -m agreement.overlap", description=__doc__.split("\n")[0])
     parser.add_argument("one", metavar="ONE.pth", help="a sparse network of this program")
     parser.add_argument("two", metavar="TWO.pth", help="another of the same architecture")
     asked = parser.parse_args()
     one, two = mask_of_file(asked.one), mask_of_file(asked.two)
     rows = [(group, f"{value:.6f}") for group, value in overlap(one, two).items()]
-    print(terminal.table(rows, ("kept weights", "intersection over union")))
+    print(table(rows, ("kept weights", "intersection over union")))
     print("the masks are equal" if mask_hash(one) == mask_hash(two) else "the masks differ")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 
+from agreement.layers import Overlap, together
+from agreement.watershed import consensus, largest_step, mean_curve, watershed
 from models.multitask import MultiTaskNet
-from prune_utils.agreement import Overlap, together
 from prune_utils.masks import prunable
-from prune_utils.watershed import consensus, largest_step, mean_curve, watershed
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.names import BASELINE
 from configs.arguments import FLAGS, SWITCHES
 from configs.load import paths
 from prune_utils.methods import METHODS, Method, method
 
-BASELINE = "baseline"
 OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
 REWIND = "rewind-step"
 ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

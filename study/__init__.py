@@ -1,0 +1,1 @@
+"""Studies: which runs, carried out where, and how long they take."""
