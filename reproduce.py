@@ -69,9 +69,10 @@ def main() -> None:
     study = make_study(asked)
     load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
 
+    from common.text import duration
     from comparison.comparing import tables_by_ratio
     from study.runner import check, plan_table, run_jobs
-    from study.timing import Times, duration
+    from study.timing import Times
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:

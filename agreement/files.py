@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.files import write_json
 from common.text import table
 from models.published import published_name
-from workflow.evaluation import write_json
 
 from .bars import agreement_bars, bars_of, percent
 

@@ -1,5 +1,26 @@
-"""Files that are written whole or not at all (they live in the library, which needs them too)."""
+"""Files that are written whole or not at all (`replacing` lives in the library, which needs it too)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
 
 from prune_utils.files import PARTIAL, remove_partial, replacing
 
-__all__ = ["PARTIAL", "remove_partial", "replacing"]
+__all__ = ["PARTIAL", "remove_partial", "replacing", "write_json"]
+
+
+def write_json(path: Path, content: dict) -> Path:
+    """Strict JSON: nan and infinity become null, tuples lists. OSError names the file."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import inf
 
+from common.names import PROTOCOLS
+
 from .schema import Config
 
 # setting -> (does it hold, what it must be)
 RULES = {
-    "run.protocol": (lambda value: value in ("paper", "metric"), "paper or metric"),
+    "run.protocol": (lambda value: value in PROTOCOLS, " or ".join(PROTOCOLS)),
     # streams of chance are numbered seed * 4e9 + step, below 2 ** 64
     "run.seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
     "run.eval_every": (lambda value: value >= 1, "at least 1"),

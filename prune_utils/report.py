@@ -11,6 +11,7 @@ from typing import Any
 
 from .budgets import keep_count
 from .masks import Mask, count, layer_name, mask_hash, size
+from .text import table
 from .voters import Owners
 
 STARVED = 0.1  # a shared layer below this share of the overall density is worth a warning
@@ -54,11 +55,15 @@ def certificate(mask: Mask, owners: Owners, asked: Mapping[str, Any]) -> dict[st
 
 def format_certificate(cert: Mapping[str, Any]) -> str:
     """The certificate as aligned plain text, without the per-layer counts."""
-    rows = [("", "kept", "total", "density")]
-    rows += [_row(group, counts) for group, counts in cert["groups"].items()]
+    rows = [_row(group, counts) for group, counts in cert["groups"].items()]
     rows += [_row(f"task {task}, all it owns", counts) for task, counts in cert["tasks"].items()]
     rows.append(_row("together", cert))
-    lines = [f"sparsity {cert['ratio']:.4f} %" + _asked(cert), "", *_table(rows), ""]
+    lines = [
+        f"sparsity {cert['ratio']:.4f} %" + _asked(cert),
+        "",
+        table(rows, ("", "kept", "total", "density"), rule=False),
+        "",
+    ]
     lines.append(_settings(cert["asked"]))
     lines.append(f"mask {cert['hash'][:16]}")
     lines += [f"warning: {warning}" for warning in cert["warnings"]]
@@ -120,15 +125,6 @@ def _settings(asked: Mapping[str, Any]) -> str:
 def _row(name: str, counts: Mapping[str, Any]) -> tuple[str, ...]:
     density = counts["kept"] / counts["total"] if counts["total"] else 0.0
     return name, f"{counts['kept']:,}", f"{counts['total']:,}", f"{density:.2%}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns aligned: names left, numbers right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

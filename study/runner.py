@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Callable
 
-from common.text import table
+from common.text import duration, table
 from configs.arguments import flags_tree, parser
 from configs.load import Tree, as_tree, load
 
 from .isolated import last_line, run_script
 from .plan import Command, Job
-from .timing import Times, duration
+from .timing import Times
 
 # settings that change where a run finds things or how fast it is, not its result
 FREE = {

@@ -50,13 +50,3 @@ class Times:
                 near[row["training"]].append(float(row["seconds"]))
         known = near.get(job.variant.label) or near.get(job.variant.training)
         return fmean(known) if known else None
-
-
-def duration(seconds: float | None) -> str:
-    """3725 -> "1 h 02 min"; 75 -> "1 min 15 s"; None -> "unknown"."""
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

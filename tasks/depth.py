@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.names import PROTOCOLS
 from tasks.averages import Averages, divide
 from tasks.base import Direction, Geometry, Target, Task, at_least_float32, resize_prediction
 from tasks.pictures import colour_map, grey_out
@@ -56,7 +57,7 @@ class DepthMetric(Averages):
 
     def __init__(self) -> None:
         super().__init__(("abs", "rel"))
-        for protocol in ("paper", "metric"):
+        for protocol in PROTOCOLS:
             zeros = torch.zeros(len(RATIOS), dtype=torch.int64)
             self.add_state(f"{protocol}_hits", zeros, dist_reduce_fx="sum")
 

@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 from agreement.curves import Sample, describe_curve
 from agreement.layers import overlap
-from workflow.evaluation import write_json
+from common.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "iou_visualize.ipynb"

@@ -14,7 +14,7 @@ from prune_utils.methods import METHODS
 from study import runner
 from study.isolated import last_line, run_script
 from study.plan import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
-from study.timing import Times, duration
+from study.timing import Times
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -168,15 +168,6 @@ def test_estimates_come_from_measured_runs(tmp_path):
     assert again.estimate(tuned, tuned.commands[1]) is None  # fine-tuning is shorter
     table = runner.plan_table([baseline, rigl, tuned], again)
     assert "3 of 3 runs to do" in table and "unknown" in table
-
-
-def test_durations():
-    assert [duration(value) for value in (None, 59.6, 75, 3725)] == [
-        "unknown",
-        "1 min 00 s",
-        "1 min 15 s",
-        "1 h 02 min",
-    ]
 
 
 PATIENT = """

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from common.names import PROTOCOLS
+from common.text import table
 from tasks.averages import Averages
 from tasks.base import Target, Task, resize_nearest
 
@@ -155,23 +156,15 @@ def format_scores(scores: Scores, tasks: dict[str, Task], notes: Sequence[str] =
     An arrow says whether higher or lower is better. notes: lines under the table, such as the protocol that
     the network was trained in and what its angles are measured between.
     """
-    rows = [("task", "measure", "", *PROTOCOLS, "unit")]
+    rows: list[tuple[str, ...]] = []
     for task in tasks.values():
         for name, (unit, larger_is_better) in task.directions.items():
             values = [number(scores["metrics"][task.name][protocol][name], unit) for protocol in PROTOCOLS]
-            rows.append((task.name, name, "↑" if larger_is_better else "↓", *values, unit))
-    rows.extend(("loss", name, "↓", number(loss, ""), "", "") for name, loss in scores["loss"].items())
-    return "\n".join([*_aligned(rows), f"images: {scores['images']}, batches: {scores['batches']}", *notes])
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines with columns of equal width, numbers to the right; a repeated first word is left out."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines, last = [], None
-    for first, name, arrow, *values, unit in rows:
-        title = "" if first == last else first
-        cells = [f"{title:<{widths[0]}}", f"{name:<{widths[1]}}", f"{arrow:<{widths[2]}}"]
-        cells += [f"{value:>{width}}" for value, width in zip(values, widths[3:], strict=False)]
-        lines.append("  ".join([*cells, unit]).rstrip())
-        last = first
-    return lines
+            title = task.name if name == next(iter(task.directions)) else ""
+            rows.append((title, name, "↑" if larger_is_better else "↓", *values, unit))
+    for place, (name, loss) in enumerate(scores["loss"].items()):
+        rows.append(("" if place else "loss", name, "↓", number(loss, ""), "", ""))
+    header = ("task", "measure", "", *PROTOCOLS, "unit")
+    return "\n".join(
+        [table(rows, header, rule=False), f"images: {scores['images']}, batches: {scores['batches']}", *notes]
+    )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common.files import replacing
+
 HEADER = ("step", "phase", "name", "value")
 
 
@@ -77,11 +79,10 @@ class Record:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [HEADER, *_rows_until(self.path, self.start)]
         # never a moment without the earlier rows: a new file takes the old one's place
-        temporary = self.path.with_name(f".{self.path.name}.part")
-        self.file = temporary.open("w", newline="")
-        csv.writer(self.file).writerows(rows)
-        self.file.flush()
-        temporary.replace(self.path)
+        with replacing(self.path) as temporary:
+            self.file = temporary.open("w", newline="")
+            csv.writer(self.file).writerows(rows)
+            self.file.flush()
         if self.board_folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 

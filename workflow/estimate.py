@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from common.text import table
+from common.text import duration, file_size, table
 from prune_utils.methods import Method
 from prune_utils.regrow import make_schedule
 from training.loop import Plan
@@ -23,7 +23,6 @@ from training.resume import KEPT
 from .experiment import Experiment
 from .rehearsal import Rehearsal
 
-GIB = 2**30
 Row = tuple[str, str]
 
 
@@ -42,7 +41,7 @@ def check_disk(experiment: Experiment, rehearsal: Rehearsal, plan: Plan | None) 
     need, free = disk_need(rehearsal, plan), _free(experiment.dest)
     if need > free:
         raise OSError(
-            f"--dest {experiment.dest} has {_size(free)} free and this command needs {_size(need)}: "
+            f"--dest {experiment.dest} has {file_size(free)} free and this command needs {file_size(need)}: "
             "another --dest, or less there"
         )
     return need
@@ -75,7 +74,7 @@ def training_rows(
         moves = _moves(experiment, method, plan)
         extra = max(0.0, (steps[2] - steps[1]) - step)
         work.insert(1, (f"{moves} changes of the mask", moves * extra))
-    return [(what, _duration(seconds)) for what, seconds in work], sum(seconds for _, seconds in work)
+    return [(what, duration(seconds)) for what, seconds in work], sum(seconds for _, seconds in work)
 
 
 def _moves(experiment: Experiment, method: Method, plan: Plan) -> int:
@@ -91,24 +90,24 @@ def scoring_row(experiment: Experiment, rehearsal: Rehearsal, rounds: int) -> tu
     """What the scores take, and seconds."""
     batches = experiment.config.prune.num_batches
     seconds = rounds * (rehearsal.seconds_fixed + batches * rehearsal.seconds_per_batch)
-    return (f"scores of {batches} batches, {rounds} time(s), and the mask", _duration(seconds)), seconds
+    return (f"scores of {batches} batches, {rounds} time(s), and the mask", duration(seconds)), seconds
 
 
 def memory_rows(experiment: Experiment) -> list[Row]:
     """The most memory that this process has used so far."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    rows = [("main memory, without loader processes", _size(used))]
+    rows = [("main memory, without loader processes", file_size(used))]
     device = experiment.fabric.device
     peak = getattr(torch.get_device_module(device), "max_memory_allocated", None)
     if peak is not None:
-        rows.append((f"memory of {device}", _size(peak(device))))
+        rows.append((f"memory of {device}", file_size(peak(device))))
     return rows
 
 
 def report(experiment: Experiment, rehearsal: Rehearsal, work: list[Row], seconds: float, need: int) -> str:
     """The tables that --preflight shows. seconds: all of `work` together."""
-    phases = [(name, _duration(seconds)) for name, seconds in rehearsal.seconds.items()]
-    disk = [("disk", f"{_size(need)} of {_size(_free(experiment.dest))} free")]
+    phases = [(name, duration(seconds)) for name, seconds in rehearsal.seconds.items()]
+    disk = [("disk", f"{file_size(need)} of {file_size(_free(experiment.dest))} free")]
     return "\n".join(
         [
             f"preflight of {experiment.name}: every phase works; nothing was kept.",
@@ -116,21 +115,8 @@ def report(experiment: Experiment, rehearsal: Rehearsal, work: list[Row], second
             table(phases, ("rehearsed", "took")),
             "",
             table(
-                [*work, ("together", _duration(seconds)), *memory_rows(experiment), *disk],
+                [*work, ("together", duration(seconds)), *memory_rows(experiment), *disk],
                 ("the whole command", "will take"),
             ),
         ]
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    days, hours = divmod(minutes // 60, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes % 60, "min")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number)
-
-
-def _size(number: float) -> str:
-    return f"{number / GIB:.1f} GiB" if number >= 0.1 * GIB else f"{number / 2**20:.1f} MiB"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
@@ -12,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.files import write_json
 from configs.load import as_tree, load
 from configs.schema import Config
 from training.checkpoint import check_fields, is_own, read_file, versions
@@ -149,20 +148,3 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict) -> d
         "config": as_tree(config),
         "versions": versions(),
     }
-
-
-def write_json(path: Path, content: dict) -> Path:
-    """Strict JSON (nan and infinity become null), written to a temporary name and renamed."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {str(key): plain(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
-    return path

@@ -103,15 +103,3 @@ def test_advice_names_the_own_folder(more, words, tmp_path, capsys):
     assert re.search(
         r"create_pruned_net.py --dataset nyuv2 --method lth --ratio 90 --dest \S+/new/dest ", end.err
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0123, "0.012 s"), (42.4, "42 s"), (200, "3 min"), (93_780, "1 d 2 h 3 min")]
-)
-def test_durations(seconds, text):
-    assert estimate._duration(seconds) == text
-
-
-@pytest.mark.parametrize(("size", "text"), [(3 * 2**20, "3.0 MiB"), (2.5 * 2**30, "2.5 GiB")])
-def test_sizes(size, text):
-    assert estimate._size(size) == text
