@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 import torch
 
+from common.names import MEAN_BGR
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.base import Records
 from dataloaders.items import TrainingItems
-from dataloaders.transforms import MEAN
 from dataloaders.workers import prepare
 
 from . import measure
@@ -141,7 +141,7 @@ def plain_item(records: Records, data: Data, epoch: int, place: int) -> list[tor
     factor = rng.uniform(*data.scale)
     size = tuple(round(length * factor) for length in image.shape[:2])
     planes = [
-        resize(size, cv2.INTER_LINEAR, image - MEAN),
+        resize(size, cv2.INTER_LINEAR, image - MEAN_BGR),
         *(resize(size, cv2.INTER_NEAREST, v) for v in values),
     ]
     if rng.random() < data.mirror:

@@ -1,4 +1,5 @@
-"""Names that several rooms must agree on, said once."""
+"""Names and constants that several rooms must agree on, said once."""
 
 BASELINE = "baseline"  # what the scripts call the dense network as a method
 PROTOCOLS = ("paper", "metric")  # conventions of training and scoring, see the README
+MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # subtracted from every image: blue, green, red, 0..255

@@ -5,7 +5,7 @@ Order, later wins: the data set's YAML, each `--config` file, flags, each `--set
 
 from __future__ import annotations
 
-import difflib
+import re
 import types
 import typing
 from dataclasses import asdict, fields, is_dataclass
@@ -13,11 +13,18 @@ from pathlib import Path
 
 import yaml
 
+from common.choices import not_one_of
+
 from .ranges import check
 from .schema import Config
 
 FOLDER = Path(__file__).parent
-DATASETS = ("nyuv2", "cityscapes", "taskonomy")
+# a data set's name is that of its file; the other files are overlays, which name no data set
+DATASETS = tuple(
+    file.stem
+    for file in sorted(FOLDER.glob("*.yaml"))
+    if re.search(rf"\bdataset: *{file.stem}\b", file.read_text(encoding="utf-8"))
+)
 Tree = dict[str, typing.Any]
 
 
@@ -67,10 +74,7 @@ def parse_assignments(assignments: typing.Iterable[str]) -> Tree:
 
 
 def _choices(key: str, where: str, known: typing.Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(key, known, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"setting '{where}{key}' is not one of {', '.join(known)}{hint}"
+    return not_one_of("setting", key, known, prefix=where)
 
 
 def _convert(value, kind, where: str):
@@ -135,7 +139,7 @@ def load(
     base: settings to start from instead of the data set's YAML (those that a saved network carries).
     """
     if dataset not in DATASETS:
-        raise ValueError(f"dataset '{dataset}' is not one of {', '.join(DATASETS)}")
+        raise ValueError(not_one_of("dataset", dataset, DATASETS))
     tree = read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base
     known = tree.get("loss_weights", {})
     for file in files:

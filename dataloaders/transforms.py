@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.names import MEAN_BGR
 from tasks.base import Geometry, Target
 
 Decoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-MEAN = (104.00698793, 116.66876762, 122.67891434)  # blue, green, red of the ImageNet photographs, 0..255
 
 
 class Axis(NamedTuple):
@@ -114,7 +114,7 @@ def cut_image(image: np.ndarray, cut: Draw, decode: Callable[[np.ndarray], np.nd
         pixels = pixels[:, ::-1]
     out = np.zeros((3, cut.rows.length, cut.cols.length), np.float32)
     inside = out[:, cut.rows.inside, _mirrored(cut)]
-    for channel, mean in enumerate(MEAN):
+    for channel, mean in enumerate(MEAN_BGR):
         np.subtract(pixels[..., channel], np.float32(mean), out=inside[channel], dtype=np.float32)
     return torch.from_numpy(out)
 

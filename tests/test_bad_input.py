@@ -23,7 +23,7 @@ METHODS = "disparse_static, snip, random, magnitude"
 # script, words, what the sentence must name
 CASES = [
     (CREATE, "--method dispares", ["'dispares'", METHODS]),
-    (CREATE, "--dataset nyu", ["'nyu'", "nyuv2, cityscapes, taskonomy"]),
+    (CREATE, "--dataset nyu", ["'nyu'", "cityscapes, nyuv2, taskonomy"]),
     (CREATE, "--ratio 100", ["100", "0 to below 100"]),
     (CREATE, "--ratio -5", ["-5", "0 to below 100"]),
     (CREATE, "--ratio ninety", ["--ratio", "a number", "'ninety'"]),

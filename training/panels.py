@@ -13,10 +13,10 @@ import numpy as np
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from common.names import MEAN_BGR
 from tasks.base import Target, Task, resize_nearest
 from training.evaluate import Batch, evaluating, mover, number, precision
 
-MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # what the loaders subtract from images
 CELL = 320  # pixels: pictures are magnified by the whole number that brings them nearest to this width
 DPI = 100
 GAP = 12  # pixels

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dataloaders.transforms import MEAN, Axis, Draw, cut_image, cut_target, draw, nearest_index, whole
+from common.names import MEAN_BGR
+from dataloaders.transforms import Axis, Draw, cut_image, cut_target, draw, nearest_index, whole
 from tasks.base import Geometry
 
 SIZE = (30, 41)
@@ -51,7 +52,7 @@ def test_image_equals_resize_then_crop(crop, dtype):
     for cut in draws(crop):
         ours = cut_image(image, cut, as_is).numpy().transpose(1, 2, 0)
         ones = reference(np.ones((*SIZE, 3), np.uint8), cut, cv2.INTER_NEAREST)
-        theirs = reference(image, cut, cv2.INTER_LINEAR) - np.array(MEAN)
+        theirs = reference(image, cut, cv2.INTER_LINEAR) - np.array(MEAN_BGR)
         assert np.abs(ours - theirs * ones).max() <= 1.001
 
 
@@ -109,7 +110,7 @@ def test_marked_pixel_lands_on_the_same_place():
 def test_whole_leaves_everything_as_it_is():
     image, plane = noise(4, 6, 3), noise(4, 6)
     assert np.array_equal(
-        cut_image(image, whole((4, 6)), as_is).numpy(), (image - np.float32(MEAN)).transpose(2, 0, 1)
+        cut_image(image, whole((4, 6)), as_is).numpy(), (image - np.float32(MEAN_BGR)).transpose(2, 0, 1)
     )
     value, valid = cut_target(plane, whole((4, 6)), target_as_is, Geometry())
     assert np.array_equal(value[0].numpy(), plane) and valid.all()
