@@ -1,9 +1,9 @@
 """Criteria: how much a voter needs a weight, from the weight and the gradients of the voter's loss.
 
-`gradient` is sum over batches of |dL/dw|: absolute values, so that signs do not cancel. Because w is the same
-in every batch, |w| * sum |g| is the sum over batches of |w g| (the gradient with respect to a mask at 1; Lee
-et al., SNIP, ICLR 2019). To add a criterion: write a function of the same form in a new file, and a line in
-CRITERIA. Left out: criteria that need another forward pass than the voter's (GraSP, SynFlow).
+What it is told of the gradients is the criterion's choice of a measure (measures.py): sums over the batches
+of |g| (signs must not cancel), of g (they may), of g^2, ... Because w is the same in every batch,
+|w| * sum |g| is the sum over batches of |w g| (the gradient with respect to a mask at 1; Lee et al., SNIP,
+ICLR 2019). To add a criterion: write a function of the same form in a new file, and a line in CRITERIA.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .measures import Measure, absolute, curvature, flow, signed, squared
+from .ranking import descending
+
 Saliency = Callable[[Tensor, Tensor | None, torch.Generator], Tensor]
 
 
@@ -21,41 +24,82 @@ Saliency = Callable[[Tensor, Tensor | None, torch.Generator], Tensor]
 class Criterion:
     """saliency(weight, gradient, generator) -> tensor of the weight's shape, larger = more worth keeping.
 
-    weight: detached, not to be written. gradient: sum of |dL/dw|, or None unless `needs_gradient`; may be
-    overwritten, so that the result needs no memory of its own. generator: draws in main memory.
+    weight: detached, not to be written; the whole tensor of a layer. gradient: what the measure says of it,
+    None without one; may be overwritten, so that the result needs no memory of its own. generator: draws in
+    main memory. measure: see measures.py; None = no gradient is needed and no batch is read. batches: how
+    many are read at most, None = all there are.
     """
 
     saliency: Saliency
-    needs_gradient: bool
     formula: str
+    measure: Measure | None = None
+    batches: int | None = None
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether batches are read."""
+        return self.measure is not None
 
 
-def snip(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
-    return gradient.mul_(weight.abs())
+def times_magnitude(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
+    """|w| times the size of the sum."""
+    return _known(gradient).abs_().mul_(weight.abs())
 
 
-def taylor(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
-    return gradient.mul_(weight.square())
+def times_weight(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Signed: below 0 where the weight does harm."""
+    return _known(gradient).mul_(weight)
 
 
-def gradient(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
-    return gradient
+def times_square(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
+    return _known(gradient).mul_(weight.square())
+
+
+def itself(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
+    return _known(gradient)
 
 
 def magnitude(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
     return weight.abs()
 
 
+def lamp(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
+    """w^2 / the sum of the squares that are not smaller in the layer (of equals, the earlier ones); float64.
+
+    In [0, 1], and 1 for every layer's largest weight. Lee et al., "Layer-adaptive sparsity for the
+    magnitude-based pruning", ICLR 2021, equation 3.
+    """
+    squares = weight.reshape(-1).double().square()
+    order = descending(squares)
+    ranked = squares[order]
+    scores = torch.empty_like(squares)
+    scores[order] = torch.where(ranked > 0, ranked / ranked.cumsum(0), 0.0)
+    return scores.reshape(weight.shape)
+
+
 def noise(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
     return torch.rand(weight.shape, generator=generator).to(weight.device)
 
 
+def _known(gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        raise ValueError("this saliency needs a sum of gradients: name one as the criterion's `measure`")
+    return gradient
+
+
 CRITERIA: dict[str, Criterion] = {
-    "snip": Criterion(snip, needs_gradient=True, formula="|w g|"),
-    "taylor": Criterion(taylor, needs_gradient=True, formula="w^2 |g|"),
-    "gradient": Criterion(gradient, needs_gradient=True, formula="|g|"),
-    "magnitude": Criterion(magnitude, needs_gradient=False, formula="|w|"),
-    "random": Criterion(noise, needs_gradient=False, formula="noise"),
+    "snip": Criterion(times_magnitude, "sum |w g|", absolute),
+    "snip_signed": Criterion(times_magnitude, "|sum w g|", signed),
+    "taylor": Criterion(times_square, "w^2 sum |g|", absolute),
+    # the diagonal of the empirical Fisher information, times the number of batches, which ranks alike
+    "fisher": Criterion(times_square, "w^2 sum g^2", squared),
+    "gradient": Criterion(itself, "sum |g|", absolute),
+    # without w the squared gradient falls by 2 w (H g), to first order: kept is what the flow needs most
+    "grasp": Criterion(times_weight, "w (H g)", curvature),
+    "synflow": Criterion(times_magnitude, "|w| dR/d|w|", flow, batches=1),
+    "magnitude": Criterion(magnitude, "|w|"),
+    "lamp": Criterion(lamp, "w^2 / sum of the squares not smaller in its layer"),
+    "random": Criterion(noise, "noise"),
 }
 
 

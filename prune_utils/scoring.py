@@ -5,7 +5,7 @@ The network is left as it was found: `.grad`, batch-norm statistics, modes, requ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .criteria import find_criterion
 from .isolation import seed_streams, untouched
 from .masks import Scores, prunable
+from .measures import Survey
 from .seeds import generator, mix_seed
 from .voters import Batch, Gather, Voter
 
@@ -43,8 +44,14 @@ def score(
     weights = prunable(model)
     owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
     sums: dict[str, Scores] = {}
-    if rule.needs_gradient:
-        sums = _gradient_sums(model, voters, owned, batches, seed, gather)
+    if rule.measure is not None:
+        survey = Survey(
+            model,
+            voters,
+            batches,
+            lambda voters, what: _gradient_sums(model, voters, owned, batches, what, seed, gather),
+        )
+        sums = rule.measure(survey)
     scores: dict[str, Scores] = {}
     with torch.no_grad():
         for voter in voters:
@@ -62,10 +69,11 @@ def _gradient_sums(
     voters: Sequence[Voter],
     owned: dict[str, list[str]],
     batches: Iterable[tuple[int, Batch]],
+    what: Callable[[Tensor], Tensor],
     seed: int,
     gather: Gather | None,
 ) -> dict[str, Scores]:
-    """Per voter and owned weight: sum over the batches of |dL/dw|."""
+    """Per voter and owned weight: sum over the batches of what(dL/dw), such as |dL/dw|."""
     weights = prunable(model)
     sums: dict[str, Scores] = {voter: {} for voter in owned}
     voters = [voter for voter in voters if owned[voter.name]]
@@ -76,7 +84,7 @@ def _gradient_sums(
             losses = _losses(voters, model(inputs), targets)
             for left, voter in zip(reversed(range(len(voters))), voters, strict=True):
                 leaves = {name: weights[name] for name in owned[voter.name]}
-                with _adding(sums[voter.name], leaves, gather):
+                with _adding(sums[voter.name], leaves, what, gather):
                     # the list held the last reference: what no later voter needs goes with its loss;
                     # not backward(), which would write `.grad`
                     torch.autograd.grad(
@@ -104,8 +112,10 @@ def _losses(voters: Sequence[Voter], predictions: Any, targets: Any) -> list[Ten
 
 
 @contextmanager
-def _adding(sums: Scores, leaves: dict[str, Tensor], gather: Gather | None) -> Iterator[None]:
-    """Inside, a backward pass adds every |gradient| to the sums as soon as it is known, and holds none.
+def _adding(
+    sums: Scores, leaves: dict[str, Tensor], what: Callable[[Tensor], Tensor], gather: Gather | None
+) -> Iterator[None]:
+    """Inside, a backward pass adds what(gradient) to the sums as soon as it is known, and holds none.
 
     A weight that the pass does not reach adds nothing.
     """
@@ -114,7 +124,7 @@ def _adding(sums: Scores, leaves: dict[str, Tensor], gather: Gather | None) -> I
         if gradient is None:  # of a function that passes none on
             return None
         for each in [gradient] if gather is None else gather(gradient):
-            _add_absolute(sums, name, each)
+            _add(sums, name, what(each))
         # what autograd keeps in the gradient's place: its shape, without its memory
         return gradient.new_zeros(()).expand_as(gradient)
 
@@ -137,13 +147,13 @@ def _require_finite(sums: Scores, names: Iterable[str], where: str) -> None:
                 raise ValueError(f"gradient is not finite: {where}, layer {name!r}")
 
 
-def _add_absolute(sums: Scores, name: str, gradient: Tensor) -> None:
-    """sums[name] += |gradient|: signs must not cancel between batches. The gradient is not written."""
+def _add(sums: Scores, name: str, part: Tensor) -> None:
+    """sums[name] += part, a tensor of its own."""
     if name not in sums:
         # low-precision gradients are summed in float32; memory order stays the gradient's until all are added
-        sums[name] = gradient.abs().to(_sum_dtype(gradient))
+        sums[name] = part.to(_sum_dtype(part))
     else:
-        sums[name].add_(gradient.abs())
+        sums[name].add_(part)
 
 
 def _zeros(weight: Tensor) -> Tensor:

@@ -274,7 +274,7 @@ def test_a_plan_complains_before_anything_is_computed(settings, words):
 
 def test_a_new_criterion_is_one_function_and_one_line(tiny, monkeypatch):
     """Keep what is closest to 1: registered here, used by a new row and by an old one."""
-    near_one = Criterion(lambda w, g, chance: -(w - 1).abs(), needs_gradient=False, formula="-|w - 1|")
+    near_one = Criterion(lambda w, g, chance: -(w - 1).abs(), formula="-|w - 1|")
     monkeypatch.setitem(CRITERIA, "near_one", near_one)
     net = tiny("a", "b")
     with torch.no_grad():

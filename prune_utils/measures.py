@@ -1,0 +1,140 @@
+"""Measures: what a criterion is told of the gradients, by voter and owned weight.
+
+Most are sums over the batches of some function of the gradient. `curvature` is the product of Hessian and
+gradient (GraSP, Wang et al., ICLR 2020) and alone needs a second backward pass; `flow` (SynFlow, Tanaka et
+al., NeurIPS 2020) looks at no data and no loss. A measure is a function of a Survey; write your own likewise.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .masks import Scores, prunable
+from .voters import Batch, Voter
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a measure may use.
+
+    sums(voters, what): by voter and owned weight, the sum over all batches (of all processes) of what(dL/dw);
+    `what` gives a tensor of its own. batches: (number, (input, targets)) pairs.
+    """
+
+    model: nn.Module
+    voters: Sequence[Voter]
+    batches: Iterable[tuple[int, Batch]]
+    sums: Callable[[Sequence[Voter], Callable[[Tensor], Tensor]], dict[str, Scores]]
+
+
+Measure = Callable[[Survey], dict[str, Scores]]
+
+
+def absolute(survey: Survey) -> dict[str, Scores]:
+    """sum |g|: signs do not cancel between batches."""
+    return survey.sums(survey.voters, torch.abs)
+
+
+def signed(survey: Survey) -> dict[str, Scores]:
+    """sum g: the gradient of the loss of all batches together."""
+    return survey.sums(survey.voters, torch.clone)
+
+
+def squared(survey: Survey) -> dict[str, Scores]:
+    """sum g^2, one gradient per batch."""
+    return survey.sums(survey.voters, torch.square)
+
+
+def curvature(survey: Survey) -> dict[str, Scores]:
+    """H g with the Hessian and the gradient of all batches together: the gradient of <g, constant g>.
+
+    Reads the batches twice; its memory is that of a graph through the backward pass.
+    Raises ValueError for an iterator, which can be read once.
+    """
+    if isinstance(survey.batches, Iterator):
+        raise ValueError("this criterion reads the batches twice: pass a list, not an iterator")
+    towards = signed(survey)
+    weights = prunable(survey.model)
+
+    def along(voter: Voter) -> Voter:
+        def slope(predictions: Any, targets: Any) -> Tensor:
+            loss = voter.loss(predictions, targets)
+            leaves = {name: weights[name] for name in towards[voter.name]}
+            found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, allow_unused=True)
+            parts = [
+                (gradient * towards[voter.name][name]).sum()
+                for name, gradient in zip(leaves, found, strict=True)
+                if gradient is not None
+            ]
+            return sum(parts, start=0.0 * loss)  # a loss without curvature has the product 0
+
+        return replace(voter, loss=slope)
+
+    return survey.sums([along(voter) for voter in survey.voters], torch.clone)
+
+
+def flow(survey: Survey) -> dict[str, Scores]:
+    """dR/d|w|, R = the sum of all outputs for an input of ones, every parameter and buffer made absolute.
+
+    In float64 and evaluation mode: no dropout, and norms do not mix examples. Of the batches only the shape
+    of the first input is used. Every voter is told the same: there is no task in it.
+    Raises ValueError where there is no batch, or the flow exceeds float64.
+    """
+    twin = copy.deepcopy(survey.model).double().eval()
+    with torch.no_grad():
+        for tensor in (*twin.parameters(), *twin.buffers()):
+            if tensor.is_floating_point():
+                tensor.abs_()
+    _, (inputs, _) = next(iter(survey.batches), (0, (None, None)))
+    if inputs is None:
+        raise ValueError("scoring needs at least one batch, and there is none")
+    leaves = {name: weight.requires_grad_() for name, weight in prunable(twin).items()}
+    with torch.enable_grad():
+        total = torch.stack([part.sum() for part in _tensors(twin(_ones(inputs)))]).sum()
+        if not total.is_meta and not total.isfinite():  # no |w| dR/d|w| exceeds R
+            raise ValueError("the flow through the network is not finite in float64")
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    flows = {
+        name: torch.zeros_like(leaf) if gradient is None else gradient
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+    }
+    return {
+        voter.name: {name: flows[name].clone() for name in flows if name in voter.owns}
+        for voter in survey.voters
+    }
+
+
+def _ones(inputs: Any) -> Any:
+    """The same structure with every floating tensor full of ones; of a plain tensor [N, ...] one example."""
+    if isinstance(inputs, Tensor):
+        return torch.ones_like(inputs[:1], dtype=torch.float64)
+    return _like(inputs, lambda t: torch.ones_like(t, dtype=torch.float64) if t.is_floating_point() else t)
+
+
+def _like(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {key: _like(value, change) for key, value in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return type(inputs)(_like(value, change) for value in inputs)
+    return inputs
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    """Every floating tensor of an output, whatever holds it."""
+    if isinstance(outputs, Tensor):
+        if outputs.is_floating_point():
+            yield outputs
+    elif isinstance(outputs, Mapping):
+        for value in outputs.values():
+            yield from _tensors(value)
+    elif isinstance(outputs, (list, tuple)):
+        for value in outputs:
+            yield from _tensors(value)
