@@ -6,6 +6,9 @@ import.
 """
 
 from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
 
 _HOMES = {
     "budgets": "Budget Pool erk_budget global_budget keep_count make_budget uniform_budget BUDGETS",
@@ -21,13 +24,14 @@ _HOMES = {
     "report": "certificate format_certificate",
     "rounds": "Rounds geometric_keeps progressive",
     "scoring": "score",
+    "sparse_file": "SparseFile load_sparse read_sparse save_sparse",
     "voters": "Electorate Voter joint_voter owners_from_graph task_voters",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'prune_utils' has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from training.checkpoint import FORMAT as NETWORK_FORMAT
 
+from ..positions import CODINGS, shortest
 from .packages import need
-from .positions import CODINGS, shortest
 
 FORMAT = 1
 KEY = "sparse network"

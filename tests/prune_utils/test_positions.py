@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prune_utils.deploy.positions import CODINGS, from_bits, from_gaps, shortest, to_gaps
+from prune_utils.positions import CODINGS, from_bits, from_gaps, shortest, to_gaps
 
 
 @given(kept=arrays(bool, st.integers(0, 2000)), coding=st.sampled_from(sorted(CODINGS)))

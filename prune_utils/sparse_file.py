@@ -1,0 +1,287 @@
+"""Any network as a small safetensors file: kept values, packed positions, and what the network claims to be.
+
+The header's metadata says how every tensor is coded, its shape, type and number of kept weights, the hash of
+the mask, the certificate, and whatever else the caller puts on record; a checksum covers the tensors. A file
+loads to the same network bit for bit; with 16-bit values, rounded. Every claim is checked on reading.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .files import replacing
+from .masks import mask_hash
+from .positions import CODINGS, shortest
+
+FORMAT = 2
+KEY = "sparse network"
+FIELDS = ("format", "half", "masked", "codings", "checksum", "hash", "certificate", "extra")
+
+
+Coding = dict[str, Any]  # of one tensor: coding, shape, dtype, mask, kept
+
+
+class SparseFile(NamedTuple):
+    """What a sparse file holds. mask: None = a dense network; extra: whatever save_sparse was given."""
+
+    state: dict[str, Tensor]
+    mask: dict[str, Tensor] | None
+    certificate: dict[str, Any] | None
+    extra: dict[str, Any]
+
+
+def save_sparse(
+    path: str | Path,
+    model: nn.Module | Mapping[str, Tensor],
+    mask: Mapping[str, Tensor] | None,
+    certificate: Mapping[str, Any] | None = None,
+    *,
+    half: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a network's state with its mask and certificate; whole or not at all.
+
+    model: the network, or its state dict. mask: parameter name -> bool tensor, True = kept; None = dense.
+    half: kept float32 weights in 16 bits; tensors that the mask does not name keep their type.
+    extra: plain JSON values to travel along.
+    ValueError names the tensor that does not fit: a mask of another network, pruned weights that are not 0,
+    values beyond 16 bits, a certificate of another mask.
+    """
+    state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
+    _check_state(state, mask)
+    _check_certificate(certificate, mask, "the certificate")
+    tensors: dict[str, Tensor] = {}
+    codings: dict[str, Coding] = {}
+    stored: dict[tuple[Any, ...], str] = {}  # tied weights are written once, under their first name
+    for name, value in state.items():
+        value = value.detach()
+        same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
+        kept = None if mask is None else mask.get(name)
+        if value.numel() and kept is None and same in stored:
+            codings[name] = {"coding": "tied", "to": stored[same]}
+            continue
+        stored[same] = name
+        codings[name], parts = _coded(name, value.cpu(), None if kept is None else kept.cpu(), half)
+        tensors |= parts
+    header = {
+        "format": FORMAT,
+        "half": half,
+        "masked": mask is not None,
+        "codings": codings,
+        "hash": None if mask is None else mask_hash(mask),
+        "certificate": None if certificate is None else dict(certificate),
+        "extra": dict(extra or {}),
+        "checksum": _checksum(tensors),
+    }
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={KEY: json.dumps(header)}))
+    return Path(path)
+
+
+def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
+    """Load a sparse file into a network of the user's own class; returns what the file holds.
+
+    ValueError in one sentence where the file is damaged, contradicts itself, or is of another network: a
+    tensor missing, unknown, or of another shape or type. The network is untouched then.
+    """
+    content = read_sparse(path)
+    own = model.state_dict()
+    for name, value in own.items():
+        if name not in content.state:
+            raise ValueError(f"{path} lacks tensor '{name}' of the network, with shape {tuple(value.shape)}")
+        found = content.state[name]
+        if found.shape != value.shape:
+            raise ValueError(
+                f"{path}: tensor '{name}' has shape {tuple(found.shape)}, "
+                f"the network's is {tuple(value.shape)}"
+            )
+        if found.dtype != value.dtype:
+            raise ValueError(f"{path}: tensor '{name}' is {found.dtype}, the network's is {value.dtype}")
+    unknown = [name for name in content.state if name not in own]
+    if unknown:
+        raise ValueError(
+            f"{path}: tensor '{unknown[0]}' is not part of the network ({len(unknown)} such tensors)"
+        )
+    model.load_state_dict(content.state)
+    return content
+
+
+def read_sparse(path: str | Path) -> SparseFile:
+    """What a sparse file holds, on the CPU, every claim checked.
+
+    FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
+    """
+    header, tensors = _read(Path(path))
+    state: dict[str, Tensor] = {}
+    mask: dict[str, Tensor] = {}
+    for name, how in header["codings"].items():
+        try:
+            if how["coding"] == "tied":
+                state[name] = state[how["to"]]
+                continue
+            state[name], kept = _decoded(name, how, tensors)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{path}: tensor '{name}' cannot be decoded ({error})") from error
+        if kept is not None:
+            mask[name] = kept
+    expected = {part for name, how in header["codings"].items() for part in _parts(name, how)}
+    if set(tensors) != expected:
+        raise ValueError(
+            f"{path} holds tensor '{min(set(tensors) ^ expected)}', of which its header says nothing"
+        )
+    if mask and not header["masked"]:
+        raise ValueError(f"{path} says that it is dense and holds a mask of '{min(mask)}'")
+    found = mask if header["masked"] else None
+    if found is not None and header["hash"] not in (None, mask_hash(found)):
+        raise ValueError(f"{path} is damaged: its mask is not the one whose hash it holds")
+    _check_certificate(header["certificate"], found, f"{path}: the certificate")
+    return SparseFile(state, found, header["certificate"], header["extra"])
+
+
+def _check_state(state: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> None:
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"entry '{name}' of the state is a {type(value).__name__}, not a tensor")
+    for name, kept in (mask or {}).items():
+        if name not in state:
+            raise ValueError(f"the mask names '{name}', which is no tensor of this network")
+        if kept.dtype != torch.bool:
+            raise ValueError(f"the mask of '{name}' is {kept.dtype}, not torch.bool")
+        if kept.shape != state[name].shape:
+            shapes = f"{tuple(kept.shape)}, the weight {tuple(state[name].shape)}"
+            raise ValueError(f"the mask of '{name}' has shape {shapes}")
+
+
+def _check_certificate(
+    certificate: Mapping[str, Any] | None, mask: Mapping[str, Tensor] | None, what: str
+) -> None:
+    """ValueError where a certificate is of another mask: by hash, kept weights, or all that are covered."""
+    if certificate is None:
+        return
+    if mask is None:
+        raise ValueError(f"{what} speaks of a mask, and there is none")
+    found = {
+        "hash": mask_hash(mask) if "hash" in certificate else None,
+        "kept": sum(int(kept.count_nonzero()) for kept in mask.values()),
+        "total": sum(kept.numel() for kept in mask.values()),
+    }
+    for field, value in found.items():
+        if field in certificate and certificate[field] != value:
+            raise ValueError(
+                f"{what} is of another mask: its {field} is {certificate[field]}, the mask's {value}"
+            )
+
+
+def _coded(
+    name: str, value: Tensor, kept: Tensor | None, half: bool
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(how the tensor is coded, tensors of the file)."""
+    how: dict[str, Any] = {
+        "shape": list(value.shape),
+        "dtype": _type_name(value.dtype),
+        "mask": kept is not None,
+    }
+    narrow = half and kept is not None and value.dtype == torch.float32
+    if narrow and value.numel() and float(value.abs().max()) > torch.finfo(torch.float16).max:
+        raise ValueError(f"'{name}' holds values beyond 16 bits: save it with half=False")
+    stored = value.to(torch.float16) if narrow else value
+    if kept is None or bool(kept.all()):
+        return how | {"coding": "dense"}, {name: stored.contiguous()}
+    if bool(value[~kept].any()):
+        raise ValueError(f"'{name}' has pruned weights that are not 0: this is no pruned network")
+    coding, packed = shortest(kept.flatten().numpy())
+    parts = {
+        f"{name}.values": stored.flatten()[kept.flatten()],
+        f"{name}.positions": torch.from_numpy(packed),
+    }
+    return how | {"coding": coding, "kept": int(kept.count_nonzero())}, parts
+
+
+def _decoded(name: str, how: Coding, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """(value, mask or None); half values widened. KeyError, ValueError where header and tensors disagree."""
+    stored = tensors[_parts(name, how)[0]]
+    # files of the first format say neither type nor the shape of dense tensors
+    widened = torch.float32 if stored.dtype == torch.float16 else stored.dtype
+    dtype = getattr(torch, how["dtype"]) if "dtype" in how else widened
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"'{how['dtype']}' is no type of tensors")
+    if stored.dtype not in (dtype, torch.float16 if how["mask"] and dtype == torch.float32 else dtype):
+        raise ValueError(f"{_type_name(stored.dtype)} values for a tensor of {_type_name(dtype)}")
+    shape = tuple(how.get("shape", stored.shape))
+    if how["coding"] == "dense":
+        if tuple(stored.shape) != shape:
+            raise ValueError(f"shape {tuple(stored.shape)} instead of {shape}")
+        return stored.to(dtype), torch.ones(shape, dtype=torch.bool) if how["mask"] else None
+    unpack = CODINGS[how["coding"]][1]
+    kept = unpack(tensors[f"{name}.positions"].numpy(), math.prod(shape))
+    if not int(kept.sum()) == len(stored) == how.get("kept", len(stored)):
+        raise ValueError(f"{len(stored)} values for {int(kept.sum())} positions")
+    mask = torch.from_numpy(kept).reshape(shape)
+    value = torch.zeros(shape, dtype=dtype)
+    value[mask] = stored.to(dtype)
+    return value, mask
+
+
+def _parts(name: str, how: Coding) -> list[str]:
+    """Names of the file's tensors that hold a tensor of the network."""
+    if how["coding"] == "tied":
+        return []
+    return [name] if how["coding"] == "dense" else [f"{name}.values", f"{name}.positions"]
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    total = 0
+    for name in sorted(tensors):
+        value = tensors[name].contiguous().flatten()
+        total = zlib.crc32(value.view(torch.uint8).numpy().data, zlib.crc32(name.encode(), total))
+    return total
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header, of the newest format, and the tensors of the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file") from error
+    if KEY not in metadata:
+        raise ValueError(f"{path} is a safetensors file of something else: it has no '{KEY}' in its header")
+    try:
+        header = json.loads(metadata[KEY])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} has a damaged header") from error
+    if header.get("format") == 1:
+        header = _from_first(header)
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} has sparse format {header.get('format')}, this program reads {FORMAT}")
+    missing = [field for field in FIELDS if field not in header]
+    if missing:
+        raise ValueError(f"{path} lacks the field '{missing[0]}' in its header")
+    if _checksum(tensors) != header["checksum"]:
+        raise ValueError(f"{path} is damaged: its checksum does not fit its tensors")
+    return header, tensors
+
+
+def _from_first(header: dict[str, Any]) -> dict[str, Any]:
+    """A header of the first format, where what is now in `extra` lay beside the rest."""
+    new = {"format": FORMAT, "hash": None, "certificate": None}
+    extra = {field: value for field, value in header.items() if field not in FIELDS or field == "certificate"}
+    own = {field: value for field, value in header.items() if field in FIELDS}
+    return own | new | {"extra": extra}

@@ -1,0 +1,191 @@
+"""A network of the user's own class to a small file and back; every claim of a file is checked."""
+
+import json
+import struct
+
+import pytest
+import torch
+from torch import nn
+
+from prune_utils import certificate, load_sparse, mask_hash, read_sparse, save_sparse
+from prune_utils.sparse_file import KEY
+
+
+class Own(nn.Module):
+    """Two heads on a small trunk, tied to nothing of ours."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv1d(3, width, 3), nn.BatchNorm1d(width))
+        self.a, self.b = nn.Linear(width, 2), nn.Linear(width, 2)
+        self.register_buffer("nothing", torch.zeros(0))
+
+
+def pruned(seed=0):
+    """(network, mask, certificate)."""
+    torch.manual_seed(seed)
+    model = Own()
+    mask = {"trunk.0.weight": torch.rand(6, 3, 3) < 0.3, "a.weight": torch.rand(2, 6) < 0.5}
+    mask["b.weight"] = torch.ones(2, 6, dtype=torch.bool)
+    with torch.no_grad():
+        for name, kept in mask.items():
+            model.get_parameter(name).mul_(kept)
+    return model, mask, certificate(mask, {name: frozenset({"a"}) for name in mask}, {"ratio": None})
+
+
+def same(first, second):
+    return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_file_loads_to_the_same_network_bit_for_bit(tmp_path, masked):
+    model, mask, cert = pruned()
+    mask, cert = (mask, cert) if masked else (None, None)
+    path = save_sparse(tmp_path / "new" / "net.safetensors", model, mask, cert, extra={"epoch": 3})
+    twin = Own()
+    found = load_sparse(path, twin)
+    assert same(twin.state_dict(), model.state_dict())
+    assert found.certificate == (json.loads(json.dumps(cert)) if masked else None)
+    assert found.extra == {"epoch": 3}
+    assert same(found.mask, mask) if masked else found.mask is None
+    assert [file.name for file in path.parent.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_types_are_kept(tmp_path, dtype):
+    model, mask, _ = pruned()
+    model.to(dtype)
+    path = save_sparse(tmp_path / "net.safetensors", model.state_dict(), mask, half=True)
+    assert same(read_sparse(path).state, model.state_dict())
+    assert read_sparse(path).state["trunk.0.weight"].dtype == dtype
+
+
+def test_tied_weights_are_written_once(tmp_path):
+    model = Own()
+    model.b.weight = model.a.weight
+    path = save_sparse(tmp_path / "tied.safetensors", model, None)
+    apart = save_sparse(tmp_path / "apart.safetensors", Own(), None)
+    assert path.stat().st_size < apart.stat().st_size
+    assert same(read_sparse(path).state, model.state_dict())
+
+
+def test_what_does_not_belong_together_is_not_saved(tmp_path):
+    model, mask, cert = pruned()
+    path = tmp_path / "net.safetensors"
+    wrong = [
+        ({"gone.weight": mask["a.weight"]}, None, "names 'gone.weight', which is no tensor"),
+        ({"a.weight": mask["a.weight"].float()}, None, "mask of 'a.weight' is torch.float32"),
+        ({"a.weight": mask["a.weight"][:1]}, None, r"has shape \(1, 6\), the weight \(2, 6\)"),
+        ({"b.weight": mask["a.weight"]}, None, "pruned weights that are not 0"),
+        ({"a.weight": mask["a.weight"]}, cert, "is of another mask: its hash"),
+        (None, cert, "speaks of a mask, and there is none"),
+    ]
+    for bad, told, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            save_sparse(path, model, bad, told)
+    with pytest.raises(ValueError, match="'count' of the state is a int"):
+        save_sparse(path, {"count": 3}, None)
+    model.trunk[0].weight.data.mul_(1e8)
+    with pytest.raises(ValueError, match="beyond 16 bits"):
+        save_sparse(path, model, mask, half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_network_is_refused_and_changes_nothing(tmp_path):
+    model, mask, _ = pruned()
+    path = save_sparse(tmp_path / "net.safetensors", model, mask)
+    wide, half, more, less = Own(8), Own().half(), Own(), Own()
+    more.c = nn.Linear(1, 1)
+    del less.b
+    for other, message in (
+        (wide, r"'trunk.0.weight' has shape \(6, 3, 3\), the network's is \(8, 3, 3\)"),
+        (half, "'nothing' is torch.float32, the network's is torch.float16"),
+        (more, r"lacks tensor 'c.weight' of the network, with shape \(1, 1\)"),
+        (less, "'b.weight' is not part of the network"),
+    ):
+        before = {name: value.clone() for name, value in other.state_dict().items()}
+        with pytest.raises(ValueError, match=message):
+            load_sparse(path, other)
+        assert same(other.state_dict(), before)
+
+
+def rewritten(path, change):
+    """The same file with a changed JSON header of ours."""
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + size])
+    own = json.loads(header["__metadata__"][KEY])
+    change(own)
+    header["__metadata__"][KEY] = json.dumps(own)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size :])
+
+
+def packed(own):
+    return own["codings"]["trunk.0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own.update(format=9), "has sparse format 9, this program reads 2"),
+        (lambda own: own.pop("extra"), "lacks the field 'extra'"),
+        (lambda own: packed(own).update(shape=[1, 1]), "'trunk.0.weight' cannot be decoded"),
+        (lambda own: packed(own).update(shape=[6, 9]), "its mask is not the one whose hash"),
+        (lambda own: packed(own).update(kept=1), "cannot be decoded"),
+        (lambda own: packed(own).update(coding="zip"), r"cannot be decoded \('zip'\)"),
+        (lambda own: packed(own).update(dtype="bfloat16"), "float32 values for a tensor of bfloat16"),
+        (lambda own: packed(own).update(dtype="load"), "'load' is no type of tensors"),
+        (lambda own: own["codings"]["b.bias"].update(shape=[1, 2]), r"shape \(2,\) instead of \(1, 2\)"),
+        (lambda own: own["codings"].update(gone={"coding": "dense", "mask": False}), "'gone'"),
+        (lambda own: own["codings"].pop("b.bias"), "holds tensor 'b.bias', of which its header says nothing"),
+        (lambda own: own.update(hash="0" * 64), "its mask is not the one whose hash"),
+        (lambda own: own.update(masked=False), "says that it is dense and holds a mask"),
+        (lambda own: own["certificate"].update(kept=1), "certificate is of another mask: its kept is 1"),
+    ],
+)
+def test_a_header_that_claims_something_else_is_refused(tmp_path, change, message):
+    path = save_sparse(tmp_path / "net.safetensors", *pruned())
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=message):
+        load_sparse(path, Own())
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    path = save_sparse(tmp_path / "net.safetensors", *pruned())
+    whole = path.read_bytes()
+    for content, message in (
+        (whole[: len(whole) // 2], "is damaged or no safetensors file"),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "checksum does not fit"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_sparse(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="safetensors file of something else"):
+        read_sparse(path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_sparse(tmp_path / "none.safetensors")
+
+
+def test_files_of_the_first_format_are_read(tmp_path):
+    model, mask, _ = pruned()
+    path = save_sparse(tmp_path / "net.safetensors", model, mask)
+
+    def older(own):
+        own.update(format=1, name="n", certificate={"ratio": 90})
+        for field in ("hash", "extra"):
+            del own[field]
+        for how in own["codings"].values():
+            del how["dtype"]
+            if how["coding"] == "dense":
+                del how["shape"]
+
+    rewritten(path, older)
+    found = read_sparse(path)
+    floats = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    assert same({name: found.state[name] for name in floats}, floats)
+    assert mask_hash(found.mask) == mask_hash(mask)
+    assert found.extra == {"name": "n", "certificate": {"ratio": 90}}
