@@ -7,10 +7,12 @@ stale is ever loaded. Without a compiler the caller falls back to dense convolut
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
 import sys
+import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,8 @@ from types import ModuleType
 
 import torch
 
+NAME = "sparse_conv"
+LIBRARY = f"{NAME}.so"
 SOURCES = Path(__file__).with_name("csrc")
 _INSTRUCTIONS = {  # as torch names them -> what the compiler is told
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"),
@@ -35,7 +39,7 @@ def cache_folder() -> Path:
     )
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    return Path(root) / "disparse" / f"sparse_conv_{digest.hexdigest()[:16]}"
+    return Path(root) / "disparse" / f"{NAME}_{digest.hexdigest()[:16]}"
 
 
 def _flags() -> list[str]:
@@ -50,7 +54,8 @@ def _flags() -> list[str]:
     return flags
 
 
-def _compile(folder: Path) -> ModuleType:
+def _compile(folder: Path) -> None:
+    """Writes the shared library into `folder`, whole or not at all."""
     from torch.utils.cpp_extension import load
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,19 +64,31 @@ def _compile(folder: Path) -> ModuleType:
     os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])
     os.environ["MAX_JOBS"] = "1"
     try:
-        return load(
-            "sparse_conv",
-            [str(SOURCES / "sparse_conv.cpp")],
-            extra_cflags=_flags(),
-            extra_ldflags=["-fopenmp"],
-            build_directory=str(folder),
-        )
+        with tempfile.TemporaryDirectory(dir=folder) as workshop:
+            load(
+                NAME,
+                [str(SOURCES / "sparse_conv.cpp")],
+                extra_cflags=_flags(),
+                extra_ldflags=["-fopenmp"],
+                build_directory=workshop,
+                is_python_module=False,
+            )
+            next(Path(workshop).glob("*.so")).replace(folder / LIBRARY)
     finally:
         os.environ["PATH"] = path
         if jobs is None:
             del os.environ["MAX_JOBS"]
         else:
             os.environ["MAX_JOBS"] = jobs
+
+
+def _load(library: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(NAME, library)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{library} is no extension module of this Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache
@@ -84,10 +101,11 @@ def sparse_engine() -> ModuleType | None:
         )
         return None
     folder = cache_folder()
-    if not (folder / "sparse_conv.so").exists():
-        print(f"building the sparse engine once into {folder} (about half a minute)", file=sys.stderr)
     try:
-        return _compile(folder)
+        if not (folder / LIBRARY).exists():
+            print(f"building the sparse engine once into {folder} (about half a minute)", file=sys.stderr)
+            _compile(folder)
+        return _load(folder / LIBRARY)
     except (RuntimeError, OSError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         warnings.warn(

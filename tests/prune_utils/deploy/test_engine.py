@@ -13,7 +13,14 @@ from prune_utils.deploy.layers import TILINGS, DenseLayer, SparseLayer
 from prune_utils.deploy.plain import Layer
 from tests.prune_utils.deploy.networks import random_image, random_network, worst
 
-compiled = pytest.mark.skipif(build.sparse_engine() is None, reason="there is no compiler")
+
+@pytest.fixture(scope="module")
+def engine():
+    """The compiled engine, built when the first test asks for it."""
+    return build.sparse_engine() or pytest.skip("there is no compiler")
+
+
+compiled = pytest.mark.usefixtures("engine")
 
 
 @st.composite
