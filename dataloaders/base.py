@@ -1,6 +1,6 @@
 """Records: the samples of one split, opened one by one, with the files of the chosen tasks only.
 
-A data set describes each of its files by a Plane: how it is read, when it is broken, and how a cut of it
+A data set describes each of its files by a Plane: how it is read, when it is broken, and how a crop of it
 becomes numbers. Everything else (index, shapes, error sentences, cutting) is here, once for all data sets.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dataloaders import DATASETS
 from dataloaders.index import Entry, entries, read_index
-from dataloaders.transforms import Draw, cut_image, cut_target
+from dataloaders.transforms import Crop, crop_image, crop_target
 from tasks.base import Geometry, Target
 
 Item = tuple[Tensor, dict[str, Target]]  # image [3, H, W] and the targets of one sample
@@ -36,7 +36,7 @@ class Plane:
 
     column: its place in the record.
     read(path) -> stored array [H, W] or [H, W, C]; raises OSError or ValueError.
-    decode(cut of the stored array) -> (value [K, h, w] float32 or int64, valid bool [h, w]), two new arrays,
+    decode(crop of the stored array) -> (value [K, h, w] float32 or int64, valid bool [h, w]), two new arrays,
         value finite everywhere; for the image: [h, w, 3], blue first, 0..255, uint8 or float.
     check(stored array) raises ValueError if its values are impossible.
     ValueErrors complete a sentence that begins with the file's name: "holds label 200 ...".
@@ -110,15 +110,15 @@ class Records:
         """(rows, columns) of the sample as a network sees it without augmentation."""
         return sample.image.shape[:2] if self.size is None else (self.size, self.size)
 
-    def cut(self, place: int, sample: Sample, draw: Draw) -> Item:
-        """The decoded cut of a sample read from `place`: mean-free image and a Target for each task."""
+    def crop(self, place: int, sample: Sample, crop: Crop) -> Item:
+        """The decoded crop of a sample read from `place`: mean-free image and a Target for each task."""
         plane = self.layout.image
         try:
-            image = cut_image(sample.image, draw, plane.decode)
+            image = crop_image(sample.image, crop, plane.decode)
             targets = {}
             for name, stored in sample.planes.items():
                 plane = self.layout.planes[name]
-                targets[name] = cut_target(stored, draw, plane.decode, self.geometry[name])
+                targets[name] = crop_target(stored, crop, plane.decode, self.geometry[name])
         except ValueError as error:
             raise self._broken(plane, self.entries[place], str(error)) from error
         return image, targets

@@ -48,7 +48,7 @@ def panel(records: Records, tasks: dict, rows: int = 4) -> np.ndarray:
     for place in np.unique(np.linspace(0, len(records) - 1, rows).astype(int)).tolist():
         try:
             sample = records[place]
-            _, targets = records.cut(place, sample, whole(records.extent(sample)))
+            _, targets = records.crop(place, sample, whole(records.extent(sample)))
         except BrokenSample:
             continue
         image = np.asarray(records.layout.image.decode(sample.image))[..., ::-1]

@@ -18,7 +18,7 @@ from tasks.base import Geometry, Task
 IGNORED = -1
 LABEL_COLUMNS = {2: 2, 7: 3, 19: 4}  # number of classes -> column of the record
 SMALLEST_DISPARITY = 3e-5
-METRIC_DISPARITY = Geometry(zoom="multiply")  # a scene that looks twice as large is half as far away
+METRIC_DISPARITY = Geometry(scale="multiply")  # a scene that looks twice as large is half as far away
 
 
 def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
@@ -53,12 +53,12 @@ def _label_column(classes: int) -> int:
     return LABEL_COLUMNS[classes]
 
 
-def decode_image(cut: np.ndarray) -> np.ndarray:
+def decode_image(crop: np.ndarray) -> np.ndarray:
     """RGB [h, w, 3] in [0, 1] -> float32 [h, w, 3], blue first, 0..255."""
-    low, high = cut.min(), cut.max()
+    low, high = crop.min(), crop.max()
     if not (low >= -1e-3 and high <= 1.001):  # interpolation may leave the range by a rounding
         raise ValueError(f"holds values from {low:g} to {high:g} where colours in [0, 1] belong")
-    return cut[..., ::-1] * np.float32(255)
+    return crop[..., ::-1] * np.float32(255)
 
 
 def check_labels(classes: int, stored: np.ndarray) -> None:
@@ -71,10 +71,10 @@ def check_labels(classes: int, stored: np.ndarray) -> None:
         raise ValueError(f"holds no labelled pixel, only {IGNORED} (ignored)")
 
 
-def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[h, w] -> class numbers int64 [1, h, w], valid where not -1."""
-    value = cut.astype(np.int64)
-    if cut.dtype.kind == "f" and (value != cut).any():
+    value = crop.astype(np.int64)
+    if crop.dtype.kind == "f" and (value != crop).any():
         raise ValueError("holds fractions where class numbers belong")
     return np.maximum(value, 0)[None], value != IGNORED
 
@@ -85,6 +85,6 @@ def check_disparity(stored: np.ndarray) -> None:
         raise ValueError("holds NaN or infinity where disparity belongs")
 
 
-def decode_disparity(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_disparity(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[h, w] -> float32 [1, h, w], valid where above 3e-5."""
-    return cut.astype(np.float32)[None], cut > SMALLEST_DISPARITY
+    return crop.astype(np.float32)[None], crop > SMALLEST_DISPARITY

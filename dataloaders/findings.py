@@ -80,7 +80,7 @@ def look(records: Records) -> Findings:
             continue
         found.sizes[sample.image.shape[:2]] += 1
         try:
-            _, targets = records.cut(place, sample, whole(records.extent(sample)))
+            _, targets = records.crop(place, sample, whole(records.extent(sample)))
         except BrokenSample as error:
             found.broken.append(str(error))
             continue

@@ -1,7 +1,7 @@
 """The index of a data set: a JSON file in its root, split -> list of records, a record = relative paths.
 
 Checked once, when it is read: splits, record lengths, and that no path leads out of the root.
-A split "val" that the index lacks is cut from "train" by a fixed seed, the same records in every run.
+A split "val" that the index lacks is taken from "train" by a fixed seed, the same records in every run.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class TrainingItems(Dataset):
 
     def __init__(self, records: Records, data, seed: int):
         self.records, self.seed = records, seed
-        self.crop, self.scale, self.mirror = data.crop, data.scale, data.mirror
+        self.crop, self.scale, self.hflip = data.crop, data.scale, data.mirror
         self.allowed = data.skip_unreadable
 
     def __getitem__(self, key: Key) -> Fetched:
@@ -60,8 +60,8 @@ class TrainingItems(Dataset):
     def _item(self, epoch: int, first: int, place: int) -> tuple[Item, str]:
         sample = self.records[place]
         rng = np.random.default_rng((self.seed % SEED_BITS, epoch, first))
-        cut = transforms.draw(rng, self.records.extent(sample), self.crop, self.scale, self.mirror)
-        return self.records.cut(place, sample, cut), sample.name
+        crop = transforms.random_crop(rng, self.records.extent(sample), self.crop, self.scale, self.hflip)
+        return self.records.crop(place, sample, crop), sample.name
 
 
 class WholeItems(Dataset):
@@ -74,8 +74,8 @@ class WholeItems(Dataset):
         place = key[1]
         try:
             sample = self.records[place]
-            cut = transforms.whole(self.records.extent(sample))
-            return Fetched(self.records.cut(place, sample, cut), sample.name, {})
+            crop = transforms.whole(self.records.extent(sample))
+            return Fetched(self.records.crop(place, sample, crop), sample.name, {})
         except BrokenSample as error:
             return Fetched(None, "", {place: str(error)})
 

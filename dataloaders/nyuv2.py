@@ -17,8 +17,8 @@ from dataloaders.files import map_grid, read_channels, read_colour, read_grey8
 from tasks.base import Geometry, Task
 
 IGNORED = 255
-METRIC_NORMALS = Geometry(mirror=2)
-METRIC_DEPTH = Geometry(zoom="divide")  # a scene that looks twice as large is half as far away
+METRIC_NORMALS = Geometry(hflip=2)
+METRIC_DEPTH = Geometry(scale="divide")  # a scene that looks twice as large is half as far away
 
 
 def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
@@ -48,9 +48,9 @@ def open_split(data, split: str, tasks: dict[str, Task], protocol: str) -> Recor
     return open_records(Layout("nyuv2", 4, Plane(0, read_colour, decode_image), planes), data, split, tasks)
 
 
-def decode_image(cut: np.ndarray) -> np.ndarray:
+def decode_image(crop: np.ndarray) -> np.ndarray:
     """uint8 [h, w, 3], blue first as cv2 reads it."""
-    return cut
+    return crop
 
 
 def check_labels(classes: int, stored: np.ndarray) -> None:
@@ -62,22 +62,22 @@ def check_labels(classes: int, stored: np.ndarray) -> None:
         raise ValueError(f"holds no labelled pixel, only {IGNORED} (ignored)")
 
 
-def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w] -> class numbers int64 [1, h, w], valid where not 255."""
-    valid = cut != IGNORED
-    return (cut * valid).astype(np.int64)[None], valid
+    valid = crop != IGNORED
+    return (crop * valid).astype(np.int64)[None], valid
 
 
-def decode_encoded_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_encoded_normals(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w, 3] -> float32 [3, h, w], 0..255 (up, forward, right); valid where no channel is 255."""
-    channels = cv2.split(cut)
+    channels = cv2.split(crop)
     valid = cv2.max(cv2.max(channels[0], channels[1]), channels[2]) != IGNORED
     return np.array(channels, np.float32), valid
 
 
-def decode_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_normals(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w, 3] -> float32 [3, h, w], -1..1 (up, forward, right); valid where no channel is 255."""
-    value, valid = decode_encoded_normals(cut)
+    value, valid = decode_encoded_normals(crop)
     value *= np.float32(2 / 255)
     value -= 1
     return value, valid
@@ -89,7 +89,7 @@ def check_depth(stored: np.ndarray) -> None:
         raise ValueError("holds NaN where depth in metres belongs")
 
 
-def decode_depth(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_depth(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """metres [h, w] -> float32 [1, h, w], valid where finite and positive."""
-    valid = (cut > 0) & (cut < np.inf)
-    return np.where(valid, cut, 0).astype(np.float32)[None], valid
+    valid = (crop > 0) & (crop < np.inf)
+    return np.where(valid, crop, 0).astype(np.float32)[None], valid

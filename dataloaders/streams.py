@@ -100,7 +100,7 @@ def evaluation_batches(records: Records, data, *, rank: int = 0, world: int = 1)
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """The keys of each batch: concatenated seeded permutations, cut into batches, this rank's part."""
+    """The keys of each batch: concatenated seeded permutations, dealt into batches, this rank's part."""
 
     count: int
     batch_size: int

@@ -23,7 +23,7 @@ PRIOR_FILE = "semseg_prior_factor.npy"
 STEPS = 2**16  # of the 16-bit planes
 FARTHEST = 64500  # depths from here on are unknown
 KEYPOINT_TOP, EDGE_TOP = 0.005, 0.08  # values that stretch to 1; above they are clipped
-NORMALS = Geometry(mirror=0)
+NORMALS = Geometry(hflip=0)
 
 
 def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
@@ -85,9 +85,9 @@ def class_weights(root: str, classes: int) -> np.ndarray:
     return np.array(weights, np.float32)  # read, not mapped
 
 
-def decode_image(cut: np.ndarray) -> np.ndarray:
+def decode_image(crop: np.ndarray) -> np.ndarray:
     """uint8 [h, w, 3], blue first as cv2 reads it."""
-    return cut
+    return crop
 
 
 def check_labels(classes: int, stored: np.ndarray) -> None:
@@ -96,34 +96,34 @@ def check_labels(classes: int, stored: np.ndarray) -> None:
         raise ValueError(f"holds label {stored.max()}, neither within 1..{classes} nor 0 (void)")
 
 
-def decode_labels(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids uint8 [h, w] -> class numbers int64 [1, h, w], valid where not void."""
-    return np.maximum(cut, 1).astype(np.int64)[None] - 1, cut > 0
+    return np.maximum(crop, 1).astype(np.int64)[None] - 1, crop > 0
 
 
-def decode_labels_and_void(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_labels_and_void(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids uint8 [h, w] -> class numbers int64 [1, h, w], void = class 0, all valid."""
-    return decode_labels(cut)[0], np.ones(cut.shape, bool)
+    return decode_labels(crop)[0], np.ones(crop.shape, bool)
 
 
-def decode_normals(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_normals(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [h, w, 3], blue first -> float32 [3, h, w] in -1..1, red (x) first, all valid."""
-    value = np.array(cv2.split(cut)[::-1], np.float32)
+    value = np.array(cv2.split(crop)[::-1], np.float32)
     value *= np.float32(2 / 255)
     value -= 1
-    return value, np.ones(cut.shape[:2], bool)
+    return value, np.ones(crop.shape[:2], bool)
 
 
-def decode_depth(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_depth(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint16 [h, w] -> float32 [1, h, w], log(1 + d) / log(2^16), valid below 64500."""
-    value = np.log1p(cut, dtype=np.float32)
+    value = np.log1p(crop, dtype=np.float32)
     value /= np.float32(np.log(STEPS))
-    return value[None], cut < FARTHEST
+    return value[None], crop < FARTHEST
 
 
-def decode_stretched(top: float, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """uint16 [h, w] -> float32 [1, h, w]: cut / 2^16 in [0, top], stretched to [-1, 1]; all valid."""
-    value = np.minimum(cut, np.float32(top * STEPS), dtype=np.float32)
+def decode_stretched(top: float, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint16 [h, w] -> float32 [1, h, w]: crop / 2^16 in [0, top], stretched to [-1, 1]; all valid."""
+    value = np.minimum(crop, np.float32(top * STEPS), dtype=np.float32)
     value *= np.float32(2 / (top * STEPS))
     value -= 1
-    return value[None], np.ones(cut.shape, bool)
+    return value[None], np.ones(crop.shape, bool)

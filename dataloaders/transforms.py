@@ -1,7 +1,7 @@
-"""One random draw, applied alike to an image and to all its targets.
+"""One random crop, applied alike to an image and to all its targets.
 
-Zoom, then centre-pad to the crop where the zoomed image is smaller, then a random crop, then perhaps mirror.
-The draw is decided before any pixel is touched and is one map from crop to source per axis, so that only the
+Scale, then centre-pad to the crop where the scaled image is smaller, then a random crop, then perhaps hflip.
+The crop is decided before any pixel is touched and is one map from crop to source per axis, so that only the
 source pixels under the crop are read. The result equals cv2.resize of the whole followed by the crop (image
 bilinear, targets nearest; tests compare them). Image bytes stay bytes until the mean is subtracted, last.
 """
@@ -23,67 +23,67 @@ Decoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Axis(NamedTuple):
-    """One axis of a crop: `length` pixels from `start` on in an axis of `source` pixels resized to `zoomed`.
+    """One axis of a crop: `length` pixels from `start` on in an axis of `source` pixels resized to `scaled`.
 
-    A negative start, or a crop that ends beyond `zoomed`, is padding.
+    A negative start, or a crop that ends beyond `scaled`, is padding.
     """
 
     source: int
-    zoomed: int
+    scaled: int
     start: int
     length: int
 
     @property
     def inside(self) -> slice:
         """The part of the crop that is not padding."""
-        return slice(max(0, -self.start), min(self.length, self.zoomed - self.start))
+        return slice(max(0, -self.start), min(self.length, self.scaled - self.start))
 
     def nearest(self, stored: int) -> slice | np.ndarray:
         """Stored pixels under the crop's inside; a file of other than `source` pixels is resized first."""
         first, last = self.start + self.inside.start, self.start + self.inside.stop
-        if stored == self.source == self.zoomed:
+        if stored == self.source == self.scaled:
             return slice(first, last)
-        index = nearest_index(self.source, self.zoomed)[first:last]
+        index = nearest_index(self.source, self.scaled)[first:last]
         return index if stored == self.source else nearest_index(stored, self.source)[index]
 
     def linear(self) -> tuple[float, float, slice]:
         """(step, first position, slice of the source pixels needed); the position is within the slice."""
-        step = self.source / self.zoomed
+        step = self.source / self.scaled
         first = (self.start + self.inside.start + 0.5) * step - 0.5  # pixel centres lie at halves
         last = (self.start + self.inside.stop - 0.5) * step - 0.5
         block = slice(max(0, int(np.floor(first))), min(self.source, int(np.floor(last)) + 2))
         return step, first - block.start, block
 
 
-class Draw(NamedTuple):
-    """How one sample is cut: zoom factor, mirrored or not, and the crop along both axes."""
+class Crop(NamedTuple):
+    """How one sample is cropped: scale factor, flipped left to right or not, and the crop along both axes."""
 
     scale: float
-    mirror: bool
+    hflip: bool
     rows: Axis
     cols: Axis
 
 
-def draw(
-    rng: np.random.Generator, size: tuple[int, int], crop: int, scale: tuple[float, float], mirror: float
-) -> Draw:
-    """A random cut of an image of `size` (rows, columns): zoom uniform in `scale`, `mirror` a probability."""
+def random_crop(
+    rng: np.random.Generator, size: tuple[int, int], crop: int, scale: tuple[float, float], hflip: float
+) -> Crop:
+    """A random crop of an image of `size` (rows, columns): `scale` a range, `hflip` a probability."""
     factor, toss, *places = rng.random(4).tolist()
     factor = scale[0] + (scale[1] - scale[0]) * factor
     rows, cols = (_place(length, factor, crop, place) for length, place in zip(size, places, strict=True))
-    return Draw(factor, toss < mirror, rows, cols)
+    return Crop(factor, toss < hflip, rows, cols)
 
 
-def whole(size: tuple[int, int]) -> Draw:
-    """The cut that leaves an image of `size` (rows, columns) as it is."""
-    return Draw(1.0, False, *(Axis(length, length, 0, length) for length in size))
+def whole(size: tuple[int, int]) -> Crop:
+    """The crop that leaves an image of `size` (rows, columns) as it is."""
+    return Crop(1.0, False, *(Axis(length, length, 0, length) for length in size))
 
 
 def _place(length: int, factor: float, crop: int, place: float) -> Axis:
-    zoomed = max(1, round(length * factor))
-    room = zoomed - crop
+    scaled = max(1, round(length * factor))
+    room = scaled - crop
     start = int(place * (room + 1)) if room >= 0 else -(-room // 2)
-    return Axis(length, zoomed, start, crop)
+    return Axis(length, scaled, start, crop)
 
 
 def nearest_index(source: int, target: int) -> np.ndarray:
@@ -104,26 +104,26 @@ def gather(plane: np.ndarray, rows: slice | np.ndarray, cols: slice | np.ndarray
     return cv2.transpose(cv2.transpose(block)[cols - first])
 
 
-def cut_image(image: np.ndarray, cut: Draw, decode: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+def crop_image(image: np.ndarray, crop: Crop, decode: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """Stored image [H, W, 3] -> mean-free float32 [3, crop, crop], blue first; padding is 0.
 
-    decode: cut of the stored image -> [h, w, 3], blue first, 0..255.
+    decode: crop of the stored image -> [h, w, 3], blue first, 0..255.
     """
-    pixels = decode(_interpolate(image, cut))
-    if cut.mirror:
+    pixels = decode(_interpolate(image, crop))
+    if crop.hflip:
         pixels = pixels[:, ::-1]
-    out = np.zeros((3, cut.rows.length, cut.cols.length), np.float32)
-    inside = out[:, cut.rows.inside, _mirrored(cut)]
+    out = np.zeros((3, crop.rows.length, crop.cols.length), np.float32)
+    inside = out[:, crop.rows.inside, _columns(crop)]
     for channel, mean in enumerate(MEAN_BGR):
         np.subtract(pixels[..., channel], np.float32(mean), out=inside[channel], dtype=np.float32)
     return torch.from_numpy(out)
 
 
-def _interpolate(image: np.ndarray, cut: Draw) -> np.ndarray:
-    (row_step, row, rows), (col_step, col, cols) = cut.rows.linear(), cut.cols.linear()
-    block = _resized_block(image, rows, cols, (cut.rows.source, cut.cols.source))
-    height, width = (_extent(axis) for axis in (cut.rows, cut.cols))
-    if cut.rows.source == cut.rows.zoomed and cut.cols.source == cut.cols.zoomed:
+def _interpolate(image: np.ndarray, crop: Crop) -> np.ndarray:
+    (row_step, row, rows), (col_step, col, cols) = crop.rows.linear(), crop.cols.linear()
+    block = _resized_block(image, rows, cols, (crop.rows.source, crop.cols.source))
+    height, width = (_extent(axis) for axis in (crop.rows, crop.cols))
+    if crop.rows.source == crop.rows.scaled and crop.cols.source == crop.cols.scaled:
         return block[:height, :width]  # whole pixels: nothing to interpolate
     if block.dtype != np.uint8:
         block = block.astype(np.float32)
@@ -145,32 +145,32 @@ def _extent(axis: Axis) -> int:
     return axis.inside.stop - axis.inside.start
 
 
-def _mirrored(cut: Draw) -> slice:
+def _columns(crop: Crop) -> slice:
     """The columns of the finished crop that are not padding."""
-    inside, length = cut.cols.inside, cut.cols.length
-    return slice(length - inside.stop, length - inside.start) if cut.mirror else inside
+    inside, length = crop.cols.inside, crop.cols.length
+    return slice(length - inside.stop, length - inside.start) if crop.hflip else inside
 
 
-def cut_target(plane: np.ndarray, cut: Draw, decode: Decoder, geometry: Geometry) -> Target:
+def crop_target(plane: np.ndarray, crop: Crop, decode: Decoder, geometry: Geometry) -> Target:
     """Stored plane [H, W(, C)] -> Target of [K, crop, crop] and [1, crop, crop]; padding is invalid.
 
-    decode: cut of the stored plane -> (value [K, h, w] finite, valid bool [h, w]), both new arrays.
+    decode: crop of the stored plane -> (value [K, h, w] finite, valid bool [h, w]), both new arrays.
     """
-    pixels = gather(plane, cut.rows.nearest(plane.shape[0]), cut.cols.nearest(plane.shape[1]))
-    value, valid = decode(pixels[:, ::-1] if cut.mirror else pixels)
-    if geometry.zoom == "divide":
-        value /= np.float32(cut.scale)
-    elif geometry.zoom == "multiply":
-        value *= np.float32(cut.scale)
-    if cut.mirror and geometry.mirror is not None:
-        value[geometry.mirror] *= -1
-    return Target(torch.from_numpy(_padded(value, cut)), torch.from_numpy(_padded(valid[None], cut)))
+    pixels = gather(plane, crop.rows.nearest(plane.shape[0]), crop.cols.nearest(plane.shape[1]))
+    value, valid = decode(pixels[:, ::-1] if crop.hflip else pixels)
+    if geometry.scale == "divide":
+        value /= np.float32(crop.scale)
+    elif geometry.scale == "multiply":
+        value *= np.float32(crop.scale)
+    if crop.hflip and geometry.hflip is not None:
+        value[geometry.hflip] *= -1
+    return Target(torch.from_numpy(_padded(value, crop)), torch.from_numpy(_padded(valid[None], crop)))
 
 
-def _padded(part: np.ndarray, cut: Draw) -> np.ndarray:
-    shape = (len(part), cut.rows.length, cut.cols.length)
+def _padded(part: np.ndarray, crop: Crop) -> np.ndarray:
+    shape = (len(part), crop.rows.length, crop.cols.length)
     if part.shape == shape:
         return np.ascontiguousarray(part)
     out = np.zeros(shape, part.dtype)
-    out[:, cut.rows.inside, _mirrored(cut)] = part
+    out[:, crop.rows.inside, _columns(crop)] = part
     return out

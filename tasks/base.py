@@ -32,12 +32,12 @@ class Target(NamedTuple):
 class Geometry:
     """What an augmentation does to the values of a target, beside moving its pixels (always by nearest).
 
-    mirror: the channel that changes sign when the image is mirrored, None = no channel.
-    zoom: "keep", "divide" (metric depth: a zoomed scene is nearer) or "multiply" (disparity) by the factor.
+    hflip: the channel that changes sign when the image is flipped left to right, None = no channel.
+    scale: "keep", "divide" (metric depth: enlarged is nearer) or "multiply" (disparity) by the factor.
     """
 
-    mirror: int | None = None
-    zoom: str = "keep"
+    hflip: int | None = None
+    scale: str = "keep"
 
 
 class Direction(NamedTuple):

@@ -43,7 +43,7 @@ def test_disparity():
 def test_number_of_classes_chooses_the_label_file(tmp_path, classes):
     data = small.settings("cityscapes", small.cityscapes(tmp_path), classes=classes, tasks=("seg",))
     records = small.opened(data)
-    _, targets = records.cut(0, records[0], whole(small.SIZE))
+    _, targets = records.crop(0, records[0], whole(small.SIZE))
     label = torch.from_numpy(small.numbers(0, classes + 1, dtype=np.int64) - 1)
     assert targets["seg"].valid[0].equal(label >= 0)
     assert targets["seg"].value[0].equal(label.clamp(min=0))
@@ -55,15 +55,15 @@ def test_other_numbers_of_classes(tmp_path):
         DATASETS["cityscapes"].make_tasks(["seg"], data, "paper")
 
 
-@pytest.mark.parametrize(("protocol", "zoom"), [("paper", "keep"), ("metric", "multiply")])
-def test_geometry_of_the_protocols(tmp_path, protocol, zoom):
+@pytest.mark.parametrize(("protocol", "scale"), [("paper", "keep"), ("metric", "multiply")])
+def test_geometry_of_the_protocols(tmp_path, protocol, scale):
     records = small.opened(small.settings("cityscapes", small.cityscapes(tmp_path)), protocol=protocol)
-    assert records.geometry == {"seg": Geometry(), "depth": Geometry(zoom=zoom)}
+    assert records.geometry == {"seg": Geometry(), "depth": Geometry(scale=scale)}
 
 
 def test_image_and_disparity_end_to_end(tmp_path):
     records = small.opened(small.settings("cityscapes", small.cityscapes(tmp_path)))
-    image, targets = records.cut(0, records[0], whole(small.SIZE))
+    image, targets = records.crop(0, records[0], whole(small.SIZE))
     photo = torch.from_numpy(small.numbers(0, 256, (*small.SIZE, 3))[..., ::-1].copy()).permute(2, 0, 1)
     mean = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
     assert torch.allclose(image, photo - mean, atol=1e-3)

@@ -47,7 +47,7 @@ def test_depth():
 
 @pytest.mark.parametrize(
     ("protocol", "normals", "depth"),
-    [("paper", Geometry(), Geometry()), ("metric", Geometry(mirror=2), Geometry(zoom="divide"))],
+    [("paper", Geometry(), Geometry()), ("metric", Geometry(hflip=2), Geometry(scale="divide"))],
 )
 def test_geometry_of_the_protocols(tmp_path, protocol, normals, depth):
     data = small.settings("nyuv2", small.nyuv2(tmp_path, 1))
@@ -58,7 +58,7 @@ def test_geometry_of_the_protocols(tmp_path, protocol, normals, depth):
 def test_a_record_end_to_end(tmp_path):
     records = small.opened(small.settings("nyuv2", small.nyuv2(tmp_path, 1)), protocol="metric")
     sample = records[0]
-    image, targets = records.cut(0, sample, whole(small.SIZE))
+    image, targets = records.crop(0, sample, whole(small.SIZE))
     assert sample.name == "img/0.png"
     photo, labels, normals = (
         small.numbers(0, n, (*small.SIZE, 3)[: 2 + c]) for n, c in ((256, 1), (40, 0), (255, 1))

@@ -62,8 +62,8 @@ def test_folders_in_either_order(tmp_path, by_domain):
 def test_geometry_of_the_protocols(tmp_path, protocol):
     records = small.opened(small.settings("taskonomy", small.taskonomy(tmp_path)), protocol=protocol)
     still = dict.fromkeys(["seg", "depth", "keypoint", "edge"], Geometry())
-    assert records.geometry == {**still, "sn": Geometry(mirror=0)}
-    _, targets = records.cut(0, records[0], whole(small.SIZE))
+    assert records.geometry == {**still, "sn": Geometry(hflip=0)}
+    _, targets = records.crop(0, records[0], whole(small.SIZE))
     void = torch.from_numpy(small.numbers(0, 18) == 0)
     assert targets["seg"].valid[0].equal(~void if protocol == "metric" else torch.ones_like(void))
 
@@ -82,7 +82,7 @@ def test_planes_of_unequal_size_are_resized_alike(tmp_path):
     root = small.taskonomy(tmp_path)
     small.save(root / "depth_zbuffer/taskonomy/hall/0.png", np.full((24, 32), 255, np.uint16))
     records = small.opened(small.settings("taskonomy", root, size=8))
-    _, targets = records.cut(0, records[0], whole((8, 8)))
+    _, targets = records.crop(0, records[0], whole((8, 8)))
     assert torch.allclose(targets["depth"].value, torch.full((1, 8, 8), 0.5))
 
 
@@ -93,9 +93,9 @@ def test_class_weights_reach_the_loss(tmp_path):
     value = torch.tensor([0, 16]).view(1, 1, 1, 2)
     prediction = torch.zeros(1, 17, 1, 2)
     prediction[0, 16, 0, 1] = 5.0
-    surprise = -prediction.log_softmax(1).gather(1, value).flatten()
+    nll = -prediction.log_softmax(1).gather(1, value).flatten()
     loss = task.loss(prediction, Target(value, torch.ones(1, 1, 1, 2, dtype=torch.bool)))
-    assert loss.item() == pytest.approx(((surprise[0] * 1 + surprise[1] * 17) / 18).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(((nll[0] * 1 + nll[1] * 17) / 18).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ def test_an_image_without_any_class_is_accepted(tmp_path):
     root = small.taskonomy(tmp_path)
     small.save(root / "segment_semantic/taskonomy/hall/0.png", np.zeros(small.SIZE, np.uint8))
     records = small.opened(small.settings("taskonomy", root), protocol="metric")
-    _, targets = records.cut(0, records[0], whole(small.SIZE))
+    _, targets = records.crop(0, records[0], whole(small.SIZE))
     assert not targets["seg"].valid.any() and not targets["seg"].value.any()

@@ -192,4 +192,4 @@ def test_geometry_is_the_callers():
     for name in ("sn", "depth"):
         arguments = ARGUMENTS.get(name, [{}])[0]
         assert builder(name)(**arguments).geometry == Geometry()
-        assert builder(name)(**arguments, geometry=Geometry(mirror=0)).geometry.mirror == 0
+        assert builder(name)(**arguments, geometry=Geometry(hflip=0)).geometry.hflip == 0
