@@ -7,20 +7,22 @@ agreement of these masks says how deep a shared trunk pays. One scoring pass a s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, pstdev
 
-from agreement.layers import layer_overlaps, own_mask
 from configs.load import as_tree
+from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask, count, layer_name, prunable, size
 from prune_utils.methods import method
-from prune_utils.prune import INITS
+from prune_utils.prune import INITS, Plan
 from prune_utils.scoring import score
 from training.checkpoint import versions
 from workflow.experiment import Experiment
 from workflow.pruning import NumberedBatches, Pruning
 
-from .curves import Sample, describe_curve, describe_layers
+from .overlap import Overlap, layer_overlaps, own_mask, together
+from .watershed import consensus, largest_step, mean_curve, watershed
 
 METHOD = "disparse_static"  # whose scores these are
 NUM_BATCHES = {"taskonomy": 200}  # of the published analysis; elsewhere the data set's own setting
@@ -34,6 +36,22 @@ class Analysis:
     keep_ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     init_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One seed at one keep ratio. overlaps: by shared layer; density: task -> layer -> share that it keeps.
+
+    sparsity: of the whole network, if it kept what any task keeps.
+    """
+
+    overlaps: dict[str, Overlap]
+    density: dict[str, dict[str, float]]
+    sparsity: float
+
+    @property
+    def agreement(self) -> list[float | None]:
+        return [one.agreement for one in self.overlaps.values()]
 
 
 def analyse(experiment: Experiment, analysis: Analysis) -> dict:
@@ -70,7 +88,9 @@ def analyse(experiment: Experiment, analysis: Analysis) -> dict:
     }
 
 
-def _measure(experiment: Experiment, analysis: Analysis, seed: int):
+def _measure(
+    experiment: Experiment, analysis: Analysis, seed: int
+) -> tuple[MultiTaskNet, Plan, list[Sample]]:
     """network, plan and one Sample a keep ratio, of one seed."""
     config = experiment.config
     experiment = replace(experiment, config=replace(config, run=replace(config.run, seed=seed)))
@@ -83,7 +103,8 @@ def _measure(experiment: Experiment, analysis: Analysis, seed: int):
         network = saved.network
     else:
         network = experiment.new_network()
-    pruning = Pruning(experiment, row, experiment.fabric.to_device(network))
+    experiment.fabric.to_device(network)
+    pruning = Pruning(experiment, row, network)
     scores = score(
         INITS[pruning.plan.score_init](pruning.network, seed),
         pruning.electorate.voters("tasks"),
@@ -111,3 +132,101 @@ def _sample(masks: Mapping[str, Mask], order: Sequence[str]) -> Sample:
         for task, mask in masks.items()
     }
     return Sample(overlaps, density, 1 - kept / total)
+
+
+# ------------------------------------------------------------------ plain values of a file
+def describe_layers(network: MultiTaskNet, names: Sequence[str]) -> list[dict]:
+    """What is known of each shared layer: unit of the trunk, stage, owners, shortcut or not."""
+    owners, sizes = network.owners(), {name: weight.numel() for name, weight in prunable(network).items()}
+    units = [unit.name for unit in network.backbone.units]
+    rows = []
+    for name in names:
+        unit = next(unit for unit in units if name.startswith(f"backbone.{unit}."))
+        rows.append(
+            {
+                "name": name,
+                "unit": unit,
+                "stage": unit.rpartition(".")[0] or unit,
+                "shortcut": ".shortcut." in name,
+                "owners": sorted(owners[f"{name}.weight"]),
+                "weights": sizes[f"{name}.weight"],
+            }
+        )
+    return rows
+
+
+def describe_curve(samples: Sequence[Sample], layers: list[dict], tasks: list[str]) -> dict:
+    """One keep ratio: mean and band over the seeds, pairs, densities and the watershed."""
+    curves = [sample.agreement for sample in samples]
+    wholes = [together(sample.overlaps.values()) for sample in samples]
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(layers):
+        places.setdefault(row["stage"], []).append(i)
+    overlaps = [list(sample.overlaps.values()) for sample in samples]
+    return {
+        "sparsity": fmean(sample.sparsity for sample in samples),
+        "overall": _spread([whole.agreement for whole in wholes]),
+        "chance": _mean([whole.chance for whole in wholes]),
+        "layers": [
+            _spread([curve[i] for curve in curves]) | {"chance": _mean([of[i].chance for of in overlaps])}
+            for i in range(len(layers))
+        ],
+        "pairs": {
+            "tasks": tasks,
+            "overall": _mean_matrix([whole.matrix(tasks) for whole in wholes]),
+            "stages": {
+                stage: _mean_matrix([together(of[i] for i in at).matrix(tasks) for of in overlaps])
+                for stage, at in places.items()
+            },
+            "layers": [_mean_matrix([of[i].matrix(tasks) for of in overlaps]) for i in range(len(layers))],
+        },
+        "density": {
+            task: {
+                name: fmean(sample.density[task][name] for sample in samples)
+                for name in samples[0].density[task]
+            }
+            for task in tasks
+        },
+        "watershed": _watershed(curves, layers),
+    }
+
+
+def _watershed(curves: Sequence[Sequence[float | None]], layers: Sequence[dict]) -> dict:
+    """Where the agreement breaks off. Shortcuts run beside other layers, so they are left out."""
+    line = [i for i, row in enumerate(layers) if not row["shortcut"]]
+    curves = [[curve[i] for i in line] for curve in curves]
+    found, confidence = consensus(curves)
+    step = largest_step(mean_curve(curves))
+    names = [layers[i]["name"] for i in line]
+    by_seed = [watershed(curve) for curve in curves]
+    return {
+        "layer": None if found is None else names[found],
+        "confidence": confidence,
+        "by_seed": [None if index is None else names[index] for index in by_seed],
+        "branch_after": None if found is None else branch_after(layers, names[found]),
+        "largest_step": None if step is None else asdict(step) | {"layer": names[step.index]},
+    }
+
+
+def branch_after(layers: Sequence[Mapping], layer: str) -> str | None:
+    """The last unit of the trunk that ends before a layer; None if the layer is in the first unit."""
+    units = list(dict.fromkeys(row["unit"] for row in layers))
+    inside = next(row["unit"] for row in layers if row["name"] == layer)
+    place = units.index(inside)
+    return units[place - 1] if place else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return mean_curve([[value] for value in values])[0]
+
+
+def _spread(values: Sequence[float | None]) -> dict:
+    """Mean, standard deviation, range over the seeds, and every seed's value; None where there is none."""
+    known = [value for value in values if value is not None]
+    low, high = (min(known), max(known)) if known else (None, None)
+    deviation = pstdev(known) if known else None
+    return {"mean": _mean(values), "std": deviation, "low": low, "high": high, "by_seed": list(values)}
+
+
+def _mean_matrix(matrices: Sequence[list[list[float | None]]]) -> list[list[float | None]]:
+    return [[_mean(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]

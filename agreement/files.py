@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.files import write_json
-from common.text import table
+from common.files import replacing, write_json
+from common.text import percent, table
 from models.published import published_name
 
-from .bars import agreement_bars, bars_of, percent
+from .figures import agreement_bars, bars_of
 
 Files = list[tuple[Path, str]]
 
@@ -19,17 +20,30 @@ def paths(folder: Path, stem: str) -> dict[str, Path]:
     return {kind: folder / f"{stem}.{kind}" for kind in ("json", "txt", "png")}
 
 
-def write(result: Mapping, where: Mapping[str, Path]) -> Files:
+def write(result: dict, where: Mapping[str, Path]) -> Files:
     """Write all three; returns what holds what."""
     write_json(where["json"], result)
-    where["txt"].write_text(plain_text(result))
+    with replacing(where["txt"]) as path:
+        path.write_text(plain_text(result), encoding="utf-8")
     curves = range(len(result["curves"]))
-    agreement_bars([bars_of(result, curve) for curve in curves]).savefig(where["png"])
+    with replacing(where["png"]) as path:
+        agreement_bars([bars_of(result, curve) for curve in curves]).savefig(path, format="png")
     return [
         (where["json"], "everything: curves, pairs, densities, watershed"),
         (where["txt"], "agreement by layer in the published form"),
         (where["png"], "the same as bars"),
     ]
+
+
+def read_result(path: str | Path) -> dict:
+    """An agreement file as iou_analysis.py writes it; ValueError for another file."""
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
+    if not isinstance(result, dict) or "curves" not in result or "layers" not in result:
+        raise ValueError(f"{path} is not an agreement file: iou_analysis.py writes them")
+    return result
 
 
 def plain_text(result: Mapping) -> str:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.figures import COLOURS, new_figure, plain_axes
+
 from . import measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,17 +139,12 @@ def measure_subject(subject: Subject, rounds: int, threads: int) -> dict[int, di
 
 def plot(name: str, found: dict[int, dict[str, float]], folder: Path) -> Path:
     """Seconds and the other figure over x, measured and expected."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     subject, x = SUBJECTS[name], list(found)
     other = next(key for key in found[x[0]] if key not in ("s", "CPU s"))
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for axis, key, label in zip(axes, ("s", other), ("seconds", other), strict=True):
+    figure = new_figure(9, 3.4)
+    for axis, key, label in zip(figure.subplots(1, 2), ("s", other), ("seconds", other), strict=True):
         y = [found[at][key] for at in x]
-        axis.plot(x, y, "o-", label="measured")
+        axis.plot(x, y, "o-", color=COLOURS[0], label="measured")
         if key != "images/s":
             axis.plot(x, subject.expected(x, y), "--", color="grey", label=subject.expectation)
         axis.set(xlabel=subject.xlabel, ylabel=label, title=subject.what)
@@ -156,11 +153,11 @@ def plot(name: str, found: dict[int, dict[str, float]], folder: Path) -> Path:
         else:
             axis.set_ylim(bottom=0)
             axis.set_xticks(x)
-        axis.legend()
+        axis.legend(frameon=False)
+        plain_axes(axis)
     path = folder / f"growth_{name}.png"
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    figure.savefig(path)
     return path
 
 

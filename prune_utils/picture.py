@@ -1,43 +1,22 @@
 """One PNG of a network: the density of every layer, who owns it, weights and multiply-adds before and after.
 
-Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; matplotlib's object interface
-needs no display. Leaves out biases and norms, which are never pruned.
+Leaves out biases and norms, which are never pruned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .figures import COLOURS, FAINT, INK, WIDTH, new_figure, plain_axes, short_names
 from .inventory import Group, Layer, amount, groups
 
-INK, FAINT = "#222222", "#d9d9d9"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5200", "#666666")
-DPI = 120
-WIDTH = 12.0  # inches
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 WIDE = 16  # layers from which a group gets a row of its own
 ROW, LETTER = 2.1, 0.065  # inches: of a row of bars, and of a letter of the names below it
-
-
-def new_figure(width: float, height: float):
-    """A light figure with dark text, sizes in inches; its axes are laid out without overlap."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, hspace=0.04, wspace=0.03)
-    return figure
-
-
-def plain_axes(axes, grid: str | None = "y") -> None:
-    """Dark labels, no box, a faint grid behind the data."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK, labelcolor=INK)
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(axis=grid, color=FAINT, linewidth=0.8)
 
 
 def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) -> Path:
@@ -85,7 +64,7 @@ def _height(row: Sequence[Group]) -> float:
     return ROW + LETTER * longest
 
 
-def _before_after(axes, what: str, names: list[str], numbers: list[tuple[int, int]]) -> None:
+def _before_after(axes: Axes, what: str, names: list[str], numbers: list[tuple[int, int]]) -> None:
     """Horizontal bars: the whole faint, what is kept in colour, figures beside them."""
     kept, whole = zip(*numbers, strict=True)
     names = [*names, "together"]
@@ -113,7 +92,7 @@ def _before_after(axes, what: str, names: list[str], numbers: list[tuple[int, in
     axes.spines["bottom"].set_visible(False)
 
 
-def _densities(axes, group: Group, colour: str, whole: float) -> None:
+def _densities(axes: Axes, group: Group, colour: str, whole: float) -> None:
     """A bar a layer, in percent, with its figure above it."""
     names = short_names([layer.name for layer in group.layers])
     percents = [100 * layer.density for layer in group.layers]
@@ -134,14 +113,3 @@ def _densities(axes, group: Group, colour: str, whole: float) -> None:
         f"{owned}: {share:.1%} of {amount(group.total)} weights", color=INK, fontsize=11, loc="left"
     )
     plain_axes(axes)
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Layer names without the leading parts that all of them share."""
-    parts = [name.split(".") for name in names]
-    shared = 0
-    while len(names) > 1 and all(len(part) > shared + 1 for part in parts):
-        if len({part[shared] for part in parts}) > 1:
-            break
-        shared += 1
-    return [".".join(part[shared:]) for part in parts]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from agreement.curves import Sample, describe_curve
-from agreement.layers import overlap
+from agreement.analysis import Sample, describe_curve
+from agreement.overlap import overlap
 from common.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,7 +1,4 @@
-"""Pictures of what a network sees and says: one PNG an image, targets above the network's predictions.
-
-matplotlib's object interface, so that no display and no global state is needed.
-"""
+"""Pictures of what a network sees and says: one PNG an image, targets above the network's predictions."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from common.figures import new_figure
 from common.names import MEAN_BGR
 from tasks.base import Target, Task, resize_nearest
 from training.evaluate import Batch, evaluating, mover, number, precision
@@ -37,7 +35,8 @@ def write_panels(
     Each shows the input, and for every task the target above the prediction, with the prediction's first
     metric on this image ("metric" protocol). A target's invalid pixels are grey. Makes the folder.
     """
-    folder, paths = Path(folder), []
+    folder = Path(folder)
+    paths: list[Path] = []
     if count <= 0:
         return paths
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,12 +83,8 @@ def columns(
 
 def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Path) -> None:
     """Writes one panel: the image [H, W, 3] and a column of two pictures for each task."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layout = Layout.of(*image.shape[:2], 1 + len(tasks))
-    figure = Figure(figsize=(layout.size[0] / DPI, layout.size[1] / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(layout.size[0] / DPI, layout.size[1] / DPI, DPI, arrange=False)
     for column, pictures in enumerate([[("input", image)], *tasks]):
         for row, (title, picture) in enumerate(pictures):
             axes = figure.add_axes(layout.box(column, row))

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-INK, FAINT = "#222222", "#d9d9d9"
-COLOURS = {"fp32": "#0072B2", "bf16": "#E69F00", "ours": "#009E73"}
+from ..figures import COLOURS, INK, new_figure, plain_axes
+
+KINDS = {"fp32": COLOURS[0], "bf16": COLOURS[4], "ours": COLOURS[2]}
 NAMES = {"fp32": "dense, fp32", "bf16": "dense, bf16", "ours": "kept weights only, fp32"}
-
-
-def _figure(width: float, height: float):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(axes, grid: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK, labelcolor=INK)
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=FAINT, linewidth=0.8)
 
 
 def latency_bars(cases: list[dict], title: str, path: Path) -> Path:
     """One panel a case: {"title", "rows", "limit"}, rows as measuring.py gives them, limit in ms."""
     columns = min(2, len(cases))
     lines = -(-len(cases) // columns)
-    figure = _figure(6.2 * columns, 0.6 + lines * (1.1 + 0.34 * max(len(case["rows"]) for case in cases)))
+    figure = new_figure(6.2 * columns, 0.6 + lines * (1.1 + 0.34 * max(len(case["rows"]) for case in cases)))
     figure.suptitle(title, color=INK)
     for index, case in enumerate(cases):
         axes = figure.add_subplot(lines, columns, index + 1)
@@ -40,7 +25,7 @@ def latency_bars(cases: list[dict], title: str, path: Path) -> Path:
             [time["median"] - time["low"] for time in times],
             [time["high"] - time["median"] for time in times],
         ]
-        colours = [COLOURS[row["kind"]] for row in rows]
+        colours = [KINDS[row["kind"]] for row in rows]
         axes.barh(range(len(rows)), medians, xerr=spread, color=colours, ecolor=INK, capsize=2)
         for place, median in enumerate(medians):
             axes.text(median, place, f" {median:.0f}", va="bottom", ha="left", color=INK, fontsize=8)
@@ -51,20 +36,20 @@ def latency_bars(cases: list[dict], title: str, path: Path) -> Path:
         axes.set_xlim(0, max(max(time["high"] for time in times) * 1.08, 1e-6))
         axes.set_title(case["title"], color=INK, fontsize=10, loc="left", pad=14)
         axes.set_xlabel("milliseconds a batch: median and deciles", color=INK)
-        _plain(axes, "x")
+        plain_axes(axes, "x")
     figure.savefig(path)
     return path
 
 
 def speed_curve(points: list[tuple[float, float]], dense: list[dict], title: str, path: Path) -> Path:
     """points: (sparsity in percent, milliseconds of the engine); dense: rows drawn as level lines."""
-    figure = _figure(7.5, 4.5)
+    figure = new_figure(7.5, 4.5)
     axes = figure.add_subplot()
     points = sorted(points)
-    axes.plot(*zip(*points, strict=True), "o-", color=COLOURS["ours"], label=NAMES["ours"])
+    axes.plot(*zip(*points, strict=True), "o-", color=KINDS["ours"], label=NAMES["ours"])
     for row, style in zip(dense, ("-", "--", "-.", ":") * len(dense), strict=False):
         label = row["runtime"]
-        axes.axhline(row["milliseconds"]["median"], color=COLOURS[row["kind"]], linestyle=style, label=label)
+        axes.axhline(row["milliseconds"]["median"], color=KINDS[row["kind"]], linestyle=style, label=label)
     for ratio, milliseconds in points:
         axes.annotate(
             f"{milliseconds:.0f}", (ratio, milliseconds), (0, 6), textcoords="offset points", fontsize=8
@@ -74,6 +59,6 @@ def speed_curve(points: list[tuple[float, float]], dense: list[dict], title: str
     axes.set_ylim(bottom=0)
     axes.set_title(title, color=INK, loc="left")
     axes.legend(frameon=False, fontsize=8)
-    _plain(axes, "y")
+    plain_axes(axes, "y")
     figure.savefig(path)
     return path

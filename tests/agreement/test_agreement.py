@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import iou_analysis
-from agreement.curves import Sample, branch_after, describe_curve
+from agreement.analysis import Sample, branch_after, describe_curve
 from agreement.files import plain_text, tables
-from agreement.layers import overlap
+from agreement.overlap import overlap
 from dataloaders.synthetic import write
 from workflow import terminal
 
