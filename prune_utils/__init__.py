@@ -25,6 +25,7 @@ _HOMES = {
     "rounds": "Rounds geometric_keeps progressive",
     "scoring": "score",
     "sparse_file": "SparseFile load_sparse read_sparse save_sparse",
+    "verifying": "verify",
     "voters": "Electorate Voter joint_voter owners_from_graph task_voters",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

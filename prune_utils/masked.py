@@ -1,31 +1,62 @@
-"""Masked: holds a network to a fixed mask while it trains.
+"""Masked: holds a network to a mask while it trains.
 
 A pruned weight is 0 in the parameter, its gradient is masked after backward, and the weight is zeroed again
-after the optimiser's step, because weight decay and momentum would revive it. No hooks, no second copy of the
-weights: one byte of bookkeeping (a bool) per weight.
+after the optimiser's step, because weight decay and momentum would revive it. `attach` does both by hooks;
+whoever has a loop of their own may call `mask_gradients` and `after_step` instead, with the same result bit
+for bit. No second copy of the weights: one byte of bookkeeping (a bool) per weight, and the weights are
+looked up by name at each use, so that a network may be loaded anew, moved, converted or wrapped in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .masks import Mask, apply, check_mask, count, prunable, size
+from .attaching import Attachment
+from .lookup import find_weight
+from .masks import Mask, apply, check_mask, count, size
+from .report import certificate
+from .verifying import verify
+from .voters import Owners
+from .zeroing import zero_pruned
 
 
 class Masked:
-    """Keeps pruned weights at 0. Call `mask_gradients` before and `after_step` after every optimiser step."""
+    """Keeps pruned weights at 0: after `attach(optimizer)` by itself, or by `mask_gradients` before and
+    `after_step` after every optimiser step.
 
-    def __init__(self, model: nn.Module, mask: Mask):
-        """Zeroes the pruned weights. Raises ValueError, naming the layer, when the mask does not fit."""
+    step: finished steps, 1-based. figures: what the last change of the mask gave to log, {} before any.
+    batch: the batch of the step at hand, set by whoever attaches a mask that moves; None = unknown.
+    """
+
+    moves = False  # whether the mask changes after a step
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask,
+        *,
+        owners: Owners | None = None,
+        asked: Mapping[str, Any] | None = None,
+    ):
+        """Zeroes the pruned weights. Weights that the mask does not name are left alone.
+
+        owners, asked: for the certificate, as `certificate` takes them; None = not known.
+        Raises ValueError, naming the layer, when the mask does not fit.
+        """
         check_mask(model, mask)
         self.model = model
-        weights = prunable(model)
-        self.weights: dict[str, nn.Parameter] = {name: weights[name] for name in mask}
+        self.owners, self.asked = dict(owners or {}), dict(asked or {})
+        weights = {name: find_weight(model, name) for name in mask}
         self._kept: Mask = {name: kept.to(weights[name].device, copy=True) for name, kept in mask.items()}
+        self._certificate: dict[str, Any] | None = None
+        self._attachment: Attachment | None = None
+        self.step = 0
+        self.figures: dict[str, float] = {}
+        self.batch: Any = None
         apply(model, mask)
 
     @property
@@ -34,24 +65,103 @@ class Masked:
         return {name: kept.clone() for name, kept in self._kept.items()}
 
     @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The network's present parameters that the mask covers, by name. Raises ValueError for one that is
+        gone."""
+        return {name: find_weight(self.model, name) for name in self._kept}
+
+    @property
     def density(self) -> float:
         """Kept weights / weights that the mask covers."""
         return count(self._kept) / size(self._kept)
 
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """What was asked and what the mask keeps now, in plain values (prune_utils.certificate)."""
+        if self._certificate is None:
+            self._certificate = certificate(self._kept, self.owners, self.asked)
+        return self._certificate
+
+    def verify(self, model: nn.Module | None = None) -> dict[str, Any]:
+        """Whether the network is what the certificate says; see `prune_utils.verify`.
+
+        model: another network of the same layers, e.g. an average of the weights; None = the masked one.
+        Raises ValueError that names the first layer that is not.
+        """
+        return verify(self.model if model is None else model, self._kept, self.certificate)
+
+    def attach(self, *optimizers: Any) -> Masked:
+        """From now on nothing need be called: pruned gradients are 0 as soon as backward has made them,
+        before anybody clips them, and pruned weights are 0 after every optimiser's step. Returns self.
+
+        optimizers: every optimiser that trains this network; a step ends with the step of the last one.
+        Raises ValueError: none given, not a torch optimiser, one that this mask cannot go with, or attached
+            already.
+        """
+        if self._attachment is not None:
+            raise ValueError(
+                "the mask is attached already: detach it first, or give all optimizers in one call"
+            )
+        attachment = Attachment(self, optimizers)
+        self.check_optimizers(attachment.optimizers)
+        attachment.open()
+        self._attachment = attachment
+        return self
+
+    def detach(self) -> None:
+        """Takes the hooks away. The weights stay as they are, and are held no longer."""
+        if self._attachment is not None:
+            self._attachment.close()
+            self._attachment = None
+
+    def check_optimizers(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Raises ValueError for an optimizer that this mask cannot go with."""
+        for optimizer in optimizers:
+            if self.moves and isinstance(optimizer, torch.optim.LBFGS):
+                raise ValueError(
+                    "LBFGS keeps one history of all weights together, which goes wrong where a mask moves: "
+                    "use an optimizer with state for each weight, or a method whose mask stays"
+                )
+
+    @property
+    def attached(self) -> bool:
+        return self._attachment is not None
+
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        for name, weight in self.weights.items():
-            if weight.grad is not None:
-                _multiply(weight.grad, self._kept[name])
+        """Call after backward and before anything that reads gradients (unscaling, clipping, the step)."""
+        for name in self._kept:
+            self.mask_gradient(name)
+
+    @torch.no_grad()
+    def mask_gradient(self, name: str) -> None:
+        """The same for one weight. Raises ValueError for a gradient in sparse storage."""
+        gradient = find_weight(self.model, name).grad
+        if gradient is None:
+            return
+        if gradient.layout != torch.strided:
+            raise ValueError(
+                f"the gradient of {name!r} is {gradient.layout}: make its layer with sparse=False"
+            )
+        zero_pruned(gradient, self._kept_of(name, gradient))
 
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
-        """step: finished steps, 1-based. Returns figures to log."""
-        self._zero_pruned()
+        """Call after the optimiser's step. step: finished steps, 1-based. Returns figures to log."""
+        self.zero_pruned()
+        self.step = step
         return {}
 
+    @torch.no_grad()
+    def zero_pruned(self, names: Iterable[str] | None = None) -> None:
+        """Pruned weights become 0, whatever they were. names: of the mask's weights, None = all."""
+        for name in self._kept if names is None else names:
+            weight = find_weight(self.model, name)
+            zero_pruned(weight, self._kept_of(name, weight))
+
     def state_dict(self) -> dict[str, Any]:
-        return {"mask": self.mask}
+        """The mask and how far it has come; tensors and plain values only."""
+        return {"mask": self.mask, "step": self.step}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -61,17 +171,16 @@ class Masked:
         if missing:
             raise ValueError(f"saved mask and network differ in layer {missing[0]!r}")
         self._set_mask(state["mask"])
-        self._zero_pruned()
+        self.zero_pruned()
+        self.step = int(state.get("step", 0))
 
     def _set_mask(self, mask: Mapping[str, Tensor]) -> None:
         for name, kept in mask.items():
             self._kept[name].copy_(kept)
+        self._certificate = None
 
-    def _zero_pruned(self) -> None:
-        for name, weight in self.weights.items():
-            _multiply(weight, self._kept[name])
-
-
-def _multiply(values: Tensor, kept: Tensor) -> None:
-    """values * kept, in place."""
-    values.mul_(kept.view(torch.int8))  # the same bytes read as numbers, which multiply faster than a bool
+    def _kept_of(self, name: str, like: Tensor) -> Tensor:
+        """The mask of a weight, on the device where the weight is now."""
+        if self._kept[name].device != like.device:
+            self._kept[name] = self._kept[name].to(like.device)
+        return self._kept[name]

@@ -10,12 +10,14 @@ grown again, from 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .attaching import unwrapped
 from .budgets import Pool
 from .choosing import choose
 from .masked import Masked
@@ -75,35 +77,49 @@ class Growth:
 class Regrowth(Masked):
     """Masked, with a mask that moves. Every layer keeps the count that it has in the first mask."""
 
+    moves = True
+
     def __init__(
         self,
         model: nn.Module,
         mask: Mask,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
         schedule: Schedule,
         growth: Growth,
+        *,
+        batches: Iterable[Any] | None = None,
+        **known: Any,
     ):
-        super().__init__(model, mask)
-        self.optimizer = getattr(
-            optimizer, "optimizer", optimizer
-        )  # a wrapper shows the real one by this name
+        """optimizer: whatever trains the network, so that grown weights start with fresh state: one, several,
+            or None = those that `attach` is given.
+        batches: for a mask that is attached and not told the `batch` of its step: these vote in turn.
+        known: owners and asked, as of Masked.
+        Raises ValueError when the mask does not fit, or for an optimizer without state for each weight.
+        """
+        super().__init__(model, mask, **known)
+        given = () if optimizer is None else optimizer if isinstance(optimizer, Sequence) else (optimizer,)
+        self.optimizers = tuple(map(unwrapped, given))
+        self.check_optimizers(self.optimizers)
         self.schedule = schedule
         self.growth = growth
+        self.batches = batches
         self.updates = 0
+        self._stream: Iterator[Any] | None = None
 
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
-        """Moves the mask if it is time. batch: (input, targets) of this step.
+        """Moves the mask if it is time. batch: (input, targets) of this step, or whatever `growth.forward`
+        takes; None = the next of `batches`.
 
         Returns {} or density, drop_fraction (asked), dropped (weights) and replaced_share (of the kept
-            weights).
+            weights). Raises ValueError when it is time and there is no batch or no optimizer.
         """
-        self._zero_pruned()
+        super().after_step(step, batch)
         if not self.schedule.due(step):
             return {}
         fraction = self.schedule.drop_fraction(step)
         before = self.mask
-        dropped, after = self._move(before, fraction, (step, batch))
+        dropped, after = self._move(before, fraction, step, batch)
         check_same_everywhere(after, self.growth.gather)
         self._set_mask(after)
         self.updates += 1
@@ -116,7 +132,17 @@ class Regrowth(Masked):
             "replaced_share": new / max(kept, 1),
         }
 
-    def _move(self, mask: Mask, fraction: float, numbered_batch: tuple[int, Any]) -> tuple[int, Mask]:
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The first of the optimizers."""
+        return self.optimizers[0]
+
+    def attach(self, *optimizers: Any) -> Regrowth:
+        super().attach(*optimizers)
+        self.optimizers = tuple(map(unwrapped, optimizers))
+        return self
+
+    def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         """Number of dropped weights, and the next mask; what is not kept throughout is 0 afterwards."""
         active = {name: int(kept.count_nonzero()) for name, kept in mask.items()}
         # no more than is inactive: a full layer would only lose and regrow the same weights
@@ -127,14 +153,17 @@ class Regrowth(Masked):
         moving = [name for name in mask if drops[name] > 0]
         if not moving:
             return 0, mask
-        magnitude = {"magnitude": {name: self.weights[name].abs() for name in moving}}
+        if not self.optimizers:
+            raise ValueError("no optimizer is known, whose state must be fresh for grown weights: attach it")
+        weights = self.weights
+        magnitude = {"magnitude": {name: weights[name].abs() for name in moving}}
         staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
         kept = choose(magnitude, staying, "unanimous", among={name: mask[name] for name in moving})
-        votes = self._votes(numbered_batch, frozenset(moving))
+        votes = self._votes((step, self._batch(batch)), frozenset(moving))
         missing = tuple(Pool((name,), drops[name]) for name in moving)
         grown = choose(votes, missing, self.growth.arbiter, among={name: ~kept[name] for name in moving})
         for name in moving:
-            self._start_at_zero(name, ~kept[name])
+            self._start_at_zero(weights[name], ~kept[name])
         return sum(drops.values()), mask | {name: kept[name] | grown[name] for name in moving}
 
     def _votes(self, numbered_batch: tuple[int, Any], moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
@@ -143,17 +172,38 @@ class Regrowth(Masked):
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
         return score(self.model, voters, [numbered_batch], self.growth.criterion, seed=seed, gather=mean)
 
-    def _start_at_zero(self, name: str, where: Tensor) -> None:
-        """Weight and optimiser state become 0 in place (Adam's step counter is per tensor and stays)."""
-        weight = self.weights[name]
+    def _batch(self, batch: Any) -> Any:
+        """The batch that votes: the one at hand, or the next of `batches`, which begin again at their end."""
+        if batch is not None:
+            return batch
+        if self.batches is None:
+            raise ValueError(
+                f"the mask moves after step {self.step} and needs the step's batch: set `batch` before the "
+                "optimizer's step, or pass `batches`"
+            )
+        if isinstance(self.batches, Sequence):
+            return self.batches[self.updates % len(self.batches)]
+        with torch.random.fork_rng(devices=[]):  # a loader draws from the stream that training draws from
+            batch = next(self._stream, None) if self._stream else None
+            if batch is None:
+                self._stream = iter(self.batches)
+                batch = next(self._stream, None)
+        if batch is None:
+            raise ValueError("`batches`, on which growth is voted, are empty")
+        return batch
+
+    def _start_at_zero(self, weight: Tensor, where: Tensor) -> None:
+        """Weight and optimiser state become 0 in place, in whichever optimiser holds it (Adam's step counter
+        is per tensor and stays)."""
         weight.masked_fill_(where, 0.0)
-        for value in self.optimizer.state.get(weight, {}).values():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                value.masked_fill_(where, 0.0)
+        for optimizer in self.optimizers:
+            for value in optimizer.state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value.masked_fill_(where, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mask": self.mask, "updates": self.updates}
+        return super().state_dict() | {"updates": self.updates}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = int(state["updates"])

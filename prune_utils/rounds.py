@@ -83,6 +83,8 @@ def pruned(model: nn.Module, mask: Mask) -> Iterator[None]:
 class Rounds(Masked):
     """Masked, and every `every` steps pruned by |w| among the survivors to the next of the budgets."""
 
+    moves = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -90,9 +92,11 @@ class Rounds(Masked):
         budgets: Sequence[Budget],
         every: int,
         gather: Gather | None = None,
+        **known: Any,
     ):
-        """gather: a tensor of every process, None = there is one process."""
-        super().__init__(model, mask)
+        """gather: a tensor of every process, None = there is one process. known: owners and asked, as of
+        Masked."""
+        super().__init__(model, mask, **known)
         if every < 1:
             raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
@@ -103,19 +107,19 @@ class Rounds(Masked):
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
         """Returns {} or density and round (1-based)."""
-        self._zero_pruned()
+        super().after_step(step, batch)
         if step <= 0 or step % self.every or self.done >= len(self.budgets):
             return {}
         magnitude = {"magnitude": {name: weight.abs() for name, weight in self.weights.items()}}
         mask = choose(magnitude, self.budgets[self.done], "unanimous", self.mask)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
-        self._zero_pruned()
+        self.zero_pruned()
         self.done += 1
         return {"density": count(mask) / size(mask), "round": float(self.done)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mask": self.mask, "done": self.done}
+        return super().state_dict() | {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -284,5 +284,5 @@ def test_state_is_zeroed_on_the_networks_device():
     regrowth = Regrowth(model, mask, optimizer, Schedule(8, 2), Growth(()))
     assert regrowth.after_step(1, None) == {}
     with torch.no_grad():
-        regrowth._start_at_zero("weight", torch.ones(2, 4, dtype=torch.bool, device="meta"))
+        regrowth._start_at_zero(model.weight, torch.ones(2, 4, dtype=torch.bool, device="meta"))
     assert optimizer.state[model.weight]["step"] == 3

@@ -1,0 +1,100 @@
+"""Hooks that hold a mask by themselves: on gradients as backward makes them, on optimisers around their step.
+
+Nothing hangs on modules, so that copies of the network (averages, torch.save) carry no hooks along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .lookup import find_weight
+
+if TYPE_CHECKING:
+    from .masked import Masked
+
+
+def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
+    """The torch optimiser inside a trainer's wrapper (which shows it as `optimizer`).
+
+    Raises ValueError for anything else.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"{type(optimizer).__name__} is not a torch.optim.Optimizer, whose step can be followed: call "
+            "mask_gradients before and after_step after its step"
+        )
+    return optimizer
+
+
+class Attachment:
+    """The hooks of one mask; `open` sets them, `close` takes them away."""
+
+    def __init__(self, masked: Masked, optimizers: Sequence[Any]):
+        if not optimizers:
+            raise ValueError("attach needs the optimizers that train the network")
+        self.masked = masked
+        self.optimizers = tuple(unwrapped(optimizer) for optimizer in optimizers)
+        weights, ids = masked.weights, [_ids(optimizer) for optimizer in self.optimizers]
+        # the weights of the mask that each optimiser trains, as they are now
+        self._held: list[dict[str, nn.Parameter]] = [
+            {name: weight for name, weight in weights.items() if id(weight) in theirs} for theirs in ids
+        ]
+        if not any(self._held):
+            raise ValueError(
+                "the optimizers hold no weight of the mask: make them from the parameters of the pruned "
+                "network, after it was loaded and moved"
+            )
+        # name -> (gradient, version) that is masked already
+        self._masked: dict[str, tuple[int, int]] = {}
+        self._handles: list[Any] = []
+
+    def open(self) -> None:
+        for name, weight in self.masked.weights.items():
+            if weight.requires_grad:
+                hook = partial(self._after_backward, name)
+                self._handles.append(weight.register_post_accumulate_grad_hook(hook))
+        for number, optimizer in enumerate(self.optimizers):
+            self._handles.append(optimizer.register_step_pre_hook(partial(self._before_step, number)))
+            self._handles.append(optimizer.register_step_post_hook(partial(self._after_step, number)))
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _after_backward(self, name: str, weight: Tensor) -> None:
+        self.masked.mask_gradient(name)
+        self._masked[name] = _version(weight)
+
+    def _before_step(self, number: int, *step: Any) -> None:
+        """Gradients that did not come from backward, or were written since, are masked as well."""
+        for name, held in self._held[number].items():
+            weight = find_weight(self.masked.model, name)
+            if weight is not held:
+                raise ValueError(
+                    f"{name!r} of the network is not the parameter that the optimizer trains (loaded with "
+                    "assign=True?): detach, make the optimizers anew, attach again"
+                )
+            if weight.grad is not None and self._masked.get(name) != _version(weight):
+                self.masked.mask_gradient(name)
+
+    def _after_step(self, number: int, *step: Any) -> None:
+        self._masked.clear()  # gradients of the next step may be put there by hand, into the same tensors
+        if number < len(self.optimizers) - 1:
+            self.masked.zero_pruned(self._held[number])
+        else:
+            self.masked.figures = self.masked.after_step(self.masked.step + 1, self.masked.batch)
+
+
+def _version(weight: Tensor) -> tuple[int, int]:
+    return id(weight.grad), weight.grad._version if weight.grad is not None else 0
+
+
+def _ids(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(weight) for group in optimizer.param_groups for weight in group["params"]}

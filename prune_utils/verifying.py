@@ -1,0 +1,61 @@
+"""Whether a network is what its certificate says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .lookup import find_values
+from .masks import Mask, count, layer_name, mask_hash, size
+
+
+@torch.no_grad()
+def verify(model: nn.Module, mask: Mask, certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """Compares a network and its mask with the certificate: every layer's counts, the zeros, the mask's hash.
+
+    model: may be wrapped, in another precision, an average of the weights, or quantised.
+    Returns kept, total, hash, and zeros: exact zeros among the weights that the mask covers, of which kept
+        ones may be some (a weight that has just been grown is 0).
+    Raises ValueError that names the first layer that is not what the certificate says.
+    """
+    layers = certificate["layers"]
+    names = {layer_name(name): name for name in mask}
+    missing = [layer for layer in layers if layer not in names]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} of the certificate is not in the mask")
+    zeros = sum(
+        _check_layer(find_values(model, name), layer, mask[name], layers.get(layer))
+        for layer, name in names.items()
+    )
+    digest = mask_hash(mask)
+    if digest != certificate["hash"]:
+        raise ValueError(
+            "the counts of all layers are those of the certificate, but other weights are kept: the mask's "
+            f"hash is {digest[:16]}, the certificate says {certificate['hash'][:16]}"
+        )
+    return {"kept": count(mask), "total": size(mask), "hash": digest, "zeros": zeros}
+
+
+def _check_layer(values: Tensor | None, layer: str, kept: Tensor, said: Mapping[str, int] | None) -> int:
+    """Zeros of a layer. Raises ValueError where it is not what the certificate says."""
+    if said is None:
+        raise ValueError(f"layer {layer!r} of the mask is not in the certificate")
+    if values is None:
+        raise ValueError(f"layer {layer!r} of the certificate is not in the network")
+    if values.shape != kept.shape:
+        raise ValueError(
+            f"layer {layer!r} has shape {tuple(values.shape)} in the network, {tuple(kept.shape)} in the mask"
+        )
+    is_kept, total = int(kept.count_nonzero()), kept.numel()
+    if (is_kept, total) != (said["kept"], said["total"]):
+        raise ValueError(
+            f"layer {layer!r} keeps {is_kept:,} of {total:,} weights, the certificate says "
+            f"{said['kept']:,} of {said['total']:,}"
+        )
+    alive = int(values[~kept.to(values.device)].count_nonzero())  # NaN counts
+    if alive:
+        raise ValueError(f"layer {layer!r} holds {alive:,} weights other than 0 where the mask prunes")
+    return total - int(values.count_nonzero())
