@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "budgets": "Budget Pool erk_budget global_budget keep_count make_budget uniform_budget BUDGETS",
-    "arbiters": "ARBITERS arbitrate",
+    "arbiters": "ARBITERS Arbiter arbitrate weighted",
     "choosing": "choose keep_by_ratio",
     "criteria": "CRITERIA Criterion",
     "masked": "Masked",
     "masks": "Mask Scores apply count dense_mask mask_hash prunable shuffle_within_layers size",
     "methods": "METHODS Method method",
     "prune": "Plan make_mask make_plan xavier_copy",
-    "ranking": "rank_fractions",
+    "ranking": "rank_fractions share_fractions",
     "regrow": "Growth Regrowth Schedule make_schedule",
     "report": "certificate format_certificate",
     "rounds": "Rounds geometric_keeps progressive",

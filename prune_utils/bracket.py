@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .arbiters import arbitrate, find_arbiter
+from .arbiters import Arbiter, arbitrate, find_arbiter
 from .masks import Mask, Scores
 from .ranking import descending, rank_fractions, smallest
 from .seeds import generator
@@ -36,7 +36,7 @@ class Contest:
     scores: Mapping[str, Scores]
     like: Mapping[str, Tensor]
     keep: int
-    arbiter: str
+    arbiter: str | Arbiter
     among: Mask | None = None
 
     def count(self, name: str) -> int:
@@ -44,7 +44,7 @@ class Contest:
 
     def votes(self, name: str) -> int:
         """Keep-votes that a weight of this layer needs."""
-        return find_arbiter(self.arbiter)(sum(name in of for of in self.scores.values()))
+        return find_arbiter(self.arbiter).votes(sum(name in of for of in self.scores.values()))
 
 
 @dataclass
@@ -55,26 +55,27 @@ class _Ballot:
     count: int  # candidates that it ranks
     low: float
     high: float
+    factor: float = 1.0  # its standing is the rank fraction divided by this
     above: int = 0  # candidates above the bracket
     inside: list[Tensor] = field(default_factory=list)  # positions in the pool, ascending, of those inside
     values: list[Tensor] = field(default_factory=list)  # and their scores
     open_above: list[Tensor] = field(default_factory=list)  # per undecided weight: above the bracket?
 
     def settled(self) -> float:
-        """Rank fraction that everything above the bracket reaches."""
-        return self.above / max(self.count, 1)
+        """Standing that everything above the bracket reaches."""
+        return self.above / max(self.count, 1) / self.factor
 
     def known(self) -> float:
-        """Rank fraction down to which the bracket knows every candidate."""
+        """Standing down to which the bracket knows every candidate."""
         ranked = self.above + sum(map(len, self.values))
-        return math.inf if ranked == self.count else ranked / self.count
+        return math.inf if ranked == self.count else ranked / self.count / self.factor
 
-    def ranks(self, positions: Tensor) -> Tensor:
-        """Rank fractions at the undecided positions: exact inside, 0 above, infinity elsewhere."""
+    def standings(self, positions: Tensor) -> Tensor:
+        """Standings at the undecided positions: exact inside, 0 above, infinity elsewhere."""
         inside, values = torch.cat(self.inside), torch.cat(self.values)
         fractions = torch.empty(len(values), dtype=torch.float64, device=values.device)
         steps = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-        fractions[descending(values)] = (steps + self.above) / max(self.count, 1)
+        fractions[descending(values)] = (steps + self.above) / max(self.count, 1) / self.factor
         ranks = torch.full(positions.shape, math.inf, dtype=torch.float64, device=values.device)
         ranks[torch.cat(self.open_above)] = 0.0
         if len(inside):
@@ -89,8 +90,8 @@ def choose_by_bracket(contest: Contest, errors: float = ERRORS) -> Mask | None:
     ballots = _brackets(contest, errors)
     mask, undecided, votes = _settle(contest, ballots)
     short = contest.keep - sum(int(kept.count_nonzero()) for kept in mask.values())
-    ranks = torch.stack([ballot.ranks(undecided) for ballot in ballots])
-    standing = ranks.sort(dim=0).values.gather(0, votes[None] - 1)[0]
+    theirs = torch.stack([ballot.standings(undecided) for ballot in ballots])
+    standing = theirs.sort(dim=0).values.gather(0, votes[None] - 1)[0]
     settled, known = max(b.settled() for b in ballots), min(b.known() for b in ballots)
     # all that is settled stands at `settled` or better: it must all fit together with its equals in the band
     if not int((standing <= settled).count_nonzero()) <= short <= len(standing):
@@ -120,11 +121,13 @@ def _brackets(contest: Contest, errors: float) -> list[_Ballot]:
             continue
         values = torch.cat(list(sample[voter].values())).sort(descending=True).values
         size = max(len(values), 1)
-        margin = errors * (math.sqrt(boundary * (1 - boundary) / size) + 1 / size)
-        first, last = math.floor((boundary - margin) * size), math.ceil((boundary + margin) * size)
+        factor = find_arbiter(contest.arbiter).factor(voter)
+        edge = min(boundary * factor, 1.0)  # as a rank fraction of this voter
+        margin = errors * (math.sqrt(edge * (1 - edge) / size) + 1 / size)
+        first, last = math.floor((edge - margin) * size), math.ceil((edge + margin) * size)
         high = float(values[first]) if 0 <= first < len(values) else math.inf
         low = float(values[last]) if 0 <= last < len(values) else -math.inf
-        ballots.append(_Ballot(of, sum(counts[name] for name in of), low, high))
+        ballots.append(_Ballot(of, sum(counts[name] for name in of), low, high, factor))
     return ballots
 
 

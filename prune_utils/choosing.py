@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .arbiters import arbitrate, find_arbiter
+from .arbiters import Arbiter, arbitrate, find_arbiter
 from .bracket import ERRORS, Contest, choose_by_bracket
 from .budgets import Budget, Pool
 from .masks import Mask, Scores
@@ -22,11 +22,13 @@ from .ranking import check_scores, flatten, rank_fractions, smallest
 PLAIN = 300_000  # weights in a pool up to which everything is simply sorted
 
 
-def choose(scores: Mapping[str, Scores], budget: Budget, arbiter: str, among: Mask | None = None) -> Mask:
+def choose(
+    scores: Mapping[str, Scores], budget: Budget, arbiter: str | Arbiter, among: Mask | None = None
+) -> Mask:
     """A mask over the budget's layers with exactly `keep` weights in each pool.
 
     scores: by voter and weight, larger = better; a voter owns the weights that it scores. Each voter ranks
-        the weights that it owns inside the pool. arbiter: a name in ARBITERS.
+        the weights that it owns inside the pool. arbiter: a name in ARBITERS, or one of your own.
     among: candidates, None = all weights; others are never kept. Needed (for its shapes) where the budget
         names a layer that no voter owns; such weights rank after all others.
     Ties fall to the earlier weight: layers in the pool's order, elements in row-major order.
@@ -43,7 +45,7 @@ def choose(scores: Mapping[str, Scores], budget: Budget, arbiter: str, among: Ma
 
 
 def keep_by_ratio(
-    scores: Mapping[str, Scores], keep_ratio: float, arbiter: str, among: Mask | None = None
+    scores: Mapping[str, Scores], keep_ratio: float, arbiter: str | Arbiter, among: Mask | None = None
 ) -> Mask:
     """The published rule: each voter keeps its int(n * keep_ratio) best weights, the arbiter decides.
 
@@ -101,7 +103,11 @@ def _shapes(scores: Mapping[str, Scores], budget: Budget, among: Mask | None) ->
 
 
 def _choose_in_pool(
-    scores: Mapping[str, Scores], pool: Pool, arbiter: str, like: Mapping[str, Tensor], among: Mask | None
+    scores: Mapping[str, Scores],
+    pool: Pool,
+    arbiter: str | Arbiter,
+    like: Mapping[str, Tensor],
+    among: Mask | None,
 ) -> Mask:
     """Exactly pool.keep of the pool's candidates."""
     owned = {name: tensor for name, tensor in like.items() if any(name in of for of in scores.values())}
@@ -133,7 +139,8 @@ def _everybody(tensor: Tensor, name: str, among: Mask | None) -> Tensor:
 
 def _decide(contest: Contest) -> Mask:
     """Large pools by bracket, wider if need be; small ones, and what is left, by sorting everything."""
-    if sum(tensor.numel() for tensor in contest.like.values()) > PLAIN:
+    by_rank = find_arbiter(contest.arbiter).standings is rank_fractions  # what brackets know about
+    if by_rank and sum(tensor.numel() for tensor in contest.like.values()) > PLAIN:
         for errors in (ERRORS, 8 * ERRORS):
             mask = choose_by_bracket(contest, errors)
             if mask is not None:
@@ -143,8 +150,9 @@ def _decide(contest: Contest) -> Mask:
 
 def choose_by_sorting(contest: Contest) -> Mask:
     """The rule itself: rank, arbitrate, keep the smallest standings, ties by position."""
-    ranks = {voter: rank_fractions(of, contest.among) for voter, of in contest.scores.items()}
-    standings = arbitrate(ranks, contest.arbiter)
+    place = find_arbiter(contest.arbiter).standings
+    theirs = {voter: place(of, contest.among) for voter, of in contest.scores.items()}
+    standings = arbitrate(theirs, contest.arbiter)
     flat = flatten(standings, list(contest.like))
     parts = smallest(flat, contest.keep).split([tensor.numel() for tensor in contest.like.values()])
     layers = zip(contest.like.items(), parts, strict=True)

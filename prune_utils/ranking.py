@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -56,19 +56,52 @@ def rank_fractions(scores: Scores, among: Mask | None = None) -> Scores:
     float64 because a voter owns up to 1e8 weights, and float32 tells only 1.6e7 ranks apart.
     Raises ValueError on NaN.
     """
+    return _standings(scores, among, _ranks)
+
+
+def share_fractions(scores: Scores, among: Mask | None = None) -> Scores:
+    """Minus the share of a voter's whole score that it lacks before it takes each weight, best first.
+
+    float64; the best candidate has -1, those that score 0 come last with 0. Arguments and ties are those of
+    `rank_fractions`.
+    Raises ValueError on NaN, and on scores below 0, which are no shares of anything.
+    """
+    return _standings(scores, among, _shares)
+
+
+def _ranks(best_first: Tensor) -> Tensor:
+    steps = torch.arange(1, len(best_first) + 1, dtype=torch.float64, device=best_first.device)
+    return steps / max(len(best_first), 1)
+
+
+def _shares(best_first: Tensor) -> Tensor:
+    values = best_first.double()
+    if len(values) and not values.is_meta and values[-1] < 0:
+        raise ValueError("shares need scores of at least 0, choose a criterion without signs")
+    # added up from the least: the next weight is never lost in a sum of at most len(values) smaller ones
+    lacking = values.flip(0).cumsum(0).flip(0)
+    return torch.where(lacking[:1] > 0, -lacking / lacking[:1], 0.0)
+
+
+def _standings(scores: Scores, among: Mask | None, curve: Callable[[Tensor], Tensor]) -> Scores:
+    """curve(the candidates' scores, best first) at the place of each candidate, infinity elsewhere."""
     check_scores(scores)
     if not scores:
         return {}
     values = flatten(scores, list(scores), among)
-    fractions = torch.empty(len(values), dtype=torch.float64, device=values.device)
-    steps = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-    fractions[descending(values)] = steps / max(len(values), 1)
-    ranks, start = {}, 0
+    order = descending(values)
+    standings = torch.empty(len(values), dtype=torch.float64, device=values.device)
+    standings[order] = curve(values[order])
+    result, start = {}, 0
     for name, score in scores.items():
-        rank = torch.full((score.numel(),), torch.inf, dtype=torch.float64, device=score.device)
-        where = slice(None) if among is None else among[name].reshape(-1)
-        stop = start + (score.numel() if among is None else int(where.count_nonzero()))
-        rank[where] = fractions[start:stop]
-        ranks[name] = rank.reshape(score.shape)
+        standing = torch.full((score.numel(),), torch.inf, dtype=torch.float64, device=score.device)
+        if among is None:
+            stop = start + score.numel()
+            standing.copy_(standings[start:stop])
+        else:
+            there = among[name].reshape(-1)
+            stop = start + int(there.count_nonzero())
+            standing[there] = standings[start:stop]
+        result[name] = standing.reshape(score.shape)
         start = stop
-    return ranks
+    return result

@@ -13,6 +13,8 @@ NEEDED = {
     "unanimous": lambda owners: 1,
     "majority": lambda owners: owners // 2 + 1,
     "intersection": lambda owners: owners,
+    "share": lambda owners: 1,
+    "weighted": lambda owners: 1,
 }
 
 
@@ -28,11 +30,22 @@ def ranks(of, layers, among):
     return {weight: Fraction(place + 1, len(mine)) for place, weight in enumerate(best_first)}
 
 
+def shares(of, layers, among):
+    """(layer, element) -> share of its whole score that one voter holds before it takes the weight."""
+    best_first = list(ranks(of, layers, among))
+    total, held, found = sum(Fraction(of[name][i]) for name, i in best_first), Fraction(0), {}
+    for name, i in best_first:
+        found[name, i] = held / total if total else Fraction(1)
+        held += Fraction(of[name][i])
+    return found
+
+
 def choose(scores, pools, arbiter, sizes, among=lambda name, i: True):
     """The set of kept (layer, element); pools: list of (layers, keep)."""
     kept = set()
     for layers, keep in pools:
-        votes = [ranks(of, layers, among) for of in scores.values()]
+        places = shares if arbiter == "share" else ranks
+        votes = [places(of, layers, among) for of in scores.values()]
         standing = {}
         for name in layers:
             for i in range(sizes[name]):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prune_utils import ARBITERS, Pool, choose, count, keep_by_ratio
+from prune_utils import ARBITERS, Arbiter, Pool, choose, count, keep_by_ratio, share_fractions, weighted
 from prune_utils import choosing as module
 
 from . import reference
@@ -83,7 +83,12 @@ def test_does_not_write_to_what_it_reads():
             "'a' is in the budget but not in `among`",
         ),
         ((Pool(("a",), 1), Pool(("a",), 1)), "unanimous", None, "'a' is in the budget twice"),
-        ((Pool(("a",), 1),), "unanimus", None, "'unanimus' is not one of intersection, majority, unanimous"),
+        (
+            (Pool(("a",), 1),),
+            "unanimus",
+            None,
+            "'unanimus' is not one of intersection, majority, share, unanimous, weighted",
+        ),
     ],
 )
 def test_mistakes_are_named(budget, arbiter, among, words):
@@ -98,11 +103,13 @@ def test_nan_names_layer_and_voter():
 
 # ---- properties: many ties, many zeros, partial ownership, candidates
 
+RANKED = sorted(name for name, arbiter in ARBITERS.items() if arbiter.standings is not share_fractions)
+EVERY = sorted(ARBITERS)
 LEVELS = st.sampled_from([0.0, 0.0, 1.0, 2.0, 3.0, 0.5])
 
 
 @st.composite
-def contests(draw, tasks=(1, 2, 3, 5)):
+def contests(draw, tasks=(1, 2, 3, 5), arbiters=EVERY):
     """scores, sizes, among, one arbiter; every layer has a random non-empty set of owners."""
     voters = [f"t{i}" for i in range(draw(st.sampled_from(tasks)))]
     sizes = draw(st.dictionaries(st.sampled_from("pqrstu"), st.integers(1, 7), min_size=1, max_size=5))
@@ -113,7 +120,7 @@ def contests(draw, tasks=(1, 2, 3, 5)):
     scores = {voter: {name: of[name] for name in sizes if name in of} for voter, of in scores.items()}
     bits = {name: draw(st.lists(st.booleans(), min_size=size, max_size=size)) for name, size in sizes.items()}
     among = {name: torch.tensor(of) for name, of in bits.items()} if draw(st.booleans()) else None
-    return scores, sizes, among, draw(st.sampled_from(sorted(ARBITERS)))
+    return scores, sizes, among, draw(st.sampled_from(arbiters))
 
 
 def candidates_in(sizes, among):
@@ -151,7 +158,10 @@ def test_equals_the_obvious_reference(contest, share, per_layer):
     seed=6,
 )
 @given(
-    contest=contests(), share=st.floats(0, 1), errors=st.sampled_from([0.0, 0.3, 3.0]), seed=st.integers(0, 9)
+    contest=contests(arbiters=RANKED),
+    share=st.floats(0, 1),
+    errors=st.sampled_from([0.0, 0.3, 3.0]),
+    seed=st.integers(0, 9),
 )
 def test_bracket_equals_sorting(contest, share, errors, seed):
     """On small pools, where the sample is poor: whatever the bracket dares to answer must be right."""
@@ -173,7 +183,7 @@ def test_bracket_equals_sorting(contest, share, errors, seed):
         assert mask is None or reference.as_set(mask) == reference.as_set(module.choose_by_sorting(contest))
 
 
-@pytest.mark.parametrize("arbiter", sorted(ARBITERS))
+@pytest.mark.parametrize("arbiter", [*RANKED, weighted({"A": 3.0}), weighted({"A": 0.5, "B": 0.125})])
 @pytest.mark.parametrize("keep", [1, 2000, 30_000, 59_999])
 def test_bracket_settles_large_pools_at_the_first_try(arbiter, keep):
     chance = torch.Generator().manual_seed(keep)
@@ -235,11 +245,11 @@ def test_one_voter_is_plain_top_k_whatever_the_arbiter(contest, share):
     masks = [reference.as_set(choose(scores, budget, arbiter, among)) for arbiter in ARBITERS]
     weights = [(name, i) for name in sizes for i in range(sizes[name]) if allowed(among)(name, i)]
     top = set(sorted(weights, key=lambda w: -float(scores["t0"][w[0]][w[1]]))[:keep])
-    assert masks == [top] * 3
+    assert masks == [top] * len(ARBITERS)
 
 
 @settings(max_examples=50, deadline=None)
-@given(contest=contests(), power=st.sampled_from([0.5, 2.0]), scale=st.floats(0.25, 4))
+@given(contest=contests(arbiters=RANKED), power=st.sampled_from([0.5, 2.0]), scale=st.floats(0.25, 4))
 def test_only_each_voters_order_matters(contest, power, scale):
     scores, sizes, among, arbiter = contest
     keep = sum(candidates_in(sizes, among).values()) // 2
@@ -248,6 +258,71 @@ def test_only_each_voters_order_matters(contest, power, scale):
     assert reference.as_set(choose(scores, budget, arbiter, among)) == reference.as_set(
         choose(other, budget, arbiter, among)
     )
+
+
+# ---- how tasks are weighed
+
+
+@pytest.mark.parametrize(
+    ("factors", "keep", "expected"),
+    [  # standings of A, divided by 2: shared .5 1 2.5 3, a 1.5 2; of B: shared 6 5 1 4, b 2 3 (in sixths)
+        ({"A": 2.0}, 1, {"shared": [1, 0, 0, 0], "a": [0, 0], "b": [0, 0]}),
+        ({"A": 2.0}, 4, {"shared": [1, 1, 1, 0], "a": [1, 0], "b": [0, 0]}),
+        ({"A": 2.0}, 6, {"shared": [1, 1, 1, 0], "a": [1, 1], "b": [1, 0]}),
+        # A's are 24 30 36: it has a say when B has nothing left to want
+        ({"A": 0.25}, 7, {"shared": [1, 1, 1, 1], "a": [1, 0], "b": [1, 1]}),
+    ],
+)
+def test_weighted_by_hand(factors, keep, expected):
+    assert kept(choose(HAND, (Pool(("shared", "a", "b"), keep),), weighted(factors))) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(contest=contests(), share=st.floats(0, 1), factor=st.sampled_from([0.5, 1.0, 4.0]))
+def test_equal_factors_are_unanimous(contest, share, factor):
+    scores, sizes, among, _ = contest
+    budget = (Pool(tuple(sizes), round(share * sum(candidates_in(sizes, among).values()))),)
+    plain = choose(scores, budget, "unanimous", among)
+    weighed = choose(scores, budget, weighted(dict.fromkeys(scores, factor)), among)
+    assert reference.as_set(weighed) == reference.as_set(plain)
+
+
+@pytest.mark.parametrize("factor", [0, -1, float("inf"), float("nan")])
+def test_factors_are_above_zero(factor):
+    with pytest.raises(ValueError, match="factor .* of voter 'A' is not above 0 and finite"):
+        weighted({"A": factor})
+    with pytest.raises(ValueError, match="factors divide rank fractions"):
+        Arbiter(lambda owners: 1, share_fractions, {"A": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [  # A holds 0 9 17 24 26 27 of 27 before 9 8 7 2 1 0; B 0 9 17 24 27 29 of 30 before 9 8 7 3 2 1
+        (2, {"shared": [1, 0, 1, 0], "a": [0, 0], "b": [0, 0]}),
+        (3, {"shared": [1, 0, 1, 0], "a": [0, 0], "b": [1, 0]}),  # 9/30 is less than 9/27
+        (5, {"shared": [1, 1, 1, 0], "a": [0, 0], "b": [1, 1]}),
+        (7, {"shared": [1, 1, 1, 1], "a": [1, 0], "b": [1, 1]}),  # 24/30 before 24/27
+    ],
+)
+def test_share_by_hand(keep, expected):
+    assert kept(choose(HAND, (Pool(("shared", "a", "b"), keep),), "share")) == expected
+
+
+def test_share_lifts_a_voter_whose_scores_are_spread_out():
+    """A's need is in one weight, B's in all four alike: after one weight A has 97 %, B a quarter."""
+    scores = {"A": {"a": t(97, 1, 1, 1)}, "B": {"b": t(1, 1, 1, 1)}}
+    assert kept(choose(scores, (Pool(("a", "b"), 5),), "share")) == {"a": [1, 0, 0, 0], "b": [1, 1, 1, 1]}
+    assert kept(choose(scores, (Pool(("a", "b"), 5),), "unanimous")) == {"a": [1, 1, 1, 0], "b": [1, 1, 0, 0]}
+
+
+def test_share_tells_scores_apart_that_a_sum_would_swallow():
+    scores = {"A": {"a": torch.tensor([1e-20, 1.0, 3e-20, 2e-20, 0.0])}}
+    assert kept(choose(scores, (Pool(("a",), 3),), "share")) == {"a": [0, 1, 1, 1, 0]}
+
+
+def test_share_refuses_signs():
+    with pytest.raises(ValueError, match="shares need scores of at least 0"):
+        choose({"A": {"a": t(1, -1)}}, (Pool(("a",), 1),), "share")
 
 
 # ---- the published rule
