@@ -1,11 +1,12 @@
 """Make a sparse network: score every weight, keep exactly as many as asked, write the file."""
 
+import argparse
+
 from common.text import files_table
 from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
-from workflow.early import check_data, check_files
 
 EXAMPLES = """\
   python3 create_pruned_net.py --dataset nyuv2 --num_batches 50 --method disparse_static --ratio 90 --dest DIR
@@ -13,7 +14,7 @@ EXAMPLES = """\
   python3 create_pruned_net.py --method random --budget erk --ratio 95 --config configs/tiny.yaml"""
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=", ".join(METHODS))
     result.add_argument("--init-from", metavar="FILE", help="weights to start from, not the method's own")
@@ -28,18 +29,22 @@ def main() -> None:
     asked = arguments()
     row = method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
-    check_files(asked.init_from)
-    check_data(config.data)
+    terminal.check_files(asked.init_from)
+    terminal.check_data(config.data)
 
-    from workflow.commands import Options, create
+    from workflow.create import create
     from workflow.experiment import open_experiment
-    from workflow.preflight import preflight_create
+    from workflow.files import Options
+    from workflow.preflight import before_create, preflight_create
 
     experiment = open_experiment(config, row.name, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
     if asked.preflight:
-        terminal.show(experiment.fabric, preflight_create(experiment, row, options))
+        told = preflight_create(experiment, row, options)
+        if experiment.fabric.is_global_zero:
+            print(told)
         return
+    before_create(experiment, row, options)
     certificate, files = create(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(certificate)

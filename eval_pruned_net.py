@@ -1,12 +1,13 @@
 """Evaluate any saved network, dense or sparse: scores in both protocols, a JSON file, pictures."""
 
+import argparse
+
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
-from workflow.early import check_files
 
 ENGINES = ("dense", "sparse", "onnx")
 EXAMPLES = """\
@@ -15,7 +16,7 @@ EXAMPLES = """\
   python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --weights best_nyuv2.pth"""
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     result = parser(__doc__, EXAMPLES, ("data", "network", "machine"))
     result.add_argument("--model-path", dest="dest", metavar="DIR", help="the same as --dest")
     result.add_argument("--ratio", metavar="FLOAT", help="sparsity, part of the network's name (90)")
@@ -40,9 +41,9 @@ def main() -> None:
         raise ValueError(f"--engine '{asked.engine}' is not one of {', '.join(ENGINES)}")
     flags = flags_tree(asked)
     config = load(asked.dataset, asked.config, flags)
-    check_files(asked.weights)
+    terminal.check_files(asked.weights)
 
-    from workflow.evaluation import evaluate_network, open_saved
+    from workflow.evaluate import evaluate_network, open_saved
 
     experiment, saved = open_saved(asked, config, flags)
     text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures), asked.engine)

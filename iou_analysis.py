@@ -4,7 +4,6 @@ from common.text import files_table
 from configs.arguments import flags_tree, parser
 from configs.load import FOLDER, load, merge, read_yaml
 from workflow import terminal
-from workflow.early import check_data, check_files
 
 EXAMPLES = """\
   python3 iou_analysis.py --dataset nyuv2
@@ -49,13 +48,13 @@ def seeds_of(text: str, first: int) -> tuple[int, ...]:
 def main() -> None:
     asked = arguments()
     keep_ratios = numbers(asked.keep_ratios, "--keep-ratios", float)
-    check_files(asked.init_from)
-    check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports
+    terminal.check_files(asked.init_from)
+    terminal.check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports
 
     from agreement.analysis import METHOD, NUM_BATCHES, Analysis, analyse
     from agreement.files import paths, tables, write
-    from workflow.commands import Options, refuse_existing
     from workflow.experiment import open_experiment
+    from workflow.files import Options, refuse_existing
 
     base = None
     if asked.dataset in NUM_BATCHES:

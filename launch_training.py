@@ -1,12 +1,13 @@
 """Train a network: the dense baseline, a sparse network that create_pruned_net.py made, or a dynamic one."""
 
+import argparse
+
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS, method
 from workflow import terminal
-from workflow.early import check_data, check_files
 
 EXAMPLES = """\
   python3 launch_training.py --dataset nyuv2 --method baseline --dest DIR
@@ -15,7 +16,7 @@ EXAMPLES = """\
   python3 launch_training.py --dataset nyuv2 --method baseline --dest DIR --resume"""
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
     names = ", ".join((BASELINE, *METHODS))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
@@ -33,18 +34,22 @@ def main() -> None:
     asked = arguments()
     row = None if asked.method == BASELINE else method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
-    check_files(asked.init_from)
-    check_data(config.data)
+    terminal.check_files(asked.init_from)
+    terminal.check_data(config.data)
 
-    from workflow.commands import Options, launch
     from workflow.experiment import open_experiment
-    from workflow.preflight import preflight_launch
+    from workflow.files import Options
+    from workflow.launch import launch
+    from workflow.preflight import before_launch, preflight_launch
 
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
     if asked.preflight:
-        terminal.show(experiment.fabric, preflight_launch(experiment, row, options))
+        told = preflight_launch(experiment, row, options)
+        if experiment.fabric.is_global_zero:
+            print(told)
         return
+    before_launch(experiment, row, options)
     done, files = launch(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(files_table(done, files))

@@ -19,6 +19,7 @@ from prune_utils.prune import INITS, Plan
 from prune_utils.scoring import score
 from training.checkpoint import versions
 from workflow.experiment import Experiment
+from workflow.networks import load_network, new_network
 from workflow.pruning import NumberedBatches, Pruning
 
 from .overlap import Overlap, layer_overlaps, own_mask, together
@@ -97,12 +98,12 @@ def _measure(
     row = method(METHOD)
     if analysis.init_from:
         row = replace(row, score_init="own")  # trained weights are scored as they are
-        saved = experiment.load_network(Path(analysis.init_from))
+        saved = load_network(experiment, Path(analysis.init_from))
         if saved.mask is not None:
             raise ValueError(f"{saved.path} holds a sparse network: agreement is measured on a dense one")
         network = saved.network
     else:
-        network = experiment.new_network()
+        network = new_network(experiment)
     experiment.fabric.to_device(network)
     pruning = Pruning(experiment, row, network)
     scores = score(

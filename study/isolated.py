@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = ["workflow.commands", "workflow.evaluation"]
+LOADED = ["workflow.preflight"]
 
 
 def _script(script: str, words: tuple[str, ...], log: str) -> None:

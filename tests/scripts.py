@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = ["pytest", "workflow.commands", "workflow.evaluation", "torch.utils.tensorboard"]
+LOADED = ["pytest", "workflow.preflight", "torch.utils.tensorboard"]
 TINY = (
     "--config configs/tiny.yaml --num-workers 0 --device cpu --set model.width=0.05 --set data.crop=33 "
     "--set data.batch_size=2 --set prune.num_batches=3 --set prune.rounds=4 --set prune.round_iterations=3 "

@@ -142,13 +142,14 @@ def tiny_network(rooms: Path, root: Path) -> dict:
     from configs.load import load
     from models.published import to_published
     from workflow.experiment import open_experiment
+    from workflow.networks import new_network, save_network
 
     words = TINY.split()
     flags = parse_assignments(words[i + 1] for i, word in enumerate(words) if word == "--set")
     config = load("nyuv2", ["configs/tiny.yaml"], flags)
     experiment = open_experiment(config, "baseline", str(root), "dense")
-    network = experiment.new_network()
-    experiment.save_network(root / "dense.pth", network)
+    network = new_network(experiment)
+    save_network(experiment, root / "dense.pth", network)
     return to_published(network.state_dict(), None, network.tasks)
 
 

@@ -13,6 +13,7 @@ from configs.load import load
 from prune_utils.budgets import erk_budget, keep_count
 from prune_utils.methods import METHODS
 from workflow.experiment import open_experiment
+from workflow.networks import new_network
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """
@@ -226,7 +227,7 @@ def test_a_trained_network_is_written_in_the_published_form(place):
 def test_memory_order_of_features_is_that_of_the_settings(place, setting, last):
     flags = {"run": {"device": "cpu", "channels_last": setting}}
     config = load("nyuv2", [place / "tiny.yaml"], flags)
-    network = open_experiment(config, "set", str(place / "out"), None).new_network()
+    network = new_network(open_experiment(config, "set", str(place / "out"), None))
     out = network(torch.zeros(2, 3, 33, 41))["seg"]
     assert out.is_contiguous(memory_format=torch.channels_last) == last and out.is_contiguous() != last
     assert all(weight.is_contiguous() for weight in network.parameters())
@@ -243,7 +244,7 @@ def test_evaluation_complains_before_the_work(place, capsys, monkeypatch):
     assert "--pictures '-1'" in refused(capsys, place, "eval_pruned_net.py", *words, "-1", evaluate=True)
     assert "--pictures 'all'" in refused(capsys, place, "eval_pruned_net.py", *words, "all", evaluate=True)
     monkeypatch.setattr("workflow.experiment.os.access", lambda path, mode: False)
-    monkeypatch.setattr("workflow.evaluation.evaluate", lambda *words, **more: pytest.fail("evaluated"))
+    monkeypatch.setattr("workflow.evaluate.evaluate", lambda *words, **more: pytest.fail("evaluated"))
     assert "cannot be written" in refused(capsys, place, "eval_pruned_net.py", *words, "0", evaluate=True)
 
 

@@ -10,35 +10,53 @@ import math
 import resource
 import shutil
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from common.text import duration, file_size, table
 from prune_utils.methods import Method
-from prune_utils.regrow import make_schedule
 from training.loop import Plan
 from training.resume import KEPT
 
 from .experiment import Experiment
-from .rehearsal import Rehearsal
+from .pruning import regrowth_schedule
 
-Row = tuple[str, str]
+Cost = tuple[str, float]  # a kind of work, and its seconds
 
 
-def disk_need(rehearsal: Rehearsal, plan: Plan | None) -> int:
+@dataclass
+class Measured:
+    """What a rehearsal showed.
+
+    length: steps of the rehearsed run. seconds: by phase. steps: when each step until the kill was done.
+    sizes: of the largest file of every kind, bytes.
+    """
+
+    length: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    steps: dict[int, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    seconds_per_image: float = 0.0  # of evaluation
+    seconds_per_batch: float = 0.0  # of scoring
+    seconds_fixed: float = 0.0  # of a mask without batches
+    seconds_per_byte: float = 0.0  # of writing a network
+
+
+def disk_need(measured: Measured, plan: Plan | None) -> int:
     """Bytes that a command has on disk at most: networks, checkpoints with one being written, figures."""
-    sizes = rehearsal.sizes
+    sizes = measured.sizes
     need = 3 * sizes.get(".pth", 0)  # best, final, and a third: early weights, the published form
     if plan is not None:
-        figures = sizes.get(".csv", 0) / rehearsal.rhythm.steps * (plan.steps / plan.log_every)
+        figures = sizes.get(".csv", 0) / measured.length * (plan.steps / plan.log_every)
         need += (KEPT + 1) * sizes.get(".ckpt", 0) + math.ceil(3 * figures)
     return need
 
 
-def check_disk(experiment: Experiment, rehearsal: Rehearsal, plan: Plan | None) -> int:
+def check_disk(experiment: Experiment, measured: Measured, plan: Plan | None) -> int:
     """The bytes that are needed; OSError if there is less."""
-    need, free = disk_need(rehearsal, plan), _free(experiment.dest)
+    need, free = disk_need(measured, plan), _free(experiment.dest)
     if need > free:
         raise OSError(
             f"--dest {experiment.dest} has {file_size(free)} free and this command needs {file_size(need)}: "
@@ -55,45 +73,42 @@ def _free(folder: Path) -> int:
 
 
 def training_rows(
-    experiment: Experiment, method: Method | None, rehearsal: Rehearsal, plan: Plan
-) -> tuple[list[Row], float]:
-    """What a training run takes, by kind of work, and the sum in seconds."""
-    steps = rehearsal.steps
+    experiment: Experiment, method: Method | None, measured: Measured, plan: Plan
+) -> list[Cost]:
+    """What a training run takes, by kind of work."""
+    steps = measured.steps
     step = steps[3] - steps[2] if 3 in steps else steps[max(steps)] - steps[max(steps) - 1]
     images = len(experiment.records(experiment.config.run.select_on))
     evaluations = math.ceil(plan.steps / plan.eval_every)
-    writing = rehearsal.seconds_per_byte
-    saves = evaluations * rehearsal.sizes[".pth"]
-    saves += plan.steps // plan.checkpoint_every * rehearsal.sizes[".ckpt"]
+    saves = evaluations * measured.sizes[".pth"]
+    saves += plan.steps // plan.checkpoint_every * measured.sizes[".ckpt"]
     work = [
         (f"{plan.steps} steps of {step:.3g} s", plan.steps * step),
-        (f"{evaluations} evaluations of {images} images", evaluations * images * rehearsal.seconds_per_image),
-        ("checkpoints and best weights", saves * writing),
+        (f"{evaluations} evaluations of {images} images", evaluations * images * measured.seconds_per_image),
+        ("checkpoints and best weights", saves * measured.seconds_per_byte),
     ]
     if method is not None and (method.grow or method.retrain) and 3 in steps:
         moves = _moves(experiment, method, plan)
         extra = max(0.0, (steps[2] - steps[1]) - step)
         work.insert(1, (f"{moves} changes of the mask", moves * extra))
-    return [(what, duration(seconds)) for what, seconds in work], sum(seconds for _, seconds in work)
+    return work
 
 
 def _moves(experiment: Experiment, method: Method, plan: Plan) -> int:
-    config = experiment.config
     if method.retrain:
-        return plan.steps // config.prune.round_iterations
-    dynamic = config.dynamic
-    schedule = make_schedule(dynamic.until, dynamic.every, dynamic.fraction, plan.steps)
+        return plan.steps // experiment.config.prune.round_iterations
+    schedule = regrowth_schedule(experiment, plan.steps)
     return min(schedule.until, plan.steps) // schedule.every
 
 
-def scoring_row(experiment: Experiment, rehearsal: Rehearsal, rounds: int) -> tuple[Row, float]:
-    """What the scores take, and seconds."""
+def scoring_row(experiment: Experiment, measured: Measured, rounds: int) -> Cost:
+    """What the scores take."""
     batches = experiment.config.prune.num_batches
-    seconds = rounds * (rehearsal.seconds_fixed + batches * rehearsal.seconds_per_batch)
-    return (f"scores of {batches} batches, {rounds} time(s), and the mask", duration(seconds)), seconds
+    seconds = rounds * (measured.seconds_fixed + batches * measured.seconds_per_batch)
+    return f"scores of {batches} batches, {rounds} time(s), and the mask", seconds
 
 
-def memory_rows(experiment: Experiment) -> list[Row]:
+def memory_rows(experiment: Experiment) -> list[tuple[str, str]]:
     """The most memory that this process has used so far."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     rows = [("main memory, without loader processes", file_size(used))]
@@ -104,9 +119,11 @@ def memory_rows(experiment: Experiment) -> list[Row]:
     return rows
 
 
-def report(experiment: Experiment, rehearsal: Rehearsal, work: list[Row], seconds: float, need: int) -> str:
-    """The tables that --preflight shows. seconds: all of `work` together."""
-    phases = [(name, duration(seconds)) for name, seconds in rehearsal.seconds.items()]
+def report(experiment: Experiment, measured: Measured, work: list[Cost], need: int) -> str:
+    """The tables that --preflight shows. need: bytes on disk."""
+    phases = [(name, duration(seconds)) for name, seconds in measured.seconds.items()]
+    together = sum(seconds for _, seconds in work)
+    costs = [(what, duration(seconds)) for what, seconds in [*work, ("together", together)]]
     disk = [("disk", f"{file_size(need)} of {file_size(_free(experiment.dest))} free")]
     return "\n".join(
         [
@@ -114,9 +131,6 @@ def report(experiment: Experiment, rehearsal: Rehearsal, work: list[Row], second
             "",
             table(phases, ("rehearsed", "took")),
             "",
-            table(
-                [*work, ("together", duration(seconds)), *memory_rows(experiment), *disk],
-                ("the whole command", "will take"),
-            ),
+            table([*costs, *memory_rows(experiment), *disk], ("the whole command", "will take")),
         ]
     )

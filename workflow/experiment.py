@@ -1,7 +1,7 @@
 """One experiment: its settings brought to life, and the names of its files.
 
-Here the packages meet: configs says what, dataloaders and tasks give data and losses, networks.py networks.
-The scripts call this and print. Leaves out pruning and training themselves (pruning.py, running.py).
+Here the packages meet: configs says what, dataloaders and tasks give data and losses.
+Leaves out networks, pruning and training themselves (networks.py, pruning.py, running.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dataloaders.streams import evaluation_batches, training_batches
 from tasks.base import Target, Task
 from training.loop import Objective
 
-from .networks import Networks
 from .processes import make_fabric
 
 
@@ -33,7 +32,7 @@ def experiment_name(dataset: str, method: str, ratio: float) -> str:
 
 
 @dataclass(frozen=True)
-class Experiment(Networks):
+class Experiment:
     """Settings, the method's name, the folder and stem of its files, and the device it runs on.
 
     flags: the settings of this command line as text, to be repeated in advice. samples: read only the first

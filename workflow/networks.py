@@ -1,17 +1,24 @@
-"""The networks of an experiment: made anew, written to files, read from files of every known form."""
+"""The networks of an experiment: made anew, written to files, read from files of every known form.
+
+Here also: which file holds the weights that another command must have made first.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.names import BASELINE
 from configs.load import as_tree
 from models.imagenet import IMAGENET, download, trunk_state
 from models.multitask import MultiTaskNet
-from models.published import from_published, is_published
+from models.published import from_published, is_published, to_published
+from prune_utils.masks import Mask
+from prune_utils.methods import Method
 from training.checkpoint import (
     FORMAT,
     check_fields,
@@ -23,90 +30,148 @@ from training.checkpoint import (
     write_file,
 )
 
+from .experiment import Experiment
+
 
 @dataclass(frozen=True)
 class Saved:
-    """A network read from a file. Own files carry everything; published ones weights and masks only."""
+    """A network read from a file. Own files carry everything; published ones weights and masks only.
+
+    content: the file's other fields; empty where the network was made and not read.
+    """
 
     path: Path
     network: MultiTaskNet
-    mask: dict[str, Tensor] | None
-    content: dict
+    mask: Mask | None
+    content: dict[str, Any]
 
 
-class Networks:
-    """The part of an Experiment that makes, writes and reads networks; see there for its attributes."""
+def new_network(experiment: Experiment) -> MultiTaskNet:
+    """A freshly initialised network, the same for the same seed, with the backbone that the settings name.
 
-    def new_network(self) -> MultiTaskNet:
-        """A freshly initialised network, the same for the same seed, with the trunk that the settings name.
-
-        ValueError or OSError where the trunk's weights do not fit or cannot be had.
-        """
-        network, source = self._network(), self.config.model.backbone_weights
-        if source:
-            if source == IMAGENET:
-                with self.fabric.rank_zero_first(local=True):
-                    state = download(self.config.model.backbone)
-            else:
-                state = check_tensors(read_file(Path(source)), source)
-            try:
-                network.load_state_dict(trunk_state(state, network.state_dict()), strict=False)
-            except ValueError as error:
-                raise ValueError(f"{source}: {error}") from None
-        return network
-
-    def _network(self) -> MultiTaskNet:
-        channels = {name: task.channels for name, task in self.tasks.items()}
-        model, run = self.config.model, self.config.run
-        last = run.channels_last if run.channels_last is not None else self.fabric.device.type == "cpu"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.seed)
-            return MultiTaskNet(channels, model.backbone, model.width, model.branch_after, last)
-
-    def save_network(self, path: Path, network: MultiTaskNet, **fields) -> Path:
-        """Write a network of this experiment; fields: mask, certificate, step (None, None, 0)."""
-        mask = fields.get("mask")
-        content = {
-            "format": FORMAT,
-            "name": self.name,
-            "method": self.method,
-            "network": network.description,
-            "state": {name: value.detach().cpu() for name, value in network.state_dict().items()},
-            "mask": None if mask is None else {name: kept.cpu() for name, kept in mask.items()},
-            "certificate": fields.get("certificate"),
-            "config": as_tree(self.config),
-            "step": fields.get("step", 0),
-            "versions": versions(),
-        }
-        return write_file(path, content)
-
-    def load_network(self, path: Path, content: dict | None = None) -> Saved:
-        """A network that fits this experiment, from an own file, a dense state dict or a published one.
-
-        content: of the file, if it was read before. ValueError names what does not fit.
-        """
-        content = read_file(path) if content is None else content
-        network = self._network()
-        if is_own(content):
-            check_fields(content, path)
-            _require_same(network.description, content["network"], path)
-            load_state(network, content["state"], path)
-            return Saved(path, network, content["mask"], content)
-        state = check_tensors(content, path)
-        mask = None
-        if is_published(state):
-            try:
-                state, mask = from_published(state, network.state_dict(), network.tasks)
-            except ValueError as error:
-                raise ValueError(f"{path} does not fit: {error}") from None
-        load_state(network, state, path)
-        return Saved(path, network, mask, {"certificate": None, "step": None, "config": None})
+    ValueError or OSError where the backbone's weights do not fit or cannot be had.
+    """
+    network, model = _empty_network(experiment), experiment.config.model
+    source = model.backbone_weights
+    if source:
+        if source == IMAGENET:
+            with experiment.fabric.rank_zero_first(local=True):
+                state = download(model.backbone)
+        else:
+            state = check_tensors(read_file(Path(source)), source)
+        try:
+            network.load_state_dict(trunk_state(state, network.state_dict()), strict=False)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+    return network
 
 
-def _require_same(ours: dict, theirs: dict, path: Path) -> None:
+def _empty_network(experiment: Experiment) -> MultiTaskNet:
+    channels = {name: task.channels for name, task in experiment.tasks.items()}
+    model, run = experiment.config.model, experiment.config.run
+    last = run.channels_last if run.channels_last is not None else experiment.fabric.device.type == "cpu"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return MultiTaskNet(channels, model.backbone, model.width, model.branch_after, last)
+
+
+def save_network(
+    experiment: Experiment,
+    path: Path,
+    network: MultiTaskNet,
+    *,
+    mask: Mask | None = None,
+    certificate: dict[str, Any] | None = None,
+    step: int = 0,
+) -> Path:
+    """Write a network of this experiment, whole or not at all; mask and certificate None = dense."""
+    content = {
+        "format": FORMAT,
+        "name": experiment.name,
+        "method": experiment.method,
+        "network": network.description,
+        "state": {name: value.detach().cpu() for name, value in network.state_dict().items()},
+        "mask": None if mask is None else {name: kept.cpu() for name, kept in mask.items()},
+        "certificate": certificate,
+        "config": as_tree(experiment.config),
+        "step": step,
+        "versions": versions(),
+    }
+    return write_file(path, content)
+
+
+def load_network(experiment: Experiment, path: Path, content: dict[str, Any] | None = None) -> Saved:
+    """A network that fits this experiment, from an own file, a dense state dict or a published one.
+
+    content: of the file, if it was read before. ValueError names what does not fit.
+    """
+    content = read_file(path) if content is None else content
+    network = _empty_network(experiment)
+    if is_own(content):
+        check_fields(content, path)
+        _require_same(network.description, content["network"], path)
+        load_state(network, content["state"], path)
+        return Saved(path, network, content["mask"], content)
+    state = check_tensors(content, path)
+    mask = None
+    if is_published(state):
+        try:
+            state, mask = from_published(state, network.state_dict(), network.tasks)
+        except ValueError as error:
+            raise ValueError(f"{path} does not fit: {error}") from None
+    load_state(network, state, path)
+    return Saved(path, network, mask, {"certificate": None, "step": None, "config": None})
+
+
+def _require_same(ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> None:
     for field, value in ours.items():
         if theirs.get(field) != value:
             raise ValueError(
                 f"{path} holds a network with {field} {theirs.get(field)}, the settings ask for {value}: "
                 "give this command the same --config and flags as the one that made the file"
             )
+
+
+# ---------------------------------------------------- weights that another command makes
+def dense_path(experiment: Experiment, method: Method) -> Path:
+    """The trained dense network of this folder. FileNotFoundError names the command that makes it."""
+    path = experiment.dest / f"best_{experiment.baseline_name}.pth"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{method.name} prunes a trained dense network and there is no {path}: make it with "
+            f"`{experiment.command('launch_training.py', BASELINE)}` or name one with --init-from"
+        )
+    return path
+
+
+def rewind_path(experiment: Experiment) -> Path:
+    """The dense run's weights at the early step that the settings name, for methods that return to it."""
+    step = experiment.config.prune.rewind_step
+    return experiment.dest / f"rewind_{experiment.baseline_name}_step{step}.pth"
+
+
+def rewound(experiment: Experiment) -> dict[str, Tensor]:
+    """The dense run's early weights, a state dict. FileNotFoundError names the command that keeps them."""
+    step, path = experiment.config.prune.rewind_step, rewind_path(experiment)
+    if not path.is_file():
+        more = f" --rewind-step {step}" if step else ""
+        raise FileNotFoundError(
+            f"there are no early weights {path}: dense training keeps them, "
+            f"`{experiment.command('launch_training.py', BASELINE)}{more}`"
+        )
+    return load_network(experiment, path).network.state_dict()
+
+
+# ------------------------------------------------------------------- the published form
+def export_published(path: Path, network: MultiTaskNet, mask: Mask | None) -> tuple[Path, str]:
+    """Write the published form; the file, and what it is for the closing table."""
+    state = {name: value.cpu() for name, value in network.state_dict().items()}
+    kept = None if mask is None else {name: kept.cpu() for name, kept in mask.items()}
+    write_file(path, to_published(state, kept, network.tasks))
+    return path, "the same network in the published form"
+
+
+def check_export(path: str | None, network: MultiTaskNet) -> None:
+    """ValueError before any work if the network has no published form."""
+    if path:
+        to_published(network.state_dict(), None, network.tasks)

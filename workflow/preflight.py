@@ -1,52 +1,102 @@
 """Every phase change of a command on a few samples, before the hours that a late failure costs.
 
 First samples, first checkpoint, best weights, drop and grow, end of the schedule, a kill, the resumption, the
-final files, the best weights read back and evaluated.
+final files, the best weights read back and evaluated: with the user's own data, weights and settings, in a
+folder that goes away. The scripts rehearse, then work; the work itself knows of no rehearsal.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from configs.schema import Config
+from prune_utils.masks import Mask
 from prune_utils.methods import Method
 
-from .estimate import check_disk, report, scoring_row, training_rows
+from .create import create, prepare_pruning, refuse_create, rounds_run, rounds_stem
+from .estimate import Measured, check_disk, report, scoring_row, training_rows
+from .evaluate import evaluate_network
 from .experiment import Experiment
-from .plans import full_plan, rounds_plan
-from .rehearsal import LONG, Rehearsal, Rhythm, in_small
-from .weights import Options, dense_path, rewind_path
+from .files import Options, begun
+from .launch import launch, refuse_launch, training_run, training_stem
+from .networks import dense_path, load_network, rewind_path
+from .pruning import Pruning
+from .running import Run, rounds_plan, training_plan
+
+SMALL_CROP = 97  # pixels, in the short form
 
 
-def rehearse_launch(
-    experiment: Experiment, method: Method | None, options: Options, rhythm: Rhythm
-) -> Rehearsal:
-    """`launch` in small. Raises what would go wrong."""
-    from .commands import launch, training_run
+@dataclass(frozen=True)
+class Rhythm:
+    """A run in small: a mask change every `every` steps, a checkpoint every `save`, killed in step `kill`."""
 
-    needed = [] if method is None or options.init_from else [experiment.pruned_path]
-    with in_small(experiment, method, rhythm, needed) as rehearsal:
-        small, select_on = rehearsal.experiment, experiment.config.run.select_on
-        rehearsal.first_samples("train", select_on)
-        given = Options(options.init_from, export_published=_inside(small, options.export_published))
-        with rehearsal.phase("weights to start from"):
-            run, _ = training_run(small, method, given)
-        rehearsal.run_until_killed(run)
-        with rehearsal.phase("resumed to the end, final files"):
-            launch(small, method, replace(given, resume=True))
-        rehearsal.evaluate(small.best_path)
-    return rehearsal
+    steps: int
+    every: int
+    until: int
+    save: int
+    kill: int
+    samples: int
+    batches: int
 
 
+SHORT = Rhythm(steps=3, every=1, until=2, save=2, kill=3, samples=2, batches=1)
+LONG = Rhythm(steps=8, every=2, until=4, save=4, kill=5, samples=8, batches=3)
+
+
+# ---------------------------------------------------------------- what the scripts call
+def before_create(experiment: Experiment, method: Method, options: Options) -> None:
+    """Rehearse `create` briefly where it trains, unless the settings say no or it goes on with a run."""
+    refuse_create(experiment, options)
+    again = begun(experiment, experiment.pruned_path, rounds_stem(experiment), options)
+    if method.retrain and experiment.config.run.preflight and not again:
+        rehearsal = rehearse_create(experiment, method, options, SHORT)
+        check_disk(experiment, rehearsal.measured, rounds_plan(experiment, method))
+
+
+def before_launch(experiment: Experiment, method: Method | None, options: Options) -> None:
+    """Rehearse `launch` briefly, unless the settings say no or it goes on with a run."""
+    refuse_launch(experiment, options)
+    again = begun(experiment, experiment.final_path, training_stem(experiment), options)
+    if experiment.config.run.preflight and not again:
+        rehearsal = rehearse_launch(experiment, method, options, SHORT)
+        check_disk(experiment, rehearsal.measured, training_plan(experiment, method))
+
+
+def preflight_create(experiment: Experiment, method: Method, options: Options) -> str:
+    """Rehearse `create` with all that it touches; the text says what it will take. Raises what would fail."""
+    refuse_create(experiment, options)
+    measured = rehearse_create(experiment, method, options, LONG).measured
+    rounds = method.rounds if experiment.config.prune.rounds is None else experiment.config.prune.rounds
+    work, plan = [scoring_row(experiment, measured, 1 if method.retrain else rounds)], None
+    if method.retrain:
+        plan = rounds_plan(experiment, method)
+        work += training_rows(experiment, method, measured, plan)
+    return report(experiment, measured, work, check_disk(experiment, measured, plan))
+
+
+def preflight_launch(experiment: Experiment, method: Method | None, options: Options) -> str:
+    """Rehearse `launch` with all that it touches; the text says what it will take. Raises what would fail."""
+    refuse_launch(experiment, options)
+    measured = rehearse_launch(experiment, method, options, LONG).measured
+    plan = training_plan(experiment, method)
+    work = training_rows(experiment, method, measured, plan)
+    return report(experiment, measured, work, check_disk(experiment, measured, plan))
+
+
+# ----------------------------------------------------------------------- the rehearsals
 def rehearse_create(experiment: Experiment, method: Method, options: Options, rhythm: Rhythm) -> Rehearsal:
     """`create` in small. Raises what would go wrong."""
-    from .commands import create, prepare_pruning, rounds_run
-
     needed = [] if options.init_from or not method.needs_dense else [dense_path(experiment, method)]
     if method.start == "rewound":
-        needed.append(rewind_path(experiment, experiment.config.prune.rewind_step))
+        needed.append(rewind_path(experiment))
     with in_small(experiment, method, rhythm, needed) as rehearsal:
-        small = rehearsal.experiment
-        given = Options(options.init_from, export_published=_inside(small, options.export_published))
+        small, given = rehearsal.experiment, rehearsal.options(options)
         with rehearsal.phase("weights to start from"):
             pruning = prepare_pruning(small, method, given)
         mask = rehearsal.scores(pruning)
@@ -59,36 +109,167 @@ def rehearse_create(experiment: Experiment, method: Method, options: Options, rh
             rehearsal.evaluate(small.pruned_path)
         else:
             with rehearsal.phase("sparse network read back"):
-                small.load_network(small.pruned_path)
+                load_network(small, small.pruned_path)
     return rehearsal
 
 
-def _inside(small: Experiment, export: str | None) -> str | None:
-    return str(small.dest / "published.pth") if export else None
+def rehearse_launch(
+    experiment: Experiment, method: Method | None, options: Options, rhythm: Rhythm
+) -> Rehearsal:
+    """`launch` in small. Raises what would go wrong."""
+    needed = [] if method is None or options.init_from else [experiment.pruned_path]
+    with in_small(experiment, method, rhythm, needed) as rehearsal:
+        small, given = rehearsal.experiment, rehearsal.options(options)
+        rehearsal.first_samples("train", experiment.config.run.select_on)
+        with rehearsal.phase("weights to start from"):
+            run, _ = training_run(small, method, given)
+        rehearsal.run_until_killed(run)
+        with rehearsal.phase("resumed to the end, final files"):
+            launch(small, method, replace(given, resume=True))
+        rehearsal.evaluate(small.best_path)
+    return rehearsal
 
 
-def preflight_create(experiment: Experiment, method: Method, options: Options) -> str:
-    """Rehearse `create` with all that it touches; the text says what it will take. Raises what would fail."""
-    from .commands import refuse_create
+@dataclass
+class Rehearsal:
+    """An experiment in small, and what it showed."""
 
-    refuse_create(experiment, options)
-    rehearsal = rehearse_create(experiment, method, options, LONG)
-    rounds = method.rounds if experiment.config.prune.rounds is None else experiment.config.prune.rounds
-    row, seconds = scoring_row(experiment, rehearsal, 1 if method.retrain else rounds)
-    work, plan = [row], None
-    if method.retrain:
-        plan = rounds_plan(experiment, method)
-        rows, more = training_rows(experiment, method, rehearsal, plan)
-        work, seconds = [*work, *rows], seconds + more
-    return report(experiment, rehearsal, work, seconds, check_disk(experiment, rehearsal, plan))
+    experiment: Experiment
+    rhythm: Rhythm
+    measured: Measured
+
+    def options(self, given: Options) -> Options:
+        """Those of the command, with its exported file in the folder that goes away."""
+        inside = str(self.experiment.dest / "published.pth") if given.export_published else None
+        return Options(given.init_from, export_published=inside)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase; ValueError and OSError in it say where they happened, naming the own folder."""
+        begin = time.monotonic()
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            rehearsed, own = self.experiment.dest, self.experiment.dest.parent
+            text = str(error).replace(str(rehearsed), str(own))
+            raise ValueError(f"{text} (found by the preflight: {name})") from error
+        self.measured.seconds[name] = time.monotonic() - begin
+
+    def note_sizes(self) -> None:
+        """Bytes of the files written so far, the largest of every kind."""
+        sizes = self.measured.sizes
+        for path in self.experiment.dest.iterdir():
+            if path.is_file() and not path.is_symlink():
+                sizes[path.suffix] = max(sizes.get(path.suffix, 0), path.stat().st_size)
+
+    def first_samples(self, *splits: str) -> None:
+        """Read and check them."""
+        with self.phase("data"):
+            self.experiment.check_data(*splits)
+            for split in splits:
+                next(iter(self.experiment.evaluation_stream(split)), None)
+
+    def run_until_killed(self, run: Run) -> None:
+        """Train until the rhythm's step, and no further, as if the machine had failed."""
+        with self.phase("training, evaluation, checkpoint"), closing(run.steps()) as steps:
+            for step in steps:
+                self.measured.steps[step] = time.monotonic()
+                if step == self.rhythm.kill:
+                    break
+        self.note_sizes()
+
+    def scores(self, pruning: Pruning) -> Mask:
+        """Make the mask of a few batches; the long form also times one."""
+        with self.phase("scores of the first batches, mask"):
+            begin = time.monotonic()
+            mask = pruning.make_mask()
+            taken = time.monotonic() - begin
+        batches = self.experiment.config.prune.num_batches
+        if self.rhythm is LONG and batches > 1:
+            config = self.experiment.config
+            config = replace(config, prune=replace(config.prune, num_batches=1))
+            begin = time.monotonic()
+            replace(pruning, experiment=replace(self.experiment, config=config)).make_mask()
+            alone = time.monotonic() - begin
+            self.measured.seconds_per_batch = max(0.0, taken - alone) / (batches - 1)
+            taken = alone
+        self.measured.seconds_fixed = max(0.0, taken - self.measured.seconds_per_batch)
+        return mask
+
+    def evaluate(self, path: Path) -> None:
+        """Read the weights back and evaluate them."""
+        split = self.experiment.config.run.select_on
+        with self.phase("weights read back, evaluated"):
+            begin = time.monotonic()
+            saved = load_network(self.experiment, path)
+            loaded = time.monotonic()
+            evaluate_network(self.experiment, saved, split)
+        # read twice when it was checked: about as long as writing it once
+        self.measured.seconds_per_byte = (loaded - begin) / path.stat().st_size
+        images = len(self.experiment.records(split))
+        self.measured.seconds_per_image = (time.monotonic() - loaded) / images
+        self.note_sizes()
 
 
-def preflight_launch(experiment: Experiment, method: Method | None, options: Options) -> str:
-    """Rehearse `launch` with all that it touches; the text says what it will take. Raises what would fail."""
-    from .commands import refuse_launch
+@contextmanager
+def in_small(
+    experiment: Experiment, method: Method | None, rhythm: Rhythm, needed: list[Path]
+) -> Iterator[Rehearsal]:
+    """The experiment in small, in a folder of its own that is removed; silent. needed: files to be read."""
+    experiment.check_dest()
+    folder = experiment.dest / f".preflight_{experiment.name}"
+    first = experiment.fabric.is_global_zero
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    experiment.fabric.barrier()
+    small = replace(
+        experiment,
+        config=_small_config(experiment.config, method, rhythm, experiment.fabric.world_size),
+        dest=folder,
+        samples=rhythm.samples,
+    )
+    try:
+        if first:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for path in needed:
+                if path.is_file():
+                    (folder / path.name).symlink_to(path.absolute())
+        experiment.fabric.barrier()
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            yield Rehearsal(small, rhythm, Measured(rhythm.steps))
+        experiment.fabric.barrier()
+    finally:
+        if first:
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in made[1:]:
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
 
-    refuse_launch(experiment, options)
-    rehearsal = rehearse_launch(experiment, method, options, LONG)
-    plan = full_plan(experiment, method)
-    work, seconds = training_rows(experiment, method, rehearsal, plan)
-    return report(experiment, rehearsal, work, seconds, check_disk(experiment, rehearsal, plan))
+
+def _small_config(config: Config, method: Method | None, rhythm: Rhythm, world: int) -> Config:
+    """The user's settings, but short. The long form keeps the batch size, and so the memory it takes."""
+    data, prune = config.data, config.prune
+    if rhythm is SHORT:
+        batch, crop = min(data.batch_size, 2 * world), min(data.crop, SMALL_CROP)
+        data = replace(data, num_workers=0, batch_size=batch, crop=crop)
+    own_rounds = method.rounds if method else 1
+    rounds = own_rounds if prune.rounds is None else prune.rounds
+    return replace(
+        config,
+        data=data,
+        optim=replace(config.optim, iterations=rhythm.steps),
+        finetune=replace(config.finetune, iterations=rhythm.steps),
+        dynamic=replace(config.dynamic, every=rhythm.every, until=rhythm.until),
+        prune=replace(
+            prune,
+            num_batches=min(prune.num_batches, rhythm.batches),
+            rounds=min(rounds, 3),
+            round_iterations=rhythm.every,
+        ),
+        run=replace(
+            config.run,
+            eval_every=rhythm.save,
+            checkpoint_every=rhythm.save,
+            compile=config.run.compile and rhythm is not SHORT,
+        ),
+    )

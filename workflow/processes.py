@@ -106,13 +106,20 @@ def gatherer(fabric: Fabric) -> Callable[[Tensor], list[Tensor]] | None:
 
 def require_same(fabric: Fabric, what: str, value: int) -> None:
     """ValueError unless every process has the same value, e.g. a step: they may see different files."""
-    if fabric.world_size > 1:
-        values = [int(part) for part in gatherer(fabric)(fabric.to_device(torch.tensor([value])))]
-        if len(set(values)) > 1:
-            raise ValueError(
-                f"the processes do not agree on {what} ({', '.join(map(str, values))}): "
-                "do all of them see the same --dest?"
-            )
+    gather = gatherer(fabric)
+    values = [int(part) for part in gather(fabric.to_device(torch.tensor([value])))] if gather else [value]
+    if len(set(values)) > 1:
+        raise ValueError(
+            f"the processes do not agree on {what} ({', '.join(map(str, values))}): "
+            "do all of them see the same --dest?"
+        )
+
+
+def largest(fabric: Fabric, value: int) -> int:
+    """The largest of every process's values, the same for all of them."""
+    if fabric.world_size == 1:
+        return value
+    return int(fabric.all_reduce(fabric.to_device(torch.tensor(value)), reduce_op="max"))
 
 
 # ------------------------------------------------------------------ the end of a run

@@ -6,11 +6,12 @@ on a name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
-import torch
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from models.multitask import MultiTaskNet
@@ -18,18 +19,14 @@ from prune_utils.criteria import find_criterion
 from prune_utils.masked import Masked
 from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
-from prune_utils.prune import check_plan, make_budgets, make_mask, make_plan
-from prune_utils.regrow import Growth, Regrowth, make_schedule
+from prune_utils.prune import Plan, check_plan, make_budgets, make_mask, make_plan
+from prune_utils.regrow import Growth, Regrowth, Schedule, make_schedule
 from prune_utils.report import certificate
 from prune_utils.rounds import Rounds
 from prune_utils.voters import Electorate
-from training.sharing import valid_shares
-from training.sparsifier import Sparsifier
 
 from .experiment import Experiment
 from .processes import gatherer
-
-MakeSparsifier = Callable[[torch.optim.Optimizer], Sparsifier]
 
 
 class NumberedBatches:
@@ -42,7 +39,7 @@ class NumberedBatches:
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, tuple]]:
         count, fabric = self.experiment.config.prune.num_batches, self.experiment.fabric
         with tqdm(total=count, desc="scoring", unit="batch", disable=not fabric.is_global_zero) as bar:
             for number, batch in self.experiment.numbered_batches(count):
@@ -52,29 +49,30 @@ class NumberedBatches:
 
 @dataclass(frozen=True)
 class Pruning:
-    """A method applied to one network of an experiment."""
+    """A method applied to one network of an experiment.
+
+    asked: what its certificates say was asked for; None = what the plan says.
+    """
 
     experiment: Experiment
     method: Method
     network: MultiTaskNet
+    asked: dict[str, Any] | None = None
 
     @cached_property
-    def plan(self):
+    def plan(self) -> Plan:
+        """The method's row and the settings in one. ValueError for what does not go together."""
         return make_plan(self.method, self.experiment.config.prune)
 
     @cached_property
     def electorate(self) -> Electorate:
-        objective, fabric = self.experiment.objective, self.experiment.fabric
-        losses = {
-            name: lambda said, targets, name=name, task=task: task.loss(said[name], targets[name])
-            for name, task in objective.tasks.items()
-        }
-        owners = self.network.owners()
+        """Every task with its loss, its weight in the sum, and what it owns."""
+        objective, owners = self.experiment.objective, self.network.owners()
         return Electorate(
-            losses,
+            objective.losses,
             objective.weights,
             {name: owners[name] for name in prunable(self.network)},
-            gatherer(fabric),
+            gatherer(self.experiment.fabric),
         )
 
     def check(self) -> None:
@@ -86,7 +84,7 @@ class Pruning:
         if self.plan.retrain:
             self.experiment.check_data("train", config.run.select_on)
 
-    def check_certificate(self, proof: dict | None, source: str) -> None:
+    def check_certificate(self, proof: dict[str, Any] | None, source: str) -> None:
         """ValueError where a sparse network was made for another method, ratio or protocol than this one's.
 
         proof: its certificate; published networks have none and are taken at their word.
@@ -101,49 +99,46 @@ class Pruning:
                 )
 
     def make_mask(self) -> Mask:
+        """The method's mask; of a method that trains between its rounds, the first round's."""
         batches = NumberedBatches(self.experiment)
         return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
 
-    def certify(self, mask: Mask) -> dict:
+    def certify(self, mask: Mask) -> dict[str, Any]:
         """The certificate of a mask of this method."""
+        asked = self._planned() if self.asked is None else self.asked
+        return certificate(mask, self.electorate.owners, asked)
+
+    def _planned(self) -> dict[str, Any]:
         config = self.experiment.config
         asked = asdict(self.plan) | {"seed": config.run.seed, "protocol": config.run.protocol}
         if find_criterion(self.plan.criterion).needs_gradient:
             asked["batches"] = config.prune.num_batches
             asked["batch_size"] = config.prune.batch_size or config.data.batch_size
-        return certificate(mask, self.electorate.owners, asked)
+        return asked
 
-    def rounds(self, first: Mask) -> MakeSparsifier:
+    def rounds(self, first: Mask) -> Rounds:
         """Prune a little, train, prune again: how the method gets from its first mask to its budget."""
         several = self.plan.rounds > 1
         later = make_budgets(self.network, self.plan, self.electorate.owners)[1:] if several else ()
         every = self.experiment.config.prune.round_iterations
-        return lambda optimizer: Rounds(self.network, first, later, every, self.electorate.gather)
+        return Rounds(self.network, first, later, every, self.electorate.gather)
 
-    def sparsifier(self, mask: Mask, steps: int) -> MakeSparsifier:
-        """What holds the mask, or moves it, during `steps` steps of training."""
+    def sparsifier(self, mask: Mask, optimizer: Optimizer, steps: int) -> Masked:
+        """What holds the mask, or moves it, during `steps` steps of training; zeroes pruned weights now."""
         if self.method.grow is None:
-            return lambda optimizer: Masked(self.network, mask)
-        config = self.experiment.config
-        schedule = make_schedule(config.dynamic.until, config.dynamic.every, config.dynamic.fraction, steps)
+            return Masked(self.network, mask)
+        shared = replace(self.electorate, losses=self.experiment.objective.shared(self.experiment.fabric))
         growth = Growth(
-            replace(self.electorate, losses=self._shared_losses()).voters(self.method.grow_voters),
+            shared.voters(self.method.grow_voters),
             self.method.grow,
             self.plan.arbiter,
-            config.run.seed,
+            self.experiment.config.run.seed,
             self.electorate.gather,
         )
-        return lambda optimizer: Regrowth(self.network, mask, optimizer, schedule, growth)
+        return Regrowth(self.network, mask, optimizer, regrowth_schedule(self.experiment, steps), growth)
 
-    def _shared_losses(self) -> dict:
-        """Every task's loss on this process's part of a batch, scaled: the mean over processes is right."""
-        fabric = self.experiment.fabric
 
-        def shared(said, targets, name, loss):
-            share = valid_shares(fabric, [targets[name]], said[name].shape[-2:])[0]
-            return loss(said, targets) * share
-
-        return {
-            name: lambda said, targets, name=name, loss=loss: shared(said, targets, name, loss)
-            for name, loss in self.electorate.losses.items()
-        }
+def regrowth_schedule(experiment: Experiment, steps: int) -> Schedule:
+    """When the mask moves in a run of so many steps, as the settings say."""
+    dynamic = experiment.config.dynamic
+    return make_schedule(dynamic.until, dynamic.every, dynamic.fraction, steps)

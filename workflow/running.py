@@ -1,47 +1,85 @@
-"""One training run of an experiment: the loop of training/loop.py with files, checkpoints and resumption."""
+"""One training run of an experiment: steps, evaluations, files, checkpoints and resumption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
+from prune_utils.masks import Mask
+from prune_utils.methods import Method
 from training.checkpoint import load_state
 from training.evaluate import evaluate, figures
-from training.loop import Hooks, Learner, Plan, make_optimizer, train
+from training.interrupt import Interrupted, StopRequest
+from training.loop import Learner, Plan, train
 from training.record import Record
 from training.resume import latest_checkpoint, remove_checkpoints, save_checkpoint
-from training.sharing import shared_statistics
+from training.sharing import Batch, shared_statistics
 from training.sparsifier import Sparsifier
 
 from .experiment import Experiment
-from .processes import require_same
-
-# settings that change speed or paths, not the result: a resumed run may change them
-FREE = {
-    "data": ("root", "num_workers", "cache"),
-    "run": ("device", "devices", "checkpoint_every", "compile", "preflight"),
-}
+from .files import fixed_settings, require_same_settings
+from .networks import rewind_path, save_network
+from .processes import largest, require_same
+from .pruning import Pruning
 
 
-@dataclass(frozen=True)
+def training_plan(experiment: Experiment, method: Method | None) -> Plan:
+    """Length and rhythm of the training of a method's network; None = of the dense one."""
+    return _plan(experiment, method.training if method else "full")
+
+
+def rounds_plan(experiment: Experiment, method: Method) -> Plan:
+    """Length and rhythm of the training between rounds of pruning."""
+    prune = experiment.config.prune
+    rounds = method.rounds if prune.rounds is None else prune.rounds
+    return replace(_plan(experiment, "finetune"), steps=rounds * prune.round_iterations)
+
+
+def _plan(experiment: Experiment, kind: str) -> Plan:
+    config = experiment.config
+    length = {"full": config.optim, "finetune": config.finetune}[kind]
+    return Plan(
+        steps=length.iterations,
+        lr=length.lr,
+        weight_decay=config.optim.weight_decay,
+        step_every=config.optim.step_every,
+        step_factor=config.optim.step_factor,
+        accumulate=config.optim.accumulate,
+        eval_every=config.run.eval_every,
+        log_every=config.run.log_every,
+        checkpoint_every=config.run.checkpoint_every,
+        seed=config.run.seed,
+    )
+
+
+@dataclass
 class Run:
-    """What is to be trained. certify(mask) -> certificate; stem: of the checkpoints and metric files.
+    """One training run, from its first step or from a checkpoint to its end.
 
-    keep_best: whether the best weights on the validation split are written to best_{name}.pth.
+    optimizer, sparsifier: made for `network`, which is on its device. stem: of the checkpoints and metric
+    files. pruning: certifies the masks; None = the network is dense. keep_best: whether the best weights on
+    the validation split are written to best_{name}.pth. rewind_step: after which the weights are kept for
+    methods that return to them, 0 = before the first step.
     """
 
     experiment: Experiment
     network: MultiTaskNet
-    sparsifier: Callable[[torch.optim.Optimizer], Sparsifier]
+    optimizer: torch.optim.Optimizer
+    sparsifier: Sparsifier
     plan: Plan
-    certify: Callable[[dict], dict]
     stem: str
+    pruning: Pruning | None = None
     keep_best: bool = True
+    rewind_step: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None  # infinite where it was not a finite number
 
     @property
     def metrics_path(self) -> Path:
@@ -51,144 +89,131 @@ class Run:
     def board_path(self) -> Path:
         return self.experiment.dest / "tensorboard" / self.stem
 
-    def __call__(self, resume: bool = False, at_step: Callable[[int], None] = lambda step: None) -> dict:
-        """Train to the end. Returns {"mask", "best_step", "best_loss"}; the network holds the final weights.
+    @property
+    def mask(self) -> Mask | None:
+        """What is kept now; None = the network is dense."""
+        return getattr(self.sparsifier, "mask", None)
 
-        at_step(step) is called after every step, and with 0 before the first. Raises what `train` raises.
+    def train(self, resume: bool = False) -> None:
+        """Train to the end; the network holds the final weights. Raises what `steps` raises."""
+        for _ in self.steps(resume):
+            pass
+
+    def steps(self, resume: bool = False) -> Iterator[int]:
+        """Train step by step; yields 0 before the first and every step's number when it is taken.
+
+        Logs, evaluation, best weights and checkpoints of a step follow when the next one is asked for. Raises
+        Interrupted after a signal, with a checkpoint written; ValueError where a loss is not finite.
         """
         experiment, plan = self.experiment, self.plan
         fabric = experiment.fabric
-        optimizer = make_optimizer(self.network, plan)
         subject = torch.compile(self.network) if experiment.config.run.compile else self.network
-        network, optimizer = fabric.setup(subject, optimizer)
-        learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier(optimizer))
-        state = self._resume(learner) if resume else None
-        start, best = (state["step"], state["best"]) if state else (0, None)
+        network, optimizer = fabric.setup(subject, self.optimizer)
+        learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier)
+        start = self._resume(learner) if resume else 0
         require_same(fabric, "the step to go on from", start)
-        outcome = dict(state["outcome"]) if state else {"best_step": None, "best_loss": None}
-        if start == 0 and fabric.is_global_zero:
-            remove_checkpoints(experiment.dest, self.stem)  # of a run that is replaced
-        record = Record(self.metrics_path, self.board_path, plan.steps, start, fabric.is_global_zero)
-        hooks = self._hooks(learner, record, outcome, at_step)
         if start == 0:
-            at_step(0)
+            if fabric.is_global_zero:
+                remove_checkpoints(experiment.dest, self.stem)  # of a run that is replaced
+            self._keep_early_weights(0)
+            yield 0
+        validation = experiment.evaluation_stream(experiment.config.run.select_on)
+        record = Record(self.metrics_path, self.board_path, plan.steps, start, fabric.is_global_zero)
         try:
-            with shared_statistics(self.network, fabric):
-                train(learner, plan, hooks, record, start, best)
+            with shared_statistics(self.network, fabric), StopRequest() as stop:
+                for step, losses, moved in train(learner, plan, self._batches(start, record), start):
+                    record.add(step, "mask", moved)
+                    self._keep_early_weights(step)
+                    yield step
+                    last, signal = step == plan.steps, largest(fabric, stop.number or 0)
+                    if step % plan.log_every == 0 or last:
+                        record.add(step, "train", losses | {"lr": plan.lr_at(step)})
+                    record.tick(step, {"loss": losses["total"]})
+                    if step % plan.eval_every == 0 or last:
+                        self._evaluate(step, validation, record)
+                    if step % plan.checkpoint_every == 0 or signal:
+                        record.sync()
+                        self._save_checkpoint(step, learner)
+                    if signal and not last:
+                        fabric.barrier()  # nobody leaves before the checkpoint is written
+                        raise Interrupted(signal, f"stopped after step {step}; --resume continues from there")
         finally:
             record.close()
-        return outcome | {"mask": mask_of(learner.sparsifier)}
 
-    def _hooks(
-        self, learner: Learner, record: Record, outcome: dict, at_step: Callable[[int], None]
-    ) -> Hooks:
-        experiment = self.experiment
-        validation = experiment.evaluation_stream(experiment.config.run.select_on)
-
-        def validate() -> dict[str, float]:
-            weights = experiment.objective.weights
-            return figures(
-                evaluate(
-                    self.network,
-                    experiment.tasks,
-                    validation,
-                    fabric=experiment.fabric,
-                    loss_weights=weights,
-                )
-            )
-
-        def keep_best(step: int, loss: float) -> None:
-            outcome.update(best_step=step, best_loss=loss)
-            if self.keep_best:
-                self.save(experiment.best_path, mask_of(learner.sparsifier), step)
-
-        def save(step: int, best: float | None) -> None:
-            record.sync()
-            self._require_finite_weights(step)
-            if experiment.fabric.is_global_zero:
-                content = self._checkpoint(learner, outcome) | {"best": best}
-                save_checkpoint(experiment.dest, self.stem, step, content)
-
-        return Hooks(self._batches(record), validate, keep_best, save, at_step)
-
-    def _batches(self, record: Record) -> Callable[[int, int], Iterator]:
-        """The training stream; samples that could not be read are counted in the record."""
-
-        def batches(start: int, stop: int) -> Iterator:
-            stream, told = self.experiment.training_stream(start, stop), 0
-            for step, batch in enumerate(stream, start + 1):
-                if len(stream.broken) > told:
-                    told = len(stream.broken)
-                    record.add(step, "data", {"unreadable": told})
-                yield batch
-
-        return batches
-
-    def save(self, path: Path, mask: dict | None, step: int) -> None:
-        """Write the network as it is now, with its mask (None = dense) and certificate."""
-        certificate = None if mask is None else self.certify(mask)
+    def save(self, path: Path, step: int) -> None:
+        """Write the network as it is now, with its mask and certificate."""
+        mask = self.mask
+        certificate = None if mask is None or self.pruning is None else self.pruning.certify(mask)
         if self.experiment.fabric.is_global_zero:
-            self.experiment.save_network(path, self.network, mask=mask, certificate=certificate, step=step)
+            save_network(self.experiment, path, self.network, mask=mask, certificate=certificate, step=step)
 
     def finish(self) -> None:
         """Drop the checkpoints: the final weights are on disk."""
         if self.experiment.fabric.is_global_zero:
             remove_checkpoints(self.experiment.dest, self.stem)
 
-    def _require_finite_weights(self, step: int) -> None:
+    def _batches(self, start: int, record: Record) -> Iterator[Batch]:
+        """The training stream; samples that could not be read are counted in the record."""
+        stream, told = self.experiment.training_stream(start, self.plan.steps), 0
+        for step, batch in enumerate(stream, start + 1):
+            if len(stream.broken) > told:
+                told = len(stream.broken)
+                record.add(step, "data", {"unreadable": told})
+            yield batch
+
+    def _keep_early_weights(self, step: int) -> None:
+        if step == self.rewind_step and self.experiment.fabric.is_global_zero:
+            save_network(self.experiment, rewind_path(self.experiment), self.network, step=step)
+
+    def _evaluate(self, step: int, validation: Iterable[Batch], record: Record) -> None:
+        """Validate, keep the best weights. The first evaluation always counts, a NaN never wins later."""
+        experiment = self.experiment
+        scores = evaluate(
+            self.network,
+            experiment.tasks,
+            validation,
+            fabric=experiment.fabric,
+            loss_weights=experiment.objective.weights,
+        )
+        found = figures(scores)
+        record.add(step, "evaluate", found)
+        loss = found["loss/total"] if math.isfinite(found["loss/total"]) else math.inf
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_step, self.best_loss = step, loss
+            if self.keep_best:
+                self.save(experiment.best_path, step)
+
+    def _save_checkpoint(self, step: int, learner: Learner) -> None:
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
                 raise ValueError(
                     f"tensor '{name}' is not finite after step {step}, no checkpoint of it is written: "
                     "the last one is good (a smaller --lr may help)"
                 )
+        if self.experiment.fabric.is_global_zero:
+            content = {
+                "network": self.network.state_dict(),
+                "optimizer": learner.optimizer.state_dict(),
+                "scaler": learner.fabric.strategy.precision.state_dict(),
+                "sparsifier": self.sparsifier.state_dict(),
+                "best": self.best_loss,
+                "outcome": {"best_step": self.best_step, "best_loss": self.best_loss},
+                "settings": fixed_settings(as_tree(self.experiment.config)),
+            }
+            save_checkpoint(self.experiment.dest, self.stem, step, content)
 
-    def _checkpoint(self, learner: Learner, outcome: dict) -> dict:
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": learner.optimizer.state_dict(),
-            "scaler": learner.fabric.strategy.precision.state_dict(),
-            "sparsifier": learner.sparsifier.state_dict(),
-            "outcome": outcome,
-            "settings": fixed_settings(as_tree(self.experiment.config)),
-        }
-
-    def _resume(self, learner: Learner) -> dict | None:
-        """Load the newest checkpoint into all parts; None where there is none yet."""
+    def _resume(self, learner: Learner) -> int:
+        """Load the newest checkpoint into all parts; the step that it is of, 0 where there is none yet."""
         experiment = self.experiment
-        state = latest_checkpoint(experiment.dest, self.stem, experiment.say)
+        state: dict[str, Any] | None = latest_checkpoint(experiment.dest, self.stem, experiment.say)
         if state is None:
-            return None
+            return 0
         require_same_settings(state["settings"], fixed_settings(as_tree(experiment.config)), self.stem)
         load_state(self.network, state["network"], f"checkpoint of {self.stem}")
         learner.optimizer.load_state_dict(state["optimizer"])
         learner.fabric.strategy.precision.load_state_dict(state["scaler"])
-        learner.sparsifier.load_state_dict(state["sparsifier"])
+        self.sparsifier.load_state_dict(state["sparsifier"])
+        self.best_step, self.best_loss = state["outcome"]["best_step"], state["best"]
         if experiment.fabric.is_global_zero:
             remove_checkpoints(experiment.dest, self.stem, after=state["step"])
-        return state
-
-
-def mask_of(sparsifier: Sparsifier) -> dict | None:
-    """The mask that a sparsifier holds; None for a dense network."""
-    return getattr(sparsifier, "mask", None)
-
-
-def fixed_settings(tree: dict) -> dict:
-    """The settings that a resumed run must share with the run that it continues."""
-    return {
-        section: {field: value for field, value in fields.items() if field not in FREE.get(section, ())}
-        for section, fields in tree.items()
-    }
-
-
-def require_same_settings(before: dict, now: dict, what: str) -> None:
-    """ValueError names the first setting of fixed_settings that is not what it was."""
-    for section, fields in now.items():
-        for field, value in fields.items():
-            was = before.get(section, {}).get(field)
-            if was != value:
-                raise ValueError(
-                    f"{what} was started with {section}.{field}={was}, this command says {value}: "
-                    "resume with the same settings or start anew with --overwrite"
-                )
+        return state["step"]

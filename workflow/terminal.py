@@ -1,4 +1,6 @@
-"""How the scripts end: one sentence instead of a traceback for a user's mistake."""
+"""How the scripts begin and end: what the disk alone can tell is said before torch is imported, and a user's
+mistake is one sentence instead of a traceback.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,26 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from configs.schema import Data
+from dataloaders import DATASETS
+from dataloaders.index import existing_folder
 
 DEBUG = "DISPARSE_DEBUG"  # set it to see the traceback behind an error
 PATIENCE = 5.0  # seconds that another process than the first waits before it speaks
 
 
-def show(fabric, text: str) -> None:
-    """Print, once for all processes."""
-    if fabric.is_global_zero:
-        print(text)
+def check_files(*files: str | None) -> None:
+    """FileNotFoundError for a file that the command line names and that is not there; None = not named."""
+    for file in files:
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+
+
+def check_data(data: Data) -> None:
+    """FileNotFoundError, saying how to get the data, for a data folder that is not there."""
+    existing_folder(data.root, DATASETS[data.dataset].how_to_get)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -20,10 +20,10 @@ from prune_utils.scoring import score
 from training.checkpoint import load_state
 from training.evaluate import evaluate
 
-from .commands import prepare_pruning
+from .create import prepare_pruning
 from .experiment import Experiment, open_experiment
+from .files import Options
 from .pruning import NumberedBatches, Pruning
-from .weights import Options
 
 
 def reopen(content: dict, dest: Path, data_root: str | None) -> Experiment:

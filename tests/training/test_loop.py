@@ -1,8 +1,8 @@
-"""The training loop: steps, parts of a batch, evaluation, stopping; on the meta device too."""
+"""The training loop: steps, parts of a batch, losses that are not finite; on the meta device too."""
 
 import math
-import signal
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,27 +12,12 @@ from torch import nn
 
 from tasks.base import Target
 from tests.training.examples import Small, make_batch, make_tasks
-from training.interrupt import Interrupted
-from training.loop import Hooks, Learner, Objective, Plan, make_optimizer, train, training_step
+from training.loop import Learner, Objective, Plan, make_optimizer, train, training_step
 from training.sharing import parts
 from training.sparsifier import Dense
 
 PLAN = Plan(steps=6, lr=0.1, weight_decay=0.0, step_every=2, step_factor=0.5, eval_every=4, log_every=2)
 OBJECTIVE = Objective(make_tasks(), {"seg": 1.0, "depth": 20.0})
-
-
-class Silent:
-    """A record that keeps what it is told."""
-
-    def __init__(self):
-        self.rows = []
-
-    def add(self, step, phase, figures):
-        if figures:
-            self.rows.append((step, phase, figures))
-
-    def tick(self, step, figures=None):
-        pass
 
 
 def learner(network, **changes):
@@ -49,88 +34,55 @@ def still(seed=0):
     return network
 
 
-class Calls:
-    """Hooks that note what is called; validation losses as given."""
-
-    def __init__(self, losses=(3.0, 2.0), at_step=lambda step: None):
-        self.losses, self.made = iter(losses), []
-        self.hooks = Hooks(
-            lambda start, stop: [make_batch(2, step) for step in range(start, stop)],
-            lambda: {"loss/total": next(self.losses)},
-            lambda step, loss: self.made.append(("best", step, loss)),
-            lambda step, best: self.made.append(("save", step, best)),
-            at_step,
-        )
+def batches(start=0):
+    return [make_batch(2, step) for step in range(start, PLAN.steps)]
 
 
 def test_learning_rate_halves_every_two_steps():
     assert [PLAN.lr_at(step) for step in (1, 2, 3, 4, 5)] == [0.1, 0.1, 0.05, 0.05, 0.025]
 
 
-def test_rhythm_of_a_run():
-    calls, record = Calls(), Silent()
-    train(learner(Small()), PLAN, calls.hooks, record)
-    assert [(step, phase) for step, phase, _ in record.rows] == [
-        (2, "train"),
-        (4, "train"),
-        (4, "evaluate"),
-        (6, "train"),
-        (6, "evaluate"),
-    ]
-    assert calls.made == [("best", 4, 3.0), ("best", 6, 2.0)]
-    assert list(record.rows[0][2]) == ["seg", "depth", "total", "lr"]
-
-
-@pytest.mark.parametrize(
-    ("losses", "best"),
-    [((2.0, 3.0), [4]), ((math.nan, 3.0), [4, 6]), ((math.nan, math.nan), [4]), ((2.0, 2.0), [4])],
-)
-def test_best_is_kept_at_the_first_evaluation_and_when_it_improves(losses, best):
-    calls = Calls(losses)
-    train(learner(Small()), PLAN, calls.hooks, Silent())
-    assert [step for what, step, _ in calls.made if what == "best"] == best
+def test_a_step_is_told_when_it_is_done():
+    subject = learner(Small())
+    before = [value.clone() for value in subject.network.parameters()]
+    steps = train(subject, PLAN, batches())
+    first = next(steps)
+    assert (first.number, list(first.losses), first.mask) == (1, ["seg", "depth", "total"], {})
+    moved = zip(before, subject.network.parameters(), strict=True)
+    assert all(not torch.equal(old, new) for old, new in moved)
+    assert [step.number for step in steps] == [2, 3, 4, 5, 6]
+    assert subject.optimizer.param_groups[0]["lr"] == PLAN.lr_at(6)
 
 
 def test_a_run_from_the_middle_takes_the_same_steps():
     whole, halves = Small(), Small()
-    train(learner(whole), PLAN, Calls().hooks, Silent())
+    everything = [step.losses for step in train(learner(whole), PLAN, batches())]
     first = learner(halves)
-
-    def stop(step):
-        if step == 3:
-            raise RuntimeError("stopped")
-
-    with pytest.raises(RuntimeError, match="stopped"):
-        train(first, PLAN, Calls(at_step=stop).hooks, Silent())
+    found = [step.losses for step in train(first, PLAN, batches()[:3])]
     torch.manual_seed(99)
-    train(first, PLAN, Calls().hooks, Silent(), start=3)
+    found += [step.losses for step in train(first, PLAN, batches(3), start=3)]
+    assert found == everything
     assert all(torch.equal(whole.state_dict()[n], value) for n, value in halves.state_dict().items())
-
-
-def test_a_signal_saves_and_ends_the_run_after_its_step():
-    def interrupt(step):
-        if step == 2:
-            signal.raise_signal(signal.SIGTERM)
-
-    calls, before = Calls(at_step=interrupt), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="stopped after step 3; --resume continues") as stop:
-        train(learner(Small()), PLAN, calls.hooks, Silent())
-    assert calls.made == [("save", 3, None)] and stop.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("task", ["seg", "depth"])
 def test_a_loss_that_is_not_finite_names_step_task_and_checkpoint(task):
-    network = Small()
-
-    def spoil(step):
-        if step == 3:
-            nn.init.constant_(network.heads[task].bias, math.inf)
-
-    calls, plan = Calls(at_step=spoil), Plan(**(vars(PLAN) | {"checkpoint_every": 2}))
+    network, plan = Small(), replace(PLAN, checkpoint_every=2)
     message = rf"loss of '{task}' became (nan|inf) in step 4; the last good checkpoint is of step 2"
     with pytest.raises(ValueError, match=message):
-        train(learner(network), plan, calls.hooks, Silent())
+        for step in train(learner(network), plan, batches()):
+            if step.number == 3:
+                nn.init.constant_(network.heads[task].bias, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "said"), [(0, 5, "no checkpoint was written yet"), (3, 5, "checkpoint is of step 3")]
+)
+def test_the_last_checkpoint_may_be_of_an_earlier_part_or_none(start, every, said):
+    network, plan = Small(), replace(PLAN, checkpoint_every=every)
+    nn.init.constant_(network.heads["seg"].bias, math.inf)
+    with pytest.raises(ValueError, match=said):
+        next(train(learner(network), plan, batches(start), start))
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 50])
@@ -148,8 +100,8 @@ def test_parts_add_up_to_the_whole_batch(count):
 def test_figures_are_the_unweighted_losses_and_their_weighted_sum():
     batch, network = make_batch(3, 1), still()
     seg, depth, total = training_step(learner(network), batch).tolist()
-    losses = OBJECTIVE.losses(network(batch[0]), batch[1])
-    assert (seg, depth) == (losses["seg"].item(), losses["depth"].item())
+    preds = network(batch[0])
+    assert (seg, depth) == tuple(loss(preds, batch[1]).item() for loss in OBJECTIVE.losses.values())
     assert total == pytest.approx(seg + 20 * depth)
 
 

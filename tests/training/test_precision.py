@@ -85,7 +85,7 @@ def test_scores_are_taken_in_full_precision(criterion):
     learner("bf16-mixed", wrapped)
     wrapped.load_state_dict(plain.state_dict())
     owns = frozenset(prunable(plain))
-    voter = Voter("seg", lambda said, to: OBJECTIVE.losses(said, to)["seg"], owns)
+    voter = Voter("seg", OBJECTIVE.losses["seg"], owns)
     one, two = (score(net, [voter], [(0, make_batch(3, 1))], criterion)["seg"] for net in (plain, wrapped))
     for name, value in one.items():
         assert value.dtype in (torch.float32, torch.float64) and torch.equal(two[name], value), name

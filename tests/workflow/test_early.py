@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Data
-from workflow.early import check_data, check_files
+from workflow.terminal import check_data, check_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,9 +14,11 @@ from prune_utils.masks import apply, prunable
 from prune_utils.methods import method
 from tests.scripts import ROOT, TINY, call
 from training.checkpoint import write_file
+from workflow.create import start_of_pruning
 from workflow.experiment import open_experiment
-from workflow.pruning import Pruning
-from workflow.weights import Options, certifier, export, start_of_pruning, trainee
+from workflow.files import Options
+from workflow.launch import trainee, training_run
+from workflow.networks import export_published, load_network, new_network
 
 CREATE, LAUNCH, EVALUATE = "create_pruned_net.py", "launch_training.py", "eval_pruned_net.py"
 
@@ -49,7 +51,7 @@ def half(network):
 
 def published(experiment, path, mask_type=torch.float32, prefix="", dense=False):
     """A published file of a new network; the network with its pruned weights at 0, and the mask."""
-    network = experiment.new_network()
+    network = new_network(experiment)
     mask = None if dense else half(network)
     state = to_published(network.state_dict(), mask, network.tasks)
     state = {
@@ -71,7 +73,7 @@ def assert_same_weights(one, two):
 def test_published_files_are_read(mask_type, prefix, experiment, tmp_path):
     experiment = experiment()
     network, mask = published(experiment, tmp_path / "file.pth", mask_type, prefix)
-    saved = experiment.load_network(tmp_path / "file.pth")
+    saved = load_network(experiment, tmp_path / "file.pth")
     assert_same_weights(network, saved.network)
     assert all(torch.equal(saved.mask[name], kept) for name, kept in mask.items())
 
@@ -81,19 +83,19 @@ def test_dense_published_and_plain_files_are_read(experiment, tmp_path):
     network, _ = published(experiment, tmp_path / "file.pth", dense=True)
     torch.save(network.state_dict(), tmp_path / "plain.pth")
     for name in ("file", "plain"):
-        saved = experiment.load_network(tmp_path / f"{name}.pth")
+        saved = load_network(experiment, tmp_path / f"{name}.pth")
         assert saved.mask is None
         assert_same_weights(network, saved.network)
 
 
 def test_what_is_exported_is_read_back(experiment, tmp_path):
     experiment = experiment()
-    network = experiment.new_network()
+    network = new_network(experiment)
     mask = half(network)
     apply(network, mask)
     for given, name in ((mask, "sparse"), (None, "dense")):
-        path, _ = export(tmp_path / f"{name}.pth", network, given)
-        saved = experiment.load_network(path)
+        path, _ = export_published(tmp_path / f"{name}.pth", network, given)
+        saved = load_network(experiment, path)
         assert_same_weights(network, saved.network)
         assert (saved.mask is None) == (given is None)
 
@@ -101,7 +103,7 @@ def test_what_is_exported_is_read_back(experiment, tmp_path):
 def test_pruning_starts_from_the_named_file(experiment, tmp_path):
     experiment = experiment("run.seed=5")
     network, _ = published(experiment, tmp_path / "file.pth", dense=True)
-    other = experiment.new_network()
+    other = new_network(experiment)
     torch.nn.init.ones_(other.backbone.stem.norm.weight)
     saved = start_of_pruning(experiment, method("magnitude"), Options(init_from=str(tmp_path / "file.pth")))
     assert_same_weights(network, saved.network)
@@ -110,10 +112,10 @@ def test_pruning_starts_from_the_named_file(experiment, tmp_path):
 def test_a_sparse_file_is_trained_with_its_own_mask(experiment, tmp_path):
     experiment = experiment()
     _, mask = published(experiment, tmp_path / "file.pth")
-    saved, source = trainee(experiment, method("snip"), Options(init_from=str(tmp_path / "file.pth")))
+    run, source = training_run(experiment, method("snip"), Options(init_from=str(tmp_path / "file.pth")))
     assert source.endswith("file.pth")
-    assert all(torch.equal(saved.mask[name], kept) for name, kept in mask.items())
-    proof = certifier(Pruning(experiment, method("snip"), saved.network), saved)(saved.mask)
+    assert all(torch.equal(run.mask[name], kept) for name, kept in mask.items())
+    proof = run.pruning.certify(run.mask)
     assert proof["asked"] == {"weights": "file.pth"} and proof["asked_keep"] is None
     assert proof["kept"] == sum(int(kept.sum()) for kept in mask.values())
 
@@ -123,8 +125,8 @@ def test_a_dense_file_starts_the_dense_network_and_a_dynamic_one(experiment, tmp
     network, _ = published(experiment, tmp_path / "file.pth", dense=True)
     options = Options(init_from=str(tmp_path / "file.pth"))
     assert_same_weights(network, trainee(experiment, None, options)[0].network)
-    saved, source = trainee(experiment, method("set"), options)
-    assert saved.mask is not None and source.endswith("erk densities")
+    run, source = training_run(experiment, method("set"), options)
+    assert run.mask is not None and source.endswith("erk densities")
 
 
 def test_through_the_scripts(words, tmp_path, capsys):
@@ -202,10 +204,10 @@ def test_the_settings_name_the_trunk(experiment, tmp_path, monkeypatch):
     state = torchvision.models.resnet18().state_dict()
     torch.save(state, tmp_path / "trunk.pth")
     changes = ("model.width=1", f"model.backbone_weights={tmp_path}/trunk.pth")
-    network = experiment(*changes).new_network()
+    network = new_network(experiment(*changes))
     assert torch.equal(network.backbone.stages["3"]["1"].conv2.weight, state["layer4.1.conv2.weight"])
     monkeypatch.setattr("workflow.networks.download", lambda backbone: {"resnet18": state}[backbone])
-    network = experiment("model.width=1", "model.backbone_weights=imagenet").new_network()
+    network = new_network(experiment("model.width=1", "model.backbone_weights=imagenet"))
     assert torch.equal(network.backbone.stages["3"]["1"].conv2.weight, state["layer4.1.conv2.weight"])
 
 

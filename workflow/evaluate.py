@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.files import write_json
+from common.names import BASELINE
 from configs.load import as_tree, load
 from configs.schema import Config
 from training.checkpoint import check_fields, is_own, read_file, versions
 from training.evaluate import evaluate, format_scores
 from training.panels import write_panels
 
-from .experiment import BASELINE, Experiment, experiment_name, open_experiment
-from .networks import Saved
-from .weights import Files
+from .experiment import Experiment, experiment_name, open_experiment
+from .files import Files
+from .networks import Saved, load_network
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
@@ -55,7 +56,7 @@ def open_saved(asked: Namespace, config: Config, flags: dict) -> tuple[Experimen
         if asked.weights:
             name = asked.name or content["name"]
     experiment = open_experiment(config, method, asked.dest, name)
-    return experiment, experiment.load_network(path, content)
+    return experiment, load_network(experiment, path, content)
 
 
 def _require_as_trained(path: Path, content: dict, method: str | None, config: Config) -> None:

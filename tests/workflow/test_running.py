@@ -1,0 +1,112 @@
+"""A run: when it logs, evaluates, keeps the best weights, saves and stops; what a later one goes on from."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import torch
+
+from configs.load import load
+from training.interrupt import Interrupted
+from workflow import running
+from workflow.experiment import open_experiment
+from workflow.files import Options
+from workflow.launch import training_run
+
+
+@pytest.fixture
+def make_run(rooms, tmp_path):
+    """make_run(**settings of the section run) is the dense run of six steps, evaluated every fourth."""
+
+    def make(**settings):
+        flags = {
+            "data": {"root": str(rooms), "crop": 33, "batch_size": 2, "num_workers": 0},
+            "model": {"backbone": "resnet18", "width": 0.05},
+            "optim": {"iterations": 6, "lr": 0.001},
+            "run": {"eval_every": 4, "log_every": 2, "device": "cpu", "preflight": False} | settings,
+        }
+        experiment = open_experiment(load("nyuv2", flags=flags), "baseline", str(tmp_path), None)
+        return training_run(experiment, None, Options())[0]
+
+    return make
+
+
+def validations(monkeypatch, *losses):
+    """Evaluations give these total losses, one after the other."""
+    given = iter(losses)
+    monkeypatch.setattr(running, "figures", lambda scores: {"loss/total": next(given)})
+    monkeypatch.setattr(running, "evaluate", lambda *words, **more: {})
+
+
+def test_rhythm_of_a_run(make_run, monkeypatch):
+    validations(monkeypatch, 3.0, 2.0)
+    run = make_run()
+    run.train()
+    with run.metrics_path.open(newline="") as file:
+        rows = [(row["step"], row["phase"], row["name"]) for row in csv.DictReader(file)]
+    train = [name for step, phase, name in rows if (step, phase) == ("2", "train")]
+    assert train == ["seg", "sn", "total", "lr"]
+    assert list(dict.fromkeys((step, phase) for step, phase, _ in rows)) == [
+        ("2", "train"),
+        ("4", "train"),
+        ("4", "evaluate"),
+        ("6", "train"),
+        ("6", "evaluate"),
+    ]
+    best = torch.load(run.experiment.best_path, weights_only=True)
+    assert (best["step"], run.best_step, run.best_loss) == (6, 6, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [((2.0, 3.0), 4), ((math.nan, 3.0), 6), ((math.nan, math.nan), 4), ((2.0, 2.0), 4)],
+)
+def test_best_is_kept_at_the_first_evaluation_and_when_it_improves(losses, best, make_run, monkeypatch):
+    validations(monkeypatch, *losses)
+    run = make_run()
+    run.train()
+    assert run.best_step == best
+    assert torch.load(run.experiment.best_path, weights_only=True)["step"] == best
+
+
+def test_steps_are_told_one_by_one(make_run, monkeypatch):
+    validations(monkeypatch, 1.0, 1.0)
+    run = make_run()
+    assert list(run.steps()) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_early_weights_are_kept_at_their_step(make_run):
+    run = replace(make_run(), rewind_step=0)
+    first = {name: value.clone() for name, value in run.network.state_dict().items()}
+    with closing(run.steps()) as steps:
+        assert [next(steps), next(steps)] == [0, 1]
+    kept = torch.load(run.experiment.dest / "rewind_nyuv2_baseline_step0.pth", weights_only=True)
+    assert all(torch.equal(kept["state"][name], value) for name, value in first.items())
+
+
+def test_a_signal_saves_and_ends_the_run_after_its_step(make_run):
+    run, before = make_run(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped after step 3; --resume continues") as stop:
+        for step in run.steps():
+            if step == 3:
+                signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 143
+    assert [path.name for path in run.experiment.dest.glob("*.ckpt")] == [f"{run.stem}.step00000003.ckpt"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    again = make_run()
+    assert list(again.steps(resume=True)) == [4, 5, 6]
+    assert again.best_step in (4, 6)
+
+
+def test_weights_that_are_not_finite_are_not_saved(make_run):
+    run = make_run(checkpoint_every=1)
+    with pytest.raises(ValueError, match="tensor 'heads.seg.0.conv1.weight' is not finite after step 2"):
+        for step in run.steps():
+            if step == 2:
+                torch.nn.init.constant_(run.network.heads["seg"][0].conv1.weight, math.nan)
+    assert [path.name for path in run.experiment.dest.glob("*.ckpt")] == [f"{run.stem}.step00000001.ckpt"]

@@ -1,0 +1,96 @@
+"""Create a sparse network: score, choose, train between the rounds where the method says so, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prune_utils.masks import Mask, apply
+from prune_utils.methods import Method
+from prune_utils.report import format_certificate
+from training.checkpoint import load_state
+from training.loop import make_optimizer
+
+from .experiment import Experiment
+from .files import Files, Options, finished_before, refuse_other_run
+from .networks import (
+    Saved,
+    check_export,
+    dense_path,
+    export_published,
+    load_network,
+    new_network,
+    rewound,
+    save_network,
+)
+from .pruning import Pruning
+from .running import Run, rounds_plan
+
+
+def rounds_stem(experiment: Experiment) -> str:
+    """Of the checkpoints and figures of the training between rounds of pruning."""
+    return f"{experiment.name}_rounds"
+
+
+def refuse_create(experiment: Experiment, options: Options) -> None:
+    """ValueError if `create` would touch another run's files."""
+    refuse_other_run(experiment, [experiment.pruned_path], rounds_stem(experiment), options)
+
+
+def create(experiment: Experiment, method: Method, options: Options) -> tuple[str, Files]:
+    """Make the sparse network of a method and write it; returns the certificate as text, and the files."""
+    refuse_create(experiment, options)
+    path = experiment.pruned_path
+    if finished_before(experiment, path, rounds_stem(experiment), options):
+        proof = load_network(experiment, path).content["certificate"]
+        return format_certificate(proof), [(path, "made before, unchanged")]
+    pruning = prepare_pruning(experiment, method, options)
+    network = pruning.network
+    # before the work, so that a missing file is told at once
+    early = rewound(experiment) if method.start == "rewound" else None
+    mask, run = pruning.make_mask(), None
+    if pruning.plan.retrain:
+        run = rounds_run(pruning, mask)
+        run.train(options.resume)
+        mask = run.mask
+    if early is not None:
+        load_state(network, early, "the rewound weights")
+    apply(network, mask)
+    proof = pruning.certify(mask)
+    files: Files = []
+    if experiment.fabric.is_global_zero:
+        steps = run.plan.steps if run else 0
+        save_network(experiment, path, network, mask=mask, certificate=proof, step=steps)
+        files.append((path, "the sparse network, ready to train"))
+        if options.export_published:
+            files.append(export_published(Path(options.export_published), network, mask))
+    if run:
+        run.finish()
+    return format_certificate(proof), files
+
+
+def prepare_pruning(experiment: Experiment, method: Method, options: Options) -> Pruning:
+    """The method on the network that it scores; complains about settings, files and data before any work."""
+    experiment.check_dest()
+    network = start_of_pruning(experiment, method, options).network
+    pruning = Pruning(experiment, method, experiment.fabric.to_device(network))
+    pruning.check()
+    check_export(options.export_published, network)
+    return pruning
+
+
+def start_of_pruning(experiment: Experiment, method: Method, options: Options) -> Saved:
+    """The network that is scored: of --init-from, the trained dense one, or the own initialisation."""
+    if options.init_from:
+        return load_network(experiment, Path(options.init_from))
+    if not method.needs_dense:
+        return Saved(Path(), new_network(experiment), None, {})
+    return load_network(experiment, dense_path(experiment, method))
+
+
+def rounds_run(pruning: Pruning, first: Mask) -> Run:
+    """The training between rounds of pruning, from the first round's mask on."""
+    experiment, network = pruning.experiment, pruning.network
+    plan = rounds_plan(experiment, pruning.method)
+    optimizer = make_optimizer(network, plan)
+    stem = rounds_stem(experiment)
+    return Run(experiment, network, optimizer, pruning.rounds(first), plan, stem, pruning, keep_best=False)

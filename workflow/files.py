@@ -1,0 +1,94 @@
+"""What a command may write: whose files are in the way, and which settings a resumed run must share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.load import as_tree
+from training.resume import checkpoint_paths
+
+from .experiment import Experiment
+from .networks import load_network
+
+Files = list[tuple[Path, str]]  # written by a command, and what each holds
+
+# settings that change speed or paths, not the result: a resumed run may change them
+FREE = {
+    "data": ("root", "num_workers", "cache"),
+    "run": ("device", "devices", "checkpoint_every", "compile", "preflight"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside settings."""
+
+    init_from: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+    export_published: str | None = None
+
+
+def refuse_existing(paths: Iterable[Path], options: Options) -> None:
+    """ValueError for the first file that is there already, unless it may be replaced."""
+    for path in paths:
+        if path.exists() and not options.overwrite:
+            raise ValueError(
+                f"{path} exists already: --overwrite replaces it, --resume goes on with a run, "
+                "--name or --dest keeps both"
+            )
+
+
+def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, options: Options) -> None:
+    """ValueError for the first file of another run, unless it may be replaced.
+
+    With --resume those of the same run may be there, made with the same settings. stem: of its checkpoints.
+    """
+    checkpoints = checkpoint_paths(experiment.dest, stem)
+    if not options.resume:
+        refuse_existing([*paths, *checkpoints], options)
+    elif not (checkpoints or options.overwrite):
+        for path in paths:
+            if path.suffix == ".pth" and path.is_file():
+                _require_own(experiment, path)
+
+
+def begun(experiment: Experiment, path: Path, stem: str, options: Options) -> bool:
+    """Whether --resume finds something to go on from: a checkpoint, or the last file of the run itself."""
+    return options.resume and (path.is_file() or bool(checkpoint_paths(experiment.dest, stem)))
+
+
+def finished_before(experiment: Experiment, path: Path, stem: str, options: Options) -> bool:
+    """Whether --resume has nothing left to do: the last file of the run is there, and no checkpoint."""
+    return options.resume and path.is_file() and not checkpoint_paths(experiment.dest, stem)
+
+
+def _require_own(experiment: Experiment, path: Path) -> None:
+    """ValueError unless the file was made with the settings of this experiment."""
+    config = load_network(experiment, path).content["config"]
+    if config is None:
+        raise ValueError(f"{path} was not made by this program: --overwrite replaces it")
+    require_same_settings(config, fixed_settings(as_tree(experiment.config)), str(path))
+
+
+def fixed_settings(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a resumed run must share with the run that it continues."""
+    return {
+        section: {field: value for field, value in fields.items() if field not in FREE.get(section, ())}
+        for section, fields in tree.items()
+    }
+
+
+def require_same_settings(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
+    """ValueError names the first setting of fixed_settings that is not what it was."""
+    for section, fields in now.items():
+        for field, value in fields.items():
+            was = before.get(section, {}).get(field)
+            if was != value:
+                raise ValueError(
+                    f"{what} was started with {section}.{field}={was}, this command says {value}: "
+                    "resume with the same settings or start anew with --overwrite"
+                )

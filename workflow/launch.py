@@ -1,0 +1,105 @@
+"""Train a network: the dense one, a sparse one that was made before, or one whose mask moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prune_utils.methods import Method
+from training.loop import make_optimizer
+from training.sparsifier import Dense
+
+from .experiment import Experiment
+from .files import Files, Options, finished_before, refuse_other_run
+from .networks import Saved, check_export, export_published, load_network, new_network
+from .pruning import Pruning
+from .running import Run, training_plan
+
+
+def training_stem(experiment: Experiment) -> str:
+    """Of the checkpoints and figures of a training run."""
+    return f"{experiment.name}_training"
+
+
+def refuse_launch(experiment: Experiment, options: Options) -> None:
+    """ValueError if `launch` would touch another run's files."""
+    stem = training_stem(experiment)
+    paths = [experiment.best_path, experiment.final_path, experiment.dest / f"{stem}.csv"]
+    refuse_other_run(experiment, paths, stem, options)
+
+
+def launch(experiment: Experiment, method: Method | None, options: Options) -> tuple[str, Files]:
+    """Train the dense network (method None) or a sparse one; returns what was done, and the files."""
+    refuse_launch(experiment, options)
+    if finished_before(experiment, experiment.final_path, training_stem(experiment), options):
+        paths = [experiment.best_path, experiment.final_path]
+        return f"{experiment.name} was finished before.", [(path, "unchanged") for path in paths]
+    run, source = training_run(experiment, method, options)
+    run.train(options.resume)
+    run.save(experiment.final_path, run.plan.steps)
+    run.finish()
+    done = f"trained {run.plan.steps} steps from {source}; best weights at step {run.best_step}"
+    files: Files = [
+        (experiment.best_path, f"the best weights on {experiment.config.run.select_on}"),
+        (experiment.final_path, "the last weights"),
+        (run.metrics_path, "every figure of the run"),
+        (run.board_path, "the same for TensorBoard"),
+    ]
+    if options.export_published and experiment.fabric.is_global_zero:
+        best = load_network(experiment, experiment.best_path)
+        files.append(export_published(Path(options.export_published), best.network, best.mask))
+    return done, files
+
+
+def training_run(experiment: Experiment, method: Method | None, options: Options) -> tuple[Run, str]:
+    """The run that `launch` performs, and what its weights are; complains before any training."""
+    experiment.check_dest()
+    experiment.check_data("train", experiment.config.run.select_on)
+    saved, source = trainee(experiment, method, options)
+    network = experiment.fabric.to_device(saved.network)
+    check_export(options.export_published, network)
+    plan, stem = training_plan(experiment, method), training_stem(experiment)
+    optimizer = make_optimizer(network, plan)
+    if method is None:
+        rewind = experiment.config.prune.rewind_step
+        return Run(experiment, network, optimizer, Dense(), plan, stem, rewind_step=rewind), source
+    if saved.mask is None:
+        pruning = Pruning(experiment, method, network)
+        mask = pruning.make_mask()
+        source = f"{source}, {pruning.plan.budget} densities"
+    else:
+        pruning = Pruning(experiment, method, network, asked_of(saved))
+        pruning.check_certificate(saved.content.get("certificate"), source)
+        mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
+    sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)
+    return Run(experiment, network, optimizer, sparsifier, plan, stem, pruning), source
+
+
+def trainee(experiment: Experiment, method: Method | None, options: Options) -> tuple[Saved, str]:
+    """The network that training starts from, and what it is called in the closing table.
+
+    FileNotFoundError or ValueError where the method needs a mask and there is none.
+    """
+    if options.init_from:
+        saved, source = load_network(experiment, Path(options.init_from)), options.init_from
+    elif method is not None and experiment.pruned_path.is_file():
+        saved, source = load_network(experiment, experiment.pruned_path), str(experiment.pruned_path)
+    else:
+        saved, source = Saved(Path(), new_network(experiment), None, {}), "a new initialisation"
+    if method is None or saved.mask is not None or method.grow is not None:
+        return saved, source
+    make = f"`{experiment.command('create_pruned_net.py', method.name)}"
+    if not saved.content:
+        raise FileNotFoundError(
+            f"there is no sparse network {experiment.pruned_path} to train: make it with {make}`"
+        )
+    raise ValueError(
+        f"{source} holds a dense network, without a mask to train with: "
+        f"{make} --init-from {source}` makes one"
+    )
+
+
+def asked_of(saved: Saved) -> dict[str, Any]:
+    """What the certificates of a run say was asked for: what the file of its first mask says."""
+    proof = saved.content["certificate"]
+    return proof["asked"] if proof else {"weights": saved.path.name}
