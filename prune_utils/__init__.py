@@ -15,8 +15,9 @@ _HOMES = {
     "arbiters": "ARBITERS Arbiter arbitrate weighted",
     "choosing": "choose keep_by_ratio",
     "criteria": "CRITERIA Criterion",
+    "covering": "Coverage coverage prunable weight_shapes",
     "masked": "Masked",
-    "masks": "Mask Scores apply count dense_mask mask_hash prunable shuffle_within_layers size",
+    "masks": "Mask Scores apply count dense_mask mask_hash shuffle_within_layers size",
     "methods": "METHODS Method method",
     "prune": "Plan make_mask make_plan xavier_copy",
     "ranking": "rank_fractions share_fractions",
@@ -26,7 +27,7 @@ _HOMES = {
     "scoring": "score",
     "sparse_file": "SparseFile load_sparse read_sparse save_sparse",
     "verifying": "verify",
-    "voters": "Electorate Voter joint_voter owners_from_graph task_voters",
+    "voters": "Electorate Ownership Voter joint_voter owners_from_graph task_voters",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)

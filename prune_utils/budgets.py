@@ -13,7 +13,8 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 ERK_POWER = 0.9
 
-Shapes = Mapping[str, Sequence[int]]  # parameter name -> shape
+# parameter name -> shape; a roles.Shape knows the matrices that it stacks, a plain tuple is one
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ def uniform_budget(shapes: Shapes, keep: int) -> Budget:
 
 
 def erk_budget(shapes: Shapes, keep: int) -> Budget:
-    """One pool per layer, density proportional to (sum(shape) / prod(shape)) ** 0.9.
+    """One pool per layer, density proportional to (sum(matrix) / prod(matrix)) ** 0.9.
 
+    The matrix is the weight's shape, of a weight that stacks several (LSTM gates, an attention's in_proj,
+    fused experts) the shape of one of them (roles.Shape): each then gets the density that it has alone.
     Layers that would exceed density 1 are dense and the others share what is left.
     """
     sizes = _sizes(shapes)
-    raw = {name: (sum(shape) / math.prod(shape)) ** ERK_POWER for name, shape in shapes.items()}
+    matrices = {name: getattr(shape, "matrix", shape) for name, shape in shapes.items()}
+    raw = {name: (sum(matrix) / math.prod(matrix)) ** ERK_POWER for name, matrix in matrices.items()}
     dense: set[str] = set()
     while True:
         left = keep - sum(sizes[name] for name in dense)

@@ -93,7 +93,7 @@ def inventory(model: nn.Module, mask: Mapping[str, Tensor] | None, shape: tuple[
     return [
         Layer(
             layer_name(name),
-            tuple(sorted(owners[name])),
+            tuple(sorted(owners.get(name, ()))),
             kept.get(name, weight.numel()),
             weight.numel(),
             positions.get(name, 0),

@@ -1,12 +1,26 @@
-"""Run a network in the middle of training and leave no trace of it."""
+"""Run a network in the middle of training, leave no trace of it, and see all of its graph.
+
+Reentrant checkpointing and compiled code hide weights from autograd. Inside `untouched` the first is replaced
+by checkpointing that is not reentrant, which computes the same and saves the same memory, and the second runs
+eagerly; `reached_leaves` refuses a graph that hides something all the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
+
+# autograd nodes that stand for a part of the network whose weights they do not show
+HIDING = {
+    "CheckpointFunctionBackward": "reentrant checkpointing; call checkpoint(..., use_reentrant=False)",
+    "CompiledFunctionBackward": "a compiled graph; give the network that is not compiled",
+}
 
 
 @contextmanager
@@ -32,6 +46,8 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
             torch.random.fork_rng(devices=[device.index for device in devices], **kind),
             torch.backends.cudnn.flags(deterministic=True, benchmark=False),
             torch.enable_grad(),
+            _eagerly(),
+            _checkpoints_in_sight(),
         ):
             for leaf in frozen:
                 leaf.requires_grad_(True)
@@ -46,6 +62,57 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
                 buffer.copy_(before)
+
+
+def reached_leaves(value: Tensor) -> list[Tensor]:
+    """The leaves that a value depends on, from a walk over its graph; nothing is computed.
+
+    Raises ValueError, naming it, for a node that hides a part of the graph.
+    """
+    leaves: dict[int, Tensor] = {}
+    ahead, known = [value.grad_fn], {value.grad_fn}
+    if value.grad_fn is None:
+        return [value] if value.requires_grad else []
+    while ahead:
+        node = ahead.pop()
+        assert node is not None
+        for hiding, what in HIDING.items():
+            if hiding in type(node).__name__:
+                raise ValueError(f"the graph hides weights behind {what} ({type(node).__name__})")
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor):
+            leaves[id(leaf)] = leaf
+        for following, _ in node.next_functions:
+            if following is not None and following not in known:
+                known.add(following)
+                ahead.append(following)
+    return list(leaves.values())
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Compiled code runs as it was written, if anything has been compiled."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+class _OpenCheckpoint:
+    """Stands in for the autograd function of reentrant checkpointing."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return torch.utils.checkpoint.checkpoint(
+            function, *args, use_reentrant=False, preserve_rng_state=preserve
+        )
+
+
+@contextmanager
+def _checkpoints_in_sight() -> Iterator[None]:
+    home: Any = torch.utils.checkpoint
+    before = home.CheckpointFunction
+    home.CheckpointFunction = _OpenCheckpoint
+    try:
+        yield
+    finally:
+        home.CheckpointFunction = before
 
 
 def seed_streams(model: nn.Module, seed: int) -> None:

@@ -1,7 +1,6 @@
 """Masks: which weights a network keeps, how they are put into it, counted, named and shuffled.
 
-A mask never copies weights: a pruned weight *is* 0 in its parameter. Biases and norms are never pruned and
-never appear here; a prunable weight that a mask does not name is dense.
+A mask never copies weights: a pruned weight *is* 0 in its parameter. What a mask does not name is dense.
 """
 
 from __future__ import annotations
@@ -14,39 +13,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .covering import prunable
+from .parameters import find_parameters, parameters_by_name, plain_name
 from .seeds import generator
 
 Scores = dict[str, Tensor]  # parameter name -> tensor of its shape, larger = more worth keeping
 Mask = dict[str, Tensor]  # parameter name -> bool tensor of its shape, True = kept
 
+__all__ = ["prunable"]  # its home is covering.py
 PRUNABLE = (nn.Conv2d, nn.Linear)
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of all Conv2d and Linear layers (subclasses too), by parameter name, in the model's order.
-
-    A parameter that several layers share appears once, under its first name.
-    """
-    found: dict[int, tuple[str, nn.Parameter]] = {}
-    for layer, module in model.named_modules():
-        weight = module._parameters.get("weight") if isinstance(module, PRUNABLE) else None
-        if weight is not None:
-            found.setdefault(id(weight), (f"{layer}.weight" if layer else "weight", weight))
-    return dict(found.values())
+LAYER_ENDINGS = (
+    ".parametrizations.weight.original",
+    ".parametrizations.weight.original1",
+    ".weight_orig",
+    ".weight",
+)
 
 
 def layer_name(parameter: str) -> str:
-    """`backbone.stem.conv.weight` -> `backbone.stem.conv`."""
-    return parameter.removesuffix(".weight")
+    """`backbone.stem.conv.weight` -> `backbone.stem.conv`; the originals of a computed weight likewise."""
+    for ending in LAYER_ENDINGS:
+        if parameter.endswith(ending):
+            return parameter.removesuffix(ending)
+    return parameter
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> frozenset[str]:
-    """Names whose layer matches one of the shell patterns (`heads.*.conv3`); a pattern must match
-    something."""
+    """Names that match, or whose layer matches, one of the shell patterns (`heads.*.conv3`); a pattern must
+    match something."""
     names = list(names)
     found: set[str] = set()
     for pattern in patterns:
-        hits = [name for name in names if fnmatchcase(layer_name(name), pattern)]
+        hits = [name for name in names if any(fnmatchcase(n, pattern) for n in (layer_name(name), name))]
         if not hits:
             layers = ", ".join(layer_name(name) for name in names[:3])
             raise ValueError(
@@ -56,19 +54,24 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def dense_mask(model: nn.Module) -> Mask:
-    """A mask that keeps every prunable weight."""
-    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()}
+def dense_mask(model: nn.Module, names: Iterable[str] | None = None) -> Mask:
+    """A mask that keeps every one of these weights, None = every prunable weight."""
+    weights = prunable(model) if names is None else find_parameters(model, names)
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
 def check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
-    """Raises ValueError that names the first layer whose mask does not fit the model."""
-    weights = prunable(model)
+    """Raises ValueError that names the first layer whose mask does not fit the model.
+
+    A mask may name any parameter of the network: what is considered was decided when it was made.
+    """
+    weights = parameters_by_name(model)
     for name, kept in mask.items():
-        if name not in weights:
+        weight = weights.get(plain_name(name, weights))
+        if weight is None:
             raise ValueError(f"mask of {name!r} fits no prunable weight of the network")
-        if kept.shape != weights[name].shape:
-            shapes = f"{tuple(kept.shape)}, the weight {tuple(weights[name].shape)}"
+        if kept.shape != weight.shape:
+            shapes = f"{tuple(kept.shape)}, the weight {tuple(weight.shape)}"
             raise ValueError(f"mask of {name!r} has shape {shapes}")
         if kept.dtype != torch.bool:
             raise ValueError(f"mask of {name!r} is {kept.dtype}, not torch.bool")
@@ -78,7 +81,7 @@ def check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 def apply(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     """Zeroes the pruned weights in place. Raises ValueError when the mask does not fit."""
     check_mask(model, mask)
-    weights = prunable(model)
+    weights = find_parameters(model, mask)
     for name, kept in mask.items():
         # not a product: a pruned weight becomes 0 even where it was not finite
         weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)

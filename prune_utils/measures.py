@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .masks import Scores, prunable
+from .data import Forward, predict
+from .masks import Scores
+from .parameters import find_parameters, unwrap
 from .voters import Batch, Voter
 
 
@@ -24,13 +26,14 @@ class Survey:
     """What a measure may use.
 
     sums(voters, what): by voter and owned weight, the sum over all batches (of all processes) of what(dL/dw);
-    `what` gives a tensor of its own. batches: (number, (input, targets)) pairs.
+    `what` gives a tensor of its own. batches, forward: as `score` takes them.
     """
 
     model: nn.Module
     voters: Sequence[Voter]
-    batches: Iterable[tuple[int, Batch]]
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]]
     sums: Callable[[Sequence[Voter], Callable[[Tensor], Tensor]], dict[str, Scores]]
+    forward: Forward | None = None
 
 
 Measure = Callable[[Survey], dict[str, Scores]]
@@ -60,11 +63,13 @@ def curvature(survey: Survey) -> dict[str, Scores]:
     if isinstance(survey.batches, Iterator):
         raise ValueError("this criterion reads the batches twice: pass a list, not an iterator")
     towards = signed(survey)
-    weights = prunable(survey.model)
+    weights = find_parameters(survey.model, {name for voter in survey.voters for name in voter.owns})
 
     def along(voter: Voter) -> Voter:
-        def slope(predictions: Any, targets: Any) -> Tensor:
+        def slope(predictions: Any, targets: Any) -> Tensor | None:
             loss = voter.loss(predictions, targets)
+            if loss is None:
+                return None
             leaves = {name: weights[name] for name in towards[voter.name]}
             found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, allow_unused=True)
             parts = [
@@ -74,7 +79,7 @@ def curvature(survey: Survey) -> dict[str, Scores]:
             ]
             return sum(parts, start=0.0 * loss)  # a loss without curvature has the product 0
 
-        return replace(voter, loss=slope)
+        return replace(voter, loss=slope, parts={})  # no parts: the curvature of a sum is not theirs
 
     return survey.sums([along(voter) for voter in survey.voters], torch.clone)
 
@@ -91,12 +96,19 @@ def flow(survey: Survey) -> dict[str, Scores]:
         for tensor in (*twin.parameters(), *twin.buffers()):
             if tensor.is_floating_point():
                 tensor.abs_()
-    _, (inputs, _) = next(iter(survey.batches), (0, (None, None)))
-    if inputs is None:
+    batches = survey.batches
+    if isinstance(batches, Mapping):
+        batches = ((0, batch) for of in batches.values() for batch in of)
+    batch = next(iter(batches), (0, None))[1]
+    if batch is None:
         raise ValueError("scoring needs at least one batch, and there is none")
-    leaves = {name: weight.requires_grad_() for name, weight in prunable(twin).items()}
+    ones = (_ones(batch[0]), None) if survey.forward is None else _ones(batch)
+    names = {name for voter in survey.voters for name in voter.owns}
+    leaves = {name: weight.requires_grad_() for name, weight in find_parameters(twin, names).items()}
     with torch.enable_grad():
-        total = torch.stack([part.sum() for part in _tensors(twin(_ones(inputs)))]).sum()
+        total = torch.stack(
+            [part.sum() for part in _tensors(predict(unwrap(twin), ones, survey.forward))]
+        ).sum()
         if not total.is_meta and not total.isfinite():  # no |w| dR/d|w| exceeds R
             raise ValueError("the flow through the network is not finite in float64")
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)

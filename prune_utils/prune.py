@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .arbiters import find_arbiter
 from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
 from .choosing import keep_by_ratio
+from .covering import weight_shapes
 from .criteria import find_criterion
 from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
 from .methods import Method
@@ -135,7 +136,7 @@ def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, 
     """One budget per round, the last with exactly the weights that the plan's ratio keeps."""
     weights = prunable(model)
     names = in_scope(model, owners, plan)
-    shapes = {name: tuple(weights[name].shape) for name in names}
+    shapes = weight_shapes(model, names)
     protected = matching(names, plan.protect)
     total = sum(weights[name].numel() for name in names)
     dense = sum(weights[name].numel() for name in protected)

@@ -155,22 +155,32 @@ class Regrowth(Masked):
             return 0, mask
         if not self.optimizers:
             raise ValueError("no optimizer is known, whose state must be fresh for grown weights: attach it")
+        votes = self._votes((step, self._batch(batch)), frozenset(moving))
+        # a layer whose owners have nothing to say about this batch stays as it is
+        moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
         magnitude = {"magnitude": {name: weights[name].abs() for name in moving}}
         staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
         kept = choose(magnitude, staying, "unanimous", among={name: mask[name] for name in moving})
-        votes = self._votes((step, self._batch(batch)), frozenset(moving))
         missing = tuple(Pool((name,), drops[name]) for name in moving)
         grown = choose(votes, missing, self.growth.arbiter, among={name: ~kept[name] for name in moving})
         for name in moving:
             self._start_at_zero(weights[name], ~kept[name])
-        return sum(drops.values()), mask | {name: kept[name] | grown[name] for name in moving}
+        return sum(drops[name] for name in moving), mask | {name: kept[name] | grown[name] for name in moving}
 
     def _votes(self, numbered_batch: tuple[int, Any], moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
         voters = [voter.among(moving) for voter in self.growth.voters]
         gather, seed = self.growth.gather, self.growth.seed + numbered_batch[0]
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
-        return score(self.model, voters, [numbered_batch], self.growth.criterion, seed=seed, gather=mean)
+        return score(
+            self.model,
+            voters,
+            [numbered_batch],
+            self.growth.criterion,
+            seed=seed,
+            gather=mean,
+            silent="abstain",
+        )
 
     def _batch(self, batch: Any) -> Any:
         """The batch that votes: the one at hand, or the next of `batches`, which begin again at their end."""

@@ -5,92 +5,179 @@ The network is left as it was found: `.grad`, batch-norm statistics, modes, requ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .criteria import find_criterion
+from .data import Forward, loss_value, predict, targets_of
 from .isolation import seed_streams, untouched
-from .masks import Scores, prunable
+from .masks import Scores
 from .measures import Survey
+from .parameters import find_parameters, unwrap
 from .seeds import generator, mix_seed
-from .voters import Batch, Gather, Voter
+from .voters import Batch, Gather, Voter, total
 
 
 def score(
     model: nn.Module,
     voters: Sequence[Voter],
-    batches: Iterable[tuple[int, Batch]],
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
     criterion: str,
     *,
     seed: int = 0,
     gather: Gather | None = None,
+    forward: Forward | None = None,
+    silent: str = "refuse",
 ) -> dict[str, Scores]:
-    """Scores by voter and weight, for the prunable weights that the voter owns; float32 or better.
+    """Scores by voter and weight, for the weights that the voter owns; float32 or better.
 
-    batches: (number, (input, targets)) pairs, e.g. `enumerate(loader)`. Dropout of a batch is seeded by
-        (seed, number). Not read by criteria without gradients.
+    batches: (number, batch) pairs, e.g. `enumerate(loader)`, or, where every task has batches of its own, a
+        mapping task -> iterable of them. A batch is (input, targets), or anything that `forward` takes.
+        Dropout of a batch is seeded by (seed, number). Not read by criteria without gradients.
     criterion: a name in CRITERIA.
     gather: the gradients of all processes, given this one's, when several share the batches. If process r of
         n has the batches r, n + r, ..., the sums are those of one process alone, to the last bit.
-    Raises ValueError: no batch, a gradient that is not finite (names voter, batch and layer), unknown
-        criterion.
+    forward: forward(network, batch) -> predictions, None = network(batch[0]).
+    silent: what happens to a voter that has nothing to say, because none of its batches holds its task (every
+        loss None) or all its scores are equal. "refuse": ValueError; "abstain": it is no key of the result.
+    Raises ValueError: no batch, a gradient or score that is not finite (names voter, batch and layer), a
+        voter with nothing to say, a loss that is no single value, an unknown criterion, a weight that the
+        network does not have.
     """
     rule = find_criterion(criterion)
-    weights = prunable(model)
+    if silent not in SILENT:
+        raise ValueError(f"silent {silent!r} is not one of {', '.join(SILENT)}")
+    weights = find_parameters(model, dict.fromkeys(name for voter in voters for name in voter.owns))
     owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
     sums: dict[str, Scores] = {}
+    heard: set[str] = set()
     if rule.measure is not None:
         survey = Survey(
             model,
             voters,
             batches,
-            lambda voters, what: _gradient_sums(model, voters, owned, batches, what, seed, gather),
+            lambda voters, what: _gradient_sums(
+                model, weights, voters, owned, _steps(voters, batches), heard, what, seed, gather, forward
+            ),
+            forward,
         )
         sums = rule.measure(survey)
     scores: dict[str, Scores] = {}
     with torch.no_grad():
         for voter in voters:
-            chance = generator(seed, criterion, voter.name)
+            draws = generator(seed, criterion, voter.name)
             gradients = sums.pop(voter.name, {})
-            scores[voter.name] = {
-                name: rule.saliency(weights[name].detach(), gradients.pop(name, None), chance)
+            found = {
+                name: rule.saliency(weights[name].detach(), gradients.pop(name, None), draws)
                 for name in owned[voter.name]
             }
+            nothing = _nothing_to_say(found, voter.name)
+            if heard and voter.name not in heard:
+                nothing = "its loss is None in every batch"
+            if nothing and owned[voter.name] and silent == "refuse":
+                raise ValueError(
+                    f"voter {voter.name!r} has nothing to say: {nothing}; score it on batches that hold its "
+                    "labels, or leave the task out"
+                )
+            if not nothing or silent == "refuse":
+                scores[voter.name] = found
     return scores
+
+
+SILENT = ("refuse", "abstain")
+
+
+def _nothing_to_say(scores: Scores, voter: str) -> str:
+    """Why these scores order no weights, "" if they do. Raises ValueError for a score that is not finite."""
+    low, high = math.inf, -math.inf
+    for name, of in scores.items():
+        if of.is_meta:
+            return ""
+        if of.numel():
+            least, most = (float(edge) for edge in torch.aminmax(of))
+            if not math.isfinite(least) or not math.isfinite(most):
+                raise ValueError(f"scores are not finite: voter {voter!r}, layer {name!r}")
+            low, high = min(low, least), max(high, most)
+    if low == high == 0:
+        return "all its scores are 0"
+    alone = sum(of.numel() for of in scores.values()) == 1
+    return f"all its scores are {low:g}" if low == high and not alone else ""
+
+
+# per voter what to run in one step: (batch, loss) pairs, whose values are added up
+Step = dict[str, list[tuple[Batch, Any]]]
+
+
+def _steps(
+    voters: Sequence[Voter], batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]]
+) -> Iterator[tuple[int, Step]]:
+    """Numbered steps. Where every task has batches of its own, a step takes one of each that is left."""
+    if not isinstance(batches, Mapping):
+        for number, batch in batches:
+            yield number, {voter.name: [(batch, voter.loss)] for voter in voters}
+        return
+    for voter in voters:
+        unknown = sorted(set(voter.by_task) - set(batches))
+        if unknown:
+            raise ValueError(f"task {unknown[0]!r} has no batches; there are {', '.join(batches)}")
+    for number, row in enumerate(zip_longest(*batches.values(), fillvalue=_NONE)):
+        step = {task: batch for task, batch in zip(batches, row, strict=True) if batch is not _NONE}
+        yield (
+            number,
+            {
+                voter.name: [(step[task], loss) for task, loss in voter.by_task.items() if task in step]
+                for voter in voters
+            },
+        )
+
+
+_NONE = object()
 
 
 def _gradient_sums(
     model: nn.Module,
+    weights: dict[str, nn.Parameter],
     voters: Sequence[Voter],
     owned: dict[str, list[str]],
-    batches: Iterable[tuple[int, Batch]],
+    steps: Iterable[tuple[int, Step]],
+    heard: set[str],
     what: Callable[[Tensor], Tensor],
     seed: int,
     gather: Gather | None,
+    forward: Forward | None,
 ) -> dict[str, Scores]:
-    """Per voter and owned weight: sum over the batches of what(dL/dw), such as |dL/dw|."""
-    weights = prunable(model)
+    """Per voter and owned weight: sum over the batches of what(dL/dw), such as |dL/dw|.
+
+    heard: gets the names of the voters that had a loss in some batch.
+    """
     sums: dict[str, Scores] = {voter: {} for voter in owned}
     voters = [voter for voter in voters if owned[voter.name]]
     seen = 0
     with untouched(model, weights.values()):
-        for number, (inputs, targets) in batches:
+        for number, step in steps:
             seed_streams(model, mix_seed(seed, number))
-            losses = _losses(voters, model(inputs), targets)
-            for left, voter in zip(reversed(range(len(voters))), voters, strict=True):
-                leaves = {name: weights[name] for name in owned[voter.name]}
-                with _adding(sums[voter.name], leaves, what, gather):
-                    # the list held the last reference: what no later voter needs goes with its loss;
+            losses = _losses(unwrap(model), step, [voter.name for voter in voters], forward, gather)
+            heard.update(losses)
+            while losses:
+                voter = next(iter(losses))
+                leaves = {name: weights[name] for name in owned[voter]}
+                with _adding(sums[voter], leaves, what, gather):
+                    # pop: the dict held the last reference, what no later voter needs goes with its loss;
                     # not backward(), which would write `.grad`
                     torch.autograd.grad(
-                        losses.pop(0), list(leaves.values()), retain_graph=left > 0, allow_unused=True
+                        losses.pop(voter),
+                        list(leaves.values()),
+                        retain_graph=bool(losses),
+                        allow_unused=True,
                     )
-                _require_finite(sums[voter.name], leaves, f"voter {voter.name!r}, batch {number}")
+                _require_finite(sums[voter], leaves, f"voter {voter!r}, batch {number}")
             seen += 1
     if not seen:
         raise ValueError("scoring needs at least one batch, and there is none")
@@ -102,12 +189,26 @@ def _gradient_sums(
     }
 
 
-def _losses(voters: Sequence[Voter], predictions: Any, targets: Any) -> list[Tensor]:
-    """Every voter's loss. Raises ValueError, naming the voter, for one that no weight can change."""
-    losses = [voter.loss(predictions, targets) for voter in voters]
-    for voter, loss in zip(voters, losses, strict=True):
-        if not loss.requires_grad:
-            raise ValueError(f"loss of voter {voter.name!r} depends on no weight of the network")
+def _losses(
+    model: nn.Module, step: Step, voters: Sequence[str], forward: Forward | None, gather: Gather | None
+) -> dict[str, Tensor]:
+    """The losses of the voters that have one in this step; each batch runs through the network once."""
+    predictions: dict[int, Any] = {}
+    losses = {}
+    for voter in voters:
+        values = []
+        for batch, loss in step[voter]:
+            if id(batch) not in predictions:
+                predictions[id(batch)] = predict(model, batch, forward)
+            value = loss(predictions[id(batch)], targets_of(batch))
+            values.append(loss_value(f"voter {voter!r}", value))
+        value = total(values)
+        if value is not None:
+            losses[voter] = value
+        elif gather is not None:
+            raise ValueError(
+                f"loss of voter {voter!r} is None on one of several processes: return 0 times a prediction"
+            )
     return losses
 
 

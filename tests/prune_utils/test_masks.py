@@ -11,13 +11,15 @@ def test_prunable_are_conv_and_linear_weights_only(tiny):
     assert names == ["stem.weight", "trunk.weight", "branch.weight", "heads.a.weight", "heads.b.weight"]
 
 
-def test_prunable_sees_subclasses_and_names_tied_weights_once():
+def test_prunable_sees_subclasses_and_leaves_tied_weights_alone():
     class MyLinear(nn.Linear):
         pass
 
     model = nn.Sequential(MyLinear(2, 2), nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Embedding(2, 2))
+    assert list(prunable(model)) == ["0.weight", "1.weight"]
     model[1].weight = model[0].weight
-    assert list(prunable(model)) == ["0.weight"]
+    assert list(prunable(model)) == []
+    assert list(prunable(model, include="1.weight")) == ["0.weight"]  # by its first name
     assert list(prunable(nn.Linear(2, 1))) == ["weight"]
 
 

@@ -1,0 +1,72 @@
+"""Batches as multitask users have them: pairs, dictionaries, or a loader of its own for every task.
+
+A batch is (input, targets) and predictions are `model(input)`; with `forward(model, batch)` it may be
+anything. A loss is called with the predictions and, of a pair, its second half, else the whole batch. `None`
+as a loss means that the batch holds no label of the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+Forward = Callable[[nn.Module, Any], Any]  # (network, batch) -> predictions
+
+
+def predict(model: nn.Module, batch: Any, forward: Forward | None) -> Any:
+    """The network's predictions for a batch.
+
+    Raises ValueError for a batch that is no pair, TypeError for a network that does not take the pair's first
+    half, both unless `forward` says how to call it.
+    """
+    if forward is not None:
+        return forward(model, batch)
+    if not _is_pair(batch):
+        raise ValueError(
+            f"a batch of type {type(batch).__name__} is no pair (input, targets): "
+            "pass forward=lambda model, batch: ..., which returns the predictions"
+        )
+    try:
+        return model(batch[0])
+    except TypeError as error:
+        raise TypeError(
+            f"the network does not take a batch's input as its only argument ({error}): "
+            "pass forward=lambda model, batch: ..., which returns the predictions"
+        ) from error
+
+
+def targets_of(batch: Any) -> Any:
+    """What a loss gets next to the predictions: the second half of a pair, else the whole batch."""
+    return batch[1] if _is_pair(batch) else batch
+
+
+def loss_value(whose: str, value: Any) -> Tensor | None:
+    """The value of a loss, None for a batch without the task. whose: "task 'a'", for messages.
+
+    Raises ValueError for what is no single number that a weight can change.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"loss of {whose} is {value!r}, a {type(value).__name__} and not a tensor; "
+            "None is right where the batch holds no label of the task"
+        )
+    if value.numel() != 1:
+        raise ValueError(
+            f"loss of {whose} has shape {tuple(value.shape)}, not a single value: take its mean or sum"
+        )
+    if not value.requires_grad:
+        raise ValueError(f"loss of {whose} depends on no weight of the network")
+    return value
+
+
+def is_by_task(batches: Any, tasks: Iterable[str]) -> bool:
+    """Whether this is a mapping task -> something of its own: all its keys are tasks."""
+    return isinstance(batches, Mapping) and bool(batches) and set(batches) <= set(tasks)
+
+
+def _is_pair(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 2
