@@ -57,14 +57,14 @@ def score(
     weights = find_parameters(model, dict.fromkeys(name for voter in voters for name in voter.owns))
     owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
     sums: dict[str, Scores] = {}
-    heard: set[str] = set()
+    missed: set[str] = set()
     if rule.measure is not None:
         survey = Survey(
             model,
             voters,
             batches,
             lambda voters, what: _gradient_sums(
-                model, weights, voters, owned, _steps(voters, batches), heard, what, seed, gather, forward
+                model, weights, voters, owned, _steps(voters, batches), missed, what, seed, gather, forward
             ),
             forward,
         )
@@ -79,7 +79,7 @@ def score(
                 for name in owned[voter.name]
             }
             nothing = _nothing_to_say(found, voter.name)
-            if heard and voter.name not in heard:
+            if voter.name in missed:
                 nothing = "its loss is None in every batch"
             if nothing and owned[voter.name] and silent == "refuse":
                 raise ValueError(
@@ -147,7 +147,7 @@ def _gradient_sums(
     voters: Sequence[Voter],
     owned: dict[str, list[str]],
     steps: Iterable[tuple[int, Step]],
-    heard: set[str],
+    missed: set[str],
     what: Callable[[Tensor], Tensor],
     seed: int,
     gather: Gather | None,
@@ -155,11 +155,11 @@ def _gradient_sums(
 ) -> dict[str, Scores]:
     """Per voter and owned weight: sum over the batches of what(dL/dw), such as |dL/dw|.
 
-    heard: gets the names of the voters that had a loss in some batch.
+    missed: gets the names of the voters that had no loss in any batch.
     """
     sums: dict[str, Scores] = {voter: {} for voter in owned}
     voters = [voter for voter in voters if owned[voter.name]]
-    seen = 0
+    seen, heard = 0, set()
     with untouched(model, weights.values()):
         for number, step in steps:
             seed_streams(model, mix_seed(seed, number))
@@ -181,6 +181,7 @@ def _gradient_sums(
             seen += 1
     if not seen:
         raise ValueError("scoring needs at least one batch, and there is none")
+    missed.update(voter.name for voter in voters if voter.name not in heard)
     return {
         voter: {
             name: of.pop(name).contiguous() if name in of else _zeros(weights[name]) for name in owned[voter]

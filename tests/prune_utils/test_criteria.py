@@ -41,8 +41,9 @@ def test_grasp_by_hand():
     assert line_scores("grasp", lambda out, _: out.square().sum() / 2, [1.0, 0.0], [1.0, 2.0]) == [[-40, 108]]
 
 
-def test_grasp_of_a_loss_without_curvature_is_zero():
-    assert line_scores("grasp", lambda out, _: out.sum(), [1.0, 4.0]) == [[0, 0]]
+def test_grasp_has_nothing_to_say_of_a_loss_without_curvature():
+    with pytest.raises(ValueError, match="voter 'a' has nothing to say: all its scores are 0"):
+        line_scores("grasp", lambda out, _: out.sum(), [1.0, 4.0])
 
 
 def test_grasp_reads_the_batches_twice():
