@@ -20,7 +20,7 @@ class Atrous(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=rate, dilation=rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, padding = self.weight, list(self.padding)
+        weight, padding = self.weight, list(self.dilation)
         for axis, rate in enumerate(self.dilation):
             if x.shape[2 + axis] <= rate:
                 weight, padding[axis] = weight.narrow(2 + axis, 1, 1), 0
@@ -50,4 +50,8 @@ class Head(nn.ModuleList):
         super().__init__(Branch(inputs, hidden, channels, rate) for rate in RATES)
 
     def forward(self, features: Tensor) -> Tensor:
-        return sum(branch(features) for branch in self)
+        first, *others = self
+        total: Tensor = first(features)
+        for branch in others:
+            total = total + branch(features)
+        return total

@@ -1,4 +1,4 @@
-"""The trunk started from torchvision's ImageNet ResNets: names, and the other image convention.
+"""The backbone started from torchvision's ImageNet ResNets: names, and the other image convention.
 
 torchvision's networks see RGB in 0..1 less a mean and divided by a deviation; ours see BGR in 0..255 less a
 mean. Their first convolution is turned around and scaled, so that both compute the same (but for the means,
@@ -24,7 +24,7 @@ _OURS_TO_THEIRS = (
 
 
 def torchvision_name(name: str) -> str | None:
-    """Our parameter or buffer name in torchvision's spelling; None for what is no part of a trunk."""
+    """Our parameter or buffer name in torchvision's spelling; None for what is no part of a backbone."""
     match = re.match(r"(backbone|branches\.[^.]+)\.(.*)", name)
     if match is None:
         return None
@@ -36,8 +36,8 @@ def torchvision_name(name: str) -> str | None:
     return None
 
 
-def trunk_state(state: State, ours: State) -> State:
-    """The tensors of our trunk (private continuations too) from a torchvision state dict.
+def backbone_state(state: State, ours: State) -> State:
+    """The tensors of our backbone (private continuations too) from a torchvision state dict.
 
     ours: a state dict of the network that shall receive them, for names and shapes. ValueError names the
     first tensor that is missing or of another shape.
@@ -66,7 +66,7 @@ def trunk_state(state: State, ours: State) -> State:
     known = {torchvision_name(name) for name in result}
     extra = [name for name in state if name not in known and not name.startswith("fc.")]
     if extra:
-        raise ValueError(f"tensor '{extra[0]}' is not part of this trunk: is --backbone right?")
+        raise ValueError(f"tensor '{extra[0]}' is not part of this backbone: is --backbone right?")
     return result
 
 

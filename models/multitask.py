@@ -1,4 +1,4 @@
-"""The multitask network: a shared trunk, private continuations where asked for, one head per task.
+"""The multitask network: a shared backbone, private continuations where asked for, one head per task.
 
 It says which parameters each task owns; pruning reads that and nothing else about the architecture.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .aspp import HIDDEN, Head
-from .resnet import Trunk, scaled, trunk_units
+from .resnet import Backbone, backbone_units, scaled
 
 
 class MultiTaskNet(nn.Module):
@@ -42,14 +42,14 @@ class MultiTaskNet(nn.Module):
             "branch_after": branch_after,
         }
         self.layout = torch.channels_last if channels_last else torch.preserve_format
-        units = trunk_units(backbone, width)
+        units = backbone_units(backbone, width)
         names = [unit.name for unit in units]
         if branch_after is not None and branch_after not in names:
             raise ValueError(f"branch-after '{branch_after}' is not one of {', '.join(names)}")
         shared = len(units) if branch_after is None else names.index(branch_after) + 1
-        self.backbone = Trunk(units[:shared])
+        self.backbone = Backbone(units[:shared])
         private = units[shared:]
-        self.branches = nn.ModuleDict({task: Trunk(private) for task in channels} if private else {})
+        self.branches = nn.ModuleDict({task: Backbone(private) for task in channels} if private else {})
         hidden = scaled(HIDDEN, width)
         self.heads = nn.ModuleDict(
             {task: Head(units[-1].outputs, hidden, count) for task, count in channels.items()}

@@ -31,7 +31,7 @@ def published_name(name: str, tasks: tuple[str, ...]) -> str:
     match = re.match(r"heads\.([^.]+)\.(\d)\.(.*)", name)
     if match is None:
         raise ValueError(
-            f"'{name}' has no name in the published form, which knows one trunk and one head per task"
+            f"'{name}' has no name in the published form, which knows one backbone and one head per task"
         )
     return f"task{tasks.index(match[1]) + 1}_fc1_c{match[2]}.{match[3]}"
 

@@ -1,6 +1,6 @@
-"""The trunk: a ResNet with dilated last stages, output at 1/8 of the image (DeepLab, Chen et al. 2017).
+"""The backbone: a ResNet with dilated last stages, output at 1/8 of the image (DeepLab, Chen et al. 2017).
 
-A trunk is a row of named units (the stem, then the residual blocks), so that a network can share the first
+A backbone is a row of named units (the stem, then the residual blocks), so that a network can share the first
 units between its tasks and keep the rest private. Leaves out bottleneck blocks and ImageNet class heads.
 """
 
@@ -17,7 +17,7 @@ WIDTHS, STRIDES, DILATIONS = (64, 128, 256, 512), (1, 2, 1, 1), (1, 1, 2, 4)
 
 
 class Unit(NamedTuple):
-    """One unit of the trunk: its place (None = the stem), and what a block needs to be built."""
+    """One unit of the backbone: its place (None = the stem), and what a block needs to be built."""
 
     place: tuple[int, int] | None
     inputs: int
@@ -29,14 +29,19 @@ class Unit(NamedTuple):
     def name(self) -> str:
         return "stem" if self.place is None else f"stages.{self.place[0]}.{self.place[1]}"
 
+    @property
+    def opens_stage(self) -> bool:
+        """Whether this is the first block of a stage after the first, with a convolution as its shortcut."""
+        return self.place is not None and self.place[0] > 0 and self.place[1] == 0
+
 
 def scaled(channels: int, width: float) -> int:
     """A layer's channels at a width factor, at least 4."""
     return max(4, round(channels * width))
 
 
-def trunk_units(backbone: str, width: float) -> list[Unit]:
-    """The units of a trunk in order; ValueError for an unknown backbone or a width that is not positive."""
+def backbone_units(backbone: str, width: float) -> list[Unit]:
+    """The units of a backbone in order; ValueError for an unknown backbone or a width that is not positive."""
     if backbone not in BLOCKS:
         raise ValueError(f"backbone '{backbone}' is not one of {', '.join(BLOCKS)}")
     if not 0 < width <= 4:
@@ -62,7 +67,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = None
-        if unit.place[0] > 0 and unit.place[1] == 0:
+        if unit.opens_stage:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
@@ -84,8 +89,8 @@ def _stem(unit: Unit) -> nn.Sequential:
     )
 
 
-class Trunk(nn.Module):
-    """Some consecutive units of a trunk. Parameters: `stem.conv`, `stages.{stage}.{block}.conv1`, ...
+class Backbone(nn.Module):
+    """Some consecutive units of a backbone. Parameters: `stem.conv`, `stages.{stage}.{block}.conv1`, ...
 
     forward: image [N, 3, H, W] (or the features before the first unit) -> features [N, C, h, w].
     """
@@ -98,16 +103,15 @@ class Trunk(nn.Module):
             self.stem = _stem(units[0])
         self.stages = nn.ModuleDict()
         for unit in blocks:
-            stage, block = map(str, unit.place)
+            _, stage, block = unit.name.split(".")
             if stage not in self.stages:
                 self.stages[stage] = nn.ModuleDict()
-            self.stages[stage][block] = Block(unit)
+            self.stages.get_submodule(stage).add_module(block, Block(unit))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         for unit in self.units:
-            module = self.stem if unit.place is None else self.stages[str(unit.place[0])][str(unit.place[1])]
-            x = module(x)
+            x = self.get_submodule(unit.name)(x)
         return x

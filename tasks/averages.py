@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-def divide(numerator: float, denominator: float) -> float:
-    """The quotient, nan where there is nothing to divide by."""
+def divide(numerator: Tensor | float, denominator: Tensor | float) -> float:
+    """The quotient of two numbers, nan where there is nothing to divide by."""
     return float(numerator) / float(denominator) if denominator else float("nan")
 
 
@@ -26,6 +26,10 @@ class Averages(Metric):
     """
 
     full_state_update = False
+    batch_sum: Tensor
+    batch_weight: Tensor
+    pixel_sum: Tensor
+    pixel_count: Tensor
 
     def __init__(self, names: Sequence[str]):
         super().__init__()

@@ -6,7 +6,7 @@ itself owns loss, metric and picture. Nothing here knows a data set or a network
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torchmetrics import Metric
 
 
 class Target(NamedTuple):
-    """What a network should have said, and where we know it.
+    """What a network should predict, and where that is known.
 
     value: [N, K, H, W] (without N before collation); float32, or int64 class numbers with K = 1.
     valid: bool [N, 1, H, W]; False = the pixel takes no part in loss or metric. `value` is finite everywhere.
@@ -80,7 +80,7 @@ def nearest_index(source: int, size: int, device: torch.device | str | None = No
     return functional.interpolate(positions[None, None], size=size)[0, 0].long()
 
 
-def resize_nearest(value: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_nearest(value: Tensor, size: Sequence[int]) -> Tensor:
     """value [..., H, W] of any dtype at another size (h, w): what F.interpolate "nearest" gives, by index."""
     height, width = value.shape[-2:]
     if (height, width) == tuple(size):
@@ -91,14 +91,15 @@ def resize_nearest(value: Tensor, size: tuple[int, int]) -> Tensor:
     return value.index_select(-1, columns).index_select(-2, rows)
 
 
-def resize_target(target: Target, size: tuple[int, int]) -> Target:
+def resize_target(target: Target, size: Sequence[int]) -> Target:
     """The target at another size (h, w), by nearest neighbour."""
     return Target(resize_nearest(target.value, size), resize_nearest(target.valid, size))
 
 
-def resize_prediction(prediction: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_prediction(prediction: Tensor, size: Sequence[int]) -> Tensor:
     """The prediction [N, C, h, w] at another size, by nearest neighbour: metrics are at target size."""
-    return prediction if prediction.shape[-2:] == size else functional.interpolate(prediction, size=size)
+    same = prediction.shape[-2:] == tuple(size)
+    return prediction if same else functional.interpolate(prediction, size=tuple(size))
 
 
 def at_least_float32(prediction: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def picture(value: Tensor, valid: Tensor | None = None, like: Target | None = No
     source, where = (value, valid) if like is None else like
     source = source.float().flatten()
     known = source[where.flatten()] if where is not None else source
-    known = known[known.isfinite()].cpu().numpy()
-    low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
+    finite = known[known.isfinite()].cpu().numpy()
+    low, high = np.percentile(finite, (2, 98)) if finite.size else (0.0, 1.0)
     return grey_out(colour_map(value[0].float().cpu().numpy(), low, high, "viridis"), valid)
 
 
@@ -54,6 +54,9 @@ class DepthMetric(Averages):
         metric: over valid pixels with g > 0, the prediction clamped to at least 1e-6, so that it does not.
     A batch without valid pixels adds nothing; without any pixel every value is nan.
     """
+
+    paper_hits: Tensor
+    metric_hits: Tensor
 
     def __init__(self) -> None:
         super().__init__(("abs", "rel"))

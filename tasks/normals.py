@@ -105,6 +105,8 @@ class NormalsMetric(Averages):
     Without any pixel every value is nan. A prediction of NaN makes the mean NaN and counts as 180 degrees.
     """
 
+    histogram: Tensor  # pixels per bin
+
     def __init__(self) -> None:
         super().__init__(("mean",))
         # bin i holds the angles in (i / 100, (i + 1) / 100], bin 0 the zeros too

@@ -52,12 +52,12 @@ def cross_entropy(prediction: Tensor, target: Target, class_weights: Tensor | No
     """
     prediction = at_least_float32(prediction)
     value, valid = resize_target(target, prediction.shape[-2:])
-    surprise = -prediction.log_softmax(1).gather(1, value)
-    weight = valid.to(surprise.dtype)
+    nll = -prediction.log_softmax(1).gather(1, value)
+    weight = valid.to(nll.dtype)
     if class_weights is not None:
-        weight = weight * class_weights.to(surprise)[value]
-    smallest = torch.finfo(surprise.dtype).tiny
-    return torch.where(valid, surprise * weight, 0).sum() / weight.sum().clamp(min=smallest)
+        weight = weight * class_weights.to(nll)[value]
+    smallest = torch.finfo(nll.dtype).tiny
+    return torch.where(valid, nll * weight, 0).sum() / weight.sum().clamp(min=smallest)
 
 
 def decode(prediction: Tensor) -> Tensor:
@@ -84,6 +84,9 @@ class SegmentationMetric(Averages):
     network: classes and cross entropy are then taken at the network's resolution, with the same result.
     """
 
+    class_weights: Tensor
+    confusion: Tensor  # int64 [C, C], labels by predictions
+
     def __init__(self, channels: int, ignored_is_error: bool = False, class_weights: Tensor | None = None):
         super().__init__(("pixel_acc", "err"))
         self.channels = channels
@@ -98,14 +101,14 @@ class SegmentationMetric(Averages):
         confusion = torch.zeros_like(self.confusion)
         classes = decode(prediction).flatten().expand(self.channels, -1)
         confusion.scatter_add_(1, classes, labels.flatten(1))
-        surprise = -at_least_float32(prediction).log_softmax(1).flatten(2).transpose(0, 1)
-        # not the bare product: where no label is, an infinite surprise is none
-        surprise = torch.where(labels > 0, labels * surprise, 0).sum((1, 2), dtype=torch.float64)
+        nll = -at_least_float32(prediction).log_softmax(1).flatten(2).transpose(0, 1)
+        # not the bare product: where no label is, an infinite nll counts nothing
+        nll = torch.where(labels > 0, labels * nll, 0).sum((1, 2), dtype=torch.float64)
         pixels = confusion.sum()
         counts = [pixels, (confusion.sum(1) * self.class_weights).sum()]
         everything = torch.full_like(pixels, target.valid.numel())
         self.add(
-            [confusion.diagonal().sum(), (surprise * self.class_weights).sum()],
+            [confusion.diagonal().sum(), (nll * self.class_weights).sum()],
             counts,
             len(prediction),
             [everything if self.ignored_is_error else pixels, counts[1]],

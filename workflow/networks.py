@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.names import BASELINE
 from configs.load import as_tree
-from models.imagenet import IMAGENET, download, trunk_state
+from models.imagenet import IMAGENET, download, backbone_state
 from models.multitask import MultiTaskNet
 from models.published import from_published, is_published, to_published
 from prune_utils.masks import Mask
@@ -60,7 +60,7 @@ def new_network(experiment: Experiment) -> MultiTaskNet:
         else:
             state = check_tensors(read_file(Path(source)), source)
         try:
-            network.load_state_dict(trunk_state(state, network.state_dict()), strict=False)
+            network.load_state_dict(backbone_state(state, network.state_dict()), strict=False)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
     return network

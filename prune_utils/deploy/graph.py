@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.multitask import MultiTaskNet
-from models.resnet import Block, Trunk
+from models.resnet import Backbone, Block
 
 IMAGE = "image"
 
@@ -115,7 +115,7 @@ def _add_block(graph: Graph, name: str, block: Block, source: str) -> str:
     return _add(graph, f"{name}.conv2", inner, (block.conv2, block.norm2), relu=True, residual=shortcut)
 
 
-def _add_trunk(graph: Graph, name: str, trunk: Trunk, source: str) -> str:
+def _add_trunk(graph: Graph, name: str, trunk: Backbone, source: str) -> str:
     for unit in trunk.units:
         if unit.place is None:
             stem = trunk.stem

@@ -1,11 +1,11 @@
-"""The trunk from torchvision's ImageNet ResNets: same features, names, errors. Nothing is downloaded."""
+"""The backbone from torchvision's ImageNet ResNets: same features, names, errors. Nothing is downloaded."""
 
 import pytest
 import torch
 from torchvision.models import resnet18, resnet34
 from torchvision.transforms.functional import normalize
 
-from models.imagenet import DEVIATION, download, torchvision_name, trunk_state
+from models.imagenet import DEVIATION, backbone_state, download, torchvision_name
 from models.multitask import MultiTaskNet
 
 MEAN = (0.485, 0.456, 0.406)  # of torchvision's images, red first
@@ -25,7 +25,7 @@ def with_statistics(network):
 def test_features_are_torchvisions(branch_after):
     theirs = with_statistics(resnet18())
     ours = MultiTaskNet({"seg": 2}, "resnet18", branch_after=branch_after).eval()
-    ours.load_state_dict(trunk_state(theirs.state_dict(), ours.state_dict()), strict=False)
+    ours.load_state_dict(backbone_state(theirs.state_dict(), ours.state_dict()), strict=False)
     red_first = torch.rand(1, 3, 65, 65, generator=torch.Generator().manual_seed(1))
     bgr = (255 * (red_first - torch.tensor(MEAN).view(3, 1, 1))).flip(1)
     with torch.no_grad():
@@ -38,9 +38,9 @@ def test_features_are_torchvisions(branch_after):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_every_tensor_of_the_trunk_is_filled_and_no_other():
+def test_every_tensor_of_the_backbone_is_filled_and_no_other():
     ours = MultiTaskNet({"seg": 2, "sn": 3}, "resnet34", branch_after="stages.1.3").state_dict()
-    filled = trunk_state(resnet34().state_dict(), ours)
+    filled = backbone_state(resnet34().state_dict(), ours)
     assert set(filled) == {name for name in ours if not name.startswith("heads.")}
     place = "stages.3.0.conv1.weight"
     assert torch.equal(filled[f"branches.seg.{place}"], filled[f"branches.sn.{place}"])
@@ -64,11 +64,11 @@ def test_names(ours, theirs):
 def test_what_does_not_fit_is_named():
     theirs = resnet18().state_dict()
     with pytest.raises(ValueError, match="'layer1.2.conv1.weight' is missing, .* to match --backbone"):
-        trunk_state(theirs, MultiTaskNet({"seg": 2}, "resnet34").state_dict())
+        backbone_state(theirs, MultiTaskNet({"seg": 2}, "resnet34").state_dict())
     with pytest.raises(ValueError, match="'conv1.weight' has shape .* need --width 1"):
-        trunk_state(theirs, MultiTaskNet({"seg": 2}, "resnet18", 0.5).state_dict())
-    with pytest.raises(ValueError, match="'layer1.2.conv1.weight' is not part of this trunk"):
-        trunk_state(resnet34().state_dict(), MultiTaskNet({"seg": 2}, "resnet18").state_dict())
+        backbone_state(theirs, MultiTaskNet({"seg": 2}, "resnet18", 0.5).state_dict())
+    with pytest.raises(ValueError, match="'layer1.2.conv1.weight' is not part of this backbone"):
+        backbone_state(resnet34().state_dict(), MultiTaskNet({"seg": 2}, "resnet18").state_dict())
 
 
 def test_without_a_connection_the_error_says_what_to_do(monkeypatch):

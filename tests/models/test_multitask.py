@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.multitask import MultiTaskNet
-from models.resnet import trunk_units
+from models.resnet import backbone_units
 
 TINY = dict(backbone="resnet18", width=0.06)
 
@@ -29,7 +29,7 @@ def test_output_is_about_an_eighth_of_the_image(image, features):
     assert out["depth"].shape == (2, 1, features, features)
 
 
-def test_initialisation_of_trunk_and_norms():
+def test_initialisation_of_backbone_and_norms():
     torch.manual_seed(0)
     net = MultiTaskNet({"seg": 5}, backbone="resnet18", width=0.5)
     weight = net.backbone.stages["3"]["1"].conv2.weight
@@ -93,7 +93,7 @@ def test_wrong_arguments_name_the_choices(arguments, words):
 
 
 def test_units_of_resnet34():
-    units = trunk_units("resnet34", 1.0)
+    units = backbone_units("resnet34", 1.0)
     assert len(units) == 17
     assert [unit.dilation for unit in units[-3:]] == [4, 4, 4]
     assert [unit.name for unit in units if unit.stride == 2] == ["stages.1.0"]

@@ -1,4 +1,4 @@
-"""Weights in and out: published files, ImageNet trunks, own files, and what each command makes of them."""
+"""Weights in and out: published files, ImageNet backbones, own files, and what each command makes of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from configs.arguments import parse_assignments
 from configs.load import load
-from models.imagenet import torchvision_name, trunk_state
+from models.imagenet import torchvision_name, backbone_state
 from models.multitask import MultiTaskNet
 from models.published import from_published, to_published
 from prune_utils.masks import apply, prunable
@@ -148,12 +148,12 @@ def test_through_the_scripts(words, tmp_path, capsys):
 
 # --------------------------------------------------------------------- ImageNet
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34"])
-def test_the_trunk_computes_what_torchvision_computes(backbone):
+def test_the_backbone_computes_what_torchvision_computes(backbone):
     import torchvision
 
     theirs = getattr(torchvision.models, backbone)().eval()
     network = MultiTaskNet({"seg": 2}, backbone).eval()
-    state = trunk_state(theirs.state_dict(), network.state_dict())
+    state = backbone_state(theirs.state_dict(), network.state_dict())
     assert set(state) == {name for name in network.state_dict() if name.startswith("backbone.")}
     network.load_state_dict(state, strict=False)
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -165,11 +165,11 @@ def test_the_trunk_computes_what_torchvision_computes(backbone):
     torch.testing.assert_close(block(expected), theirs.layer2[0](expected))
 
 
-def test_private_trunks_start_alike():
+def test_private_backbones_start_alike():
     import torchvision
 
     network = MultiTaskNet({"seg": 2, "sn": 3}, "resnet18", branch_after="stages.1.1")
-    state = trunk_state(torchvision.models.resnet18().state_dict(), network.state_dict())
+    state = backbone_state(torchvision.models.resnet18().state_dict(), network.state_dict())
     pair = [state[f"branches.{task}.stages.3.1.conv2.weight"] for task in ("seg", "sn")]
     assert torch.equal(*pair)
     assert not any(name.startswith("heads.") for name in state)
@@ -184,26 +184,26 @@ def test_names_of_torchvision():
     assert torchvision_name("heads.seg.0.conv1.weight") is None
 
 
-def test_trunks_of_another_network_are_refused():
+def test_backbones_of_another_network_are_refused():
     import torchvision
 
     state = torchvision.models.resnet18().state_dict()
     narrow = MultiTaskNet({"seg": 2}, "resnet18", width=0.1).state_dict()
     with pytest.raises(ValueError, match=r"'conv1.weight' .*\(64, 3, 7, 7\), .* \(6, 3, 7, 7\): .*--width 1"):
-        trunk_state(state, narrow)
+        backbone_state(state, narrow)
     with pytest.raises(ValueError, match="'layer1.2.conv1.weight' is missing"):
-        trunk_state(state, MultiTaskNet({"seg": 2}, "resnet34").state_dict())
+        backbone_state(state, MultiTaskNet({"seg": 2}, "resnet34").state_dict())
     deeper = torchvision.models.resnet34().state_dict()
-    with pytest.raises(ValueError, match="'layer1.2.conv1.weight' is not part of this trunk"):
-        trunk_state(deeper, MultiTaskNet({"seg": 2}, "resnet18").state_dict())
+    with pytest.raises(ValueError, match="'layer1.2.conv1.weight' is not part of this backbone"):
+        backbone_state(deeper, MultiTaskNet({"seg": 2}, "resnet18").state_dict())
 
 
-def test_the_settings_name_the_trunk(experiment, tmp_path, monkeypatch):
+def test_the_settings_name_the_backbone(experiment, tmp_path, monkeypatch):
     import torchvision
 
     state = torchvision.models.resnet18().state_dict()
-    torch.save(state, tmp_path / "trunk.pth")
-    changes = ("model.width=1", f"model.backbone_weights={tmp_path}/trunk.pth")
+    torch.save(state, tmp_path / "backbone.pth")
+    changes = ("model.width=1", f"model.backbone_weights={tmp_path}/backbone.pth")
     network = new_network(experiment(*changes))
     assert torch.equal(network.backbone.stages["3"]["1"].conv2.weight, state["layer4.1.conv2.weight"])
     monkeypatch.setattr("workflow.networks.download", lambda backbone: {"resnet18": state}[backbone])
