@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from models.multitask import MultiTaskNet
 from prune_utils.masks import prunable
@@ -47,18 +46,18 @@ class Case:
     @property
     def electorate(self) -> Electorate:
         losses = {
-            name: lambda said, targets, name=name, task=task: task.loss(said[name], targets[name])
+            name: lambda preds, targets, name=name, task=task: task.loss(preds[name], targets[name])
             for name, task in self.tasks.items()
         }
         owners = self.network.owners()
         return Electorate(losses, self.weights, {name: owners[name] for name in prunable(self.network)})
 
-    def total(self, predictions: dict, targets: dict) -> torch.Tensor:
+    def total(self, preds: dict[str, torch.Tensor], targets: dict[str, Target]) -> torch.Tensor:
         """The training loss."""
-        return sum(
-            self.weights[name] * task.loss(predictions[name], targets[name])
-            for name, task in self.tasks.items()
-        )
+        losses = [
+            self.weights[name] * task.loss(preds[name], targets[name]) for name, task in self.tasks.items()
+        ]
+        return torch.stack(losses).sum()
 
 
 def make_case(name: str, crop: int, batch: int, count: int, width: float = 1.0) -> Case:
@@ -74,29 +73,26 @@ def many_tasks(count: int, crop: int, batch: int, width: float = 1.0) -> Case:
     return case_of(tasks, (1.0,) * count, crop, batch, 1, width)
 
 
-def case_of(tasks: dict[str, Task], weights: tuple, crop: int, batch: int, count: int, width: float) -> Case:
+def case_of(
+    tasks: dict[str, Task], weights: tuple[float, ...], crop: int, batch: int, count: int, width: float
+) -> Case:
     torch.manual_seed(0)
     channels = {name: task.channels for name, task in tasks.items()}
     network = MultiTaskNet(channels, width=width, channels_last=True)  # as the program on a CPU
-    chance = torch.Generator().manual_seed(1)
-    batches = [make_batch(tasks, crop, batch, chance) for _ in range(count)]
+    generator = torch.Generator().manual_seed(1)
+    batches = [make_batch(tasks, crop, batch, generator) for _ in range(count)]
     return Case(network, tasks, dict(zip(tasks, weights, strict=True)), batches)
 
 
-def make_batch(tasks: dict[str, Task], crop: int, batch: int, chance: torch.Generator) -> Batch:
+def make_batch(tasks: dict[str, Task], crop: int, batch: int, generator: torch.Generator) -> Batch:
     """Noise in the range of mean-free images; a tenth of the pixels invalid."""
-    image = 60 * torch.randn(batch, 3, crop, crop, generator=chance)
-    valid = torch.rand(batch, 1, crop, crop, generator=chance) > 0.1
+    image = 60 * torch.randn(batch, 3, crop, crop, generator=generator)
+    valid = torch.rand(batch, 1, crop, crop, generator=generator) > 0.1
     targets = {}
     for name, task in tasks.items():
         if name == "seg":
-            value = torch.randint(task.channels, (batch, 1, crop, crop), generator=chance)
+            value = torch.randint(task.channels, (batch, 1, crop, crop), generator=generator)
         else:
-            value = torch.rand(batch, task.channels, crop, crop, generator=chance)
+            value = torch.rand(batch, task.channels, crop, crop, generator=generator)
         targets[name] = Target(value * valid, valid)
     return image, targets
-
-
-def size_of(network: nn.Module) -> int:
-    """Parameters of a network."""
-    return sum(parameter.numel() for parameter in network.parameters())

@@ -11,8 +11,19 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from . import measure
+
+if TYPE_CHECKING:  # torch is imported by the processes that measure
+    from torch import Tensor
+
+    from prune_utils.budgets import Budget
+    from prune_utils.masks import Mask
+
+    TaskScores = dict[str, dict[str, Tensor]]
 
 RATIO = 90.0
 CROPS, BATCH, RUN = {"nyuv2": 321, "taskonomy": 224}, 2, 50  # of the paper, but for the batch
@@ -64,21 +75,21 @@ def _numel(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-def _ways() -> dict:
+def _ways() -> dict[str, Callable]:
     from prune_utils import choosing
     from prune_utils.choosing import choose
 
     from . import plain
 
-    def sorting(scores, budget):
+    def sorting(scores: TaskScores, budget: Budget) -> Mask:
         before, choosing.PLAIN = choosing.PLAIN, 2**62
         try:
             return choose(scores, budget, "unanimous")
         finally:
             choosing.PLAIN = before
 
-    def thresholds(scores, budget):
-        merged = {}
+    def thresholds(scores: TaskScores, budget: Budget) -> Mask:
+        merged: Mask = {}
         for of in plain.choose(scores, 0.08).values():
             for name, wanted in of.items():
                 merged[name] = merged[name] | wanted if name in merged else wanted
@@ -91,7 +102,7 @@ def _ways() -> dict:
     }
 
 
-def made_up_scores(case_name: str):
+def made_up_scores(case_name: str) -> tuple[TaskScores, dict[str, tuple[int, ...]]]:
     """Scores as wide as real ones (log-normal), of the real layers; tasks agree in part on the backbone."""
     import torch
 
@@ -103,12 +114,12 @@ def made_up_scores(case_name: str):
     weights, owners = prunable(case.network), case.network.owners()
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     del case, weights
-    chance = torch.Generator().manual_seed(2)
-    common = {name: torch.randn(shape, generator=chance) for name, shape in shapes.items()}
-    scores: dict[str, dict] = {task: {} for task in sorted(set().union(*owners.values()))}
+    generator = torch.Generator().manual_seed(2)
+    common = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    scores: TaskScores = {task: {} for task in sorted(set().union(*owners.values()))}
     for name in shapes:
         for task in sorted(owners[name]):
-            own = torch.randn(shapes[name], generator=chance)
+            own = torch.randn(shapes[name], generator=generator)
             scores[task][name] = own.add_(common[name]).mul_(2).exp_()
         del common[name]
     return scores, shapes
@@ -123,8 +134,8 @@ def main() -> None:
     measure.describe_machine(asked.threads)
     rows, notes = [], []
     for case in [asked.case] if asked.case else ("nyuv2", "taskonomy"):
-        ways = {way: lambda way=way, case=case: measure.fresh(one, way, case, asked.threads) for way in WAYS}
-        ways["batch"] = lambda case=case: measure.fresh(batch_seconds, case, asked.threads)
+        ways = {way: partial(measure.fresh, one, way, case, asked.threads) for way in WAYS}
+        ways["batch"] = partial(measure.fresh, batch_seconds, case, asked.threads)
         found = measure.take_turns(ways, asked.rounds)
         batch = found.pop("batch")["s"]
         for way, figures in found.items():

@@ -31,13 +31,16 @@ class NumpyLists:
     """Per-image numpy accumulation: every label, class and cosine of the data set stays in memory."""
 
     def __init__(self) -> None:
-        self.labels, self.classes, self.cosines = [], [], []
-        self.accuracies, self.errors = [], []
+        self.labels: list[np.ndarray] = []
+        self.classes: list[np.ndarray] = []
+        self.cosines: list[np.ndarray] = []
+        self.accuracies: list[np.ndarray] = []
+        self.errors: list[np.ndarray] = []
         self.confusion = np.zeros((CLASSES, CLASSES))
 
-    def update(self, predictions: dict, targets: dict) -> None:
-        self._segmentation(functional.interpolate(predictions["seg"], size=SIZE), targets["seg"])
-        self._normals(functional.interpolate(predictions["sn"], size=SIZE), targets["sn"])
+    def update(self, preds: dict, targets: dict) -> None:
+        self._segmentation(functional.interpolate(preds["seg"], size=SIZE), targets["seg"])
+        self._normals(functional.interpolate(preds["sn"], size=SIZE), targets["sn"])
 
     def _segmentation(self, prediction: torch.Tensor, target: Target) -> None:
         valid = target.valid.flatten()
@@ -82,9 +85,9 @@ class Streaming:
         tasks = segmentation(CLASSES), normals(encoding="encoded")
         self.metrics = {task.name: task.metric() for task in tasks}
 
-    def update(self, predictions: dict, targets: dict) -> None:
+    def update(self, preds: dict, targets: dict) -> None:
         for name, metric in self.metrics.items():
-            metric.update(predictions[name], targets[name])
+            metric.update(preds[name], targets[name])
 
     def compute(self) -> dict:
         seg, sn = (metric.compute()["paper"] for metric in self.metrics.values())
@@ -93,7 +96,7 @@ class Streaming:
     def kept(self) -> int:
         """Bytes held between two updates."""
         states = [state for metric in self.metrics.values() for state in metric.metric_state.values()]
-        return sum(state.nbytes for state in states)
+        return sum(state.nbytes for state in states if isinstance(state, torch.Tensor))
 
 
 def make_image(generator: torch.Generator) -> tuple[dict, dict]:
@@ -113,7 +116,7 @@ def make_image(generator: torch.Generator) -> tuple[dict, dict]:
 
 def updates(ways: dict, images: list, count: int) -> dict[str, list[float]]:
     """Seconds of every update; the ways take turns, so that a busy machine slows both."""
-    seconds = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(-3, count):  # three updates to warm up
         for name, way in ways.items():
             start = time.perf_counter()
@@ -131,10 +134,11 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     measure.describe_machine(asked.threads)
     images = [make_image(torch.Generator().manual_seed(seed)) for seed in range(4)]
-    ways = {"numpy lists": NumpyLists(), "streaming": Streaming()}
+    ways: dict[str, NumpyLists | Streaming] = {"numpy lists": NumpyLists(), "streaming": Streaming()}
     seconds = updates(ways, images, asked.images)
     medians = {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}
-    rows, scores = [], {}
+    rows: list[list[object]] = []
+    scores: dict[str, dict] = {}
     for name, way in ways.items():
         start = time.perf_counter()
         scores[name] = way.compute()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common.figures import COLOURS, new_figure, plain_axes
@@ -133,7 +134,7 @@ SUBJECTS = {
 
 
 def measure_subject(subject: Subject, rounds: int, threads: int) -> dict[int, dict[str, float]]:
-    ways = {at: lambda at=at: measure.fresh(subject.point, at, threads) for at in subject.at}
+    ways = {at: partial(measure.fresh, subject.point, at, threads) for at in subject.at}
     return measure.take_turns(ways, rounds)
 
 

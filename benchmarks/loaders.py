@@ -86,10 +86,14 @@ def milliseconds(name: str, root: str, images: int, rounds: int) -> tuple[float,
     tasks = DATASETS[name].make_tasks(data.tasks, data, "paper")
     records = DATASETS[name].open(data, "train", tasks, "paper")
     items = TrainingItems(records, data, seed=0)
-    ways = (partial(load, items), partial(decode, records), partial(plain_item, records, data))
-    setups = (prepare, prepare, partial(cv2.setNumThreads, 0))
+    ways: list[Callable] = [
+        partial(load, items),
+        partial(decode, records),
+        partial(plain_item, records, data),
+    ]
+    setups: list[Callable] = [prepare, prepare, partial(cv2.setNumThreads, 0)]
     count = min(images, len(records))
-    times = [[] for _ in ways]
+    times: list[list[float]] = [[] for _ in ways]
     pools = [ProcessPoolExecutor(1, initializer=setup) for setup in setups]
     for turn in range(rounds + 1):
         for pool, way, taken in zip(pools, ways, times, strict=True):
@@ -97,7 +101,8 @@ def milliseconds(name: str, root: str, images: int, rounds: int) -> tuple[float,
             taken.extend(found if turn else [])  # round 0 fills the page cache
     for pool in pools:
         pool.shutdown()
-    return tuple(statistics.median(taken) for taken in times)
+    ours, bare, plain = (statistics.median(taken) for taken in times)
+    return ours, bare, plain
 
 
 def timed(way: Callable, turn: int, count: int) -> list[float]:
@@ -123,7 +128,9 @@ def decode(records: Records, _epoch: int, place: int) -> list[np.ndarray]:
     """Every needed file as an array in memory: image first."""
     planes = [records.layout.image, *(records.layout.planes[name] for name in records.geometry)]
     paths = [str(records.path(plane, records.entries[place])) for plane in planes]
-    return [np.load(p) if p.endswith(".npy") else cv2.imread(p, cv2.IMREAD_UNCHANGED) for p in paths]
+    return [
+        np.asarray(np.load(p) if p.endswith(".npy") else cv2.imread(p, cv2.IMREAD_UNCHANGED)) for p in paths
+    ]
 
 
 def plain_item(records: Records, data: Data, epoch: int, place: int) -> list[torch.Tensor]:
@@ -138,8 +145,10 @@ def plain_item(records: Records, data: Data, epoch: int, place: int) -> list[tor
     values = [
         PLAIN_DECODERS[data.dataset, name](target) for name, target in zip(data.tasks, targets, strict=True)
     ]
-    factor = rng.uniform(*data.scale)
-    size = tuple(round(length * factor) for length in image.shape[:2])
+    low, high = data.scale
+    factor = rng.uniform(low, high)
+    height, width = image.shape[:2]
+    size = round(height * factor), round(width * factor)
     planes = [
         resize(size, cv2.INTER_LINEAR, image - MEAN_BGR),
         *(resize(size, cv2.INTER_NEAREST, v) for v in values),

@@ -13,8 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import measure
+
+if TYPE_CHECKING:  # torch is imported by the processes that measure
+    from configs.schema import Prune
+    from prune_utils.masks import Mask
+
+    from .cases import Case
 
 BATCH, COUNT, RATIO = 2, 2, 90.0
 KEEP = {"nyuv2": 0.08, "taskonomy": 0.097}  # the plain way's hand-tuned keep ratio per task
@@ -29,7 +36,7 @@ class Size:
     threads: int
 
 
-def start(size: Size):
+def start(size: Size) -> Case:
     """The case, on as many threads as asked."""
     import torch
 
@@ -49,7 +56,7 @@ def ours(size: Size, bf16: bool) -> dict[str, float]:
     return {"wall s": clock.wall["all"], "CPU s": clock.cpu["all"], "peak MB": peak[0] / measure.MB}
 
 
-def masked(case, bf16: bool = False) -> dict:
+def masked(case: Case, bf16: bool = False) -> Mask:
     """The mask that disparse_static gives a case."""
     import torch
 
@@ -91,12 +98,13 @@ def agreement(size: Size) -> dict[str, float]:
     return found
 
 
-def iou(one: dict, two: dict) -> float:
+def iou(one: Mask, two: Mask) -> float:
+    """Weights kept by both over weights kept by either."""
     both = sum(int((one[name] & two[name]).sum()) for name in one)
     return both / sum(int((one[name] | two[name]).sum()) for name in one)
 
 
-def settings():
+def settings() -> Prune:
     """The program's own settings, for one mask."""
     from configs.schema import Prune
 

@@ -17,10 +17,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 from common.text import table
 
 MB = 1e6
+Result = TypeVar("Result")
+Name = TypeVar("Name", bound=str | int)
 
 
 class Clock:
@@ -64,15 +67,17 @@ def peak_memory(every: float = 0.002) -> Iterator[list[int]]:
         peak[0] = max(peak[0], resident())
 
 
-def fresh(function: Callable, *arguments):
+def fresh(function: Callable[..., Result], *arguments: object) -> Result:
     """function(*arguments) in a new process; both must be importable by name."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def take_turns(ways: Mapping[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
+def take_turns(
+    ways: Mapping[Name, Callable[[], dict[str, float]]], rounds: int
+) -> dict[Name, dict[str, float]]:
     """Each way once a round; medians of every figure that it returns."""
-    seen: dict[str, list[dict]] = {name: [] for name in ways}
+    seen: dict[Name, list[dict[str, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             seen[name].append(way())
@@ -93,7 +98,7 @@ def _text(cell: object) -> str:
     return f"{cell:.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
 
 
-def describe_machine(threads: int) -> None:
+def describe_machine(threads: int | None) -> None:
     """Processor, threads, versions and load, as a heading of the figures."""
     import torch
 

@@ -11,17 +11,21 @@ from __future__ import annotations
 import copy
 import types
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
+from models.multitask import MultiTaskNet
+
 Losses = Mapping[str, Callable]
 LAYERS = (nn.Conv2d, nn.Linear)
 
 
-def layers_of(network: nn.Module) -> dict[str, nn.Module]:
+def layers_of(network: nn.Module) -> dict[str, Any]:
+    """The layers with a weight; Any, as masks and hooks are put into them by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
 
 
@@ -29,7 +33,7 @@ def owned_by(task: str, layer: str) -> bool:
     return layer.startswith("backbone.") or layer.startswith(f"heads.{task}.")
 
 
-def _masked_forward(self: nn.Conv2d, x: Tensor) -> Tensor:
+def _masked_forward(self: Any, x: Tensor) -> Tensor:
     weight = self.weight * self.weight_mask
     return functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -78,10 +82,10 @@ def put_in(network: nn.Module, masks: Mapping[str, dict[str, Tensor]]) -> None:
     layers = layers_of(network)
     hook([(layer, "weight") for layer in layers.values()])
     for name, layer in layers.items():
-        unwanted = None
+        unwanted = torch.ones_like(layer.weight_mask, dtype=torch.bool)
         for of in masks.values():
             if name in of:
-                unwanted = ~of[name] if unwanted is None else unwanted & ~of[name]
+                unwanted &= ~of[name].bool()
         layer.weight_mask.data = ~unwanted
         layer.weight = layer.weight_orig * layer.weight_mask
 
@@ -97,7 +101,7 @@ def hook_mask(network: nn.Module, mask: Mapping[str, Tensor]) -> None:
         prune.custom_from_mask(layer, "weight", mask[f"{name}.weight"])
 
 
-def regrow(network: nn.Module, losses: Losses, batch: tuple, parts: int, drop: float) -> None:
+def regrow(network: MultiTaskNet, losses: Losses, batch: tuple, parts: int, drop: float) -> None:
     """One update of a dynamic mask: drop the smallest weights, grow by every task's dense gradient.
 
     network: with hooks. A second network is built, filled and differentiated for every task and part of the
@@ -119,10 +123,10 @@ def regrow(network: nn.Module, losses: Losses, batch: tuple, parts: int, drop: f
         layer.weight_mask.data = torch.maximum(layer.weight_mask, grown)
 
 
-def copy_without_mask(network: nn.Module) -> nn.Module:
+def copy_without_mask(network: MultiTaskNet) -> MultiTaskNet:
     """A copy whose masks are ones."""
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    twin = type(network)(**network.description)
+    twin = MultiTaskNet(**network.description)
     twin.layout = network.layout
     for layer in layers_of(twin).values():
         prune.identity(layer, "weight")
@@ -135,7 +139,7 @@ def copy_without_mask(network: nn.Module) -> nn.Module:
 def split(batch: tuple, parts: int) -> list[tuple]:
     image, targets = batch
     size = len(image) // parts
-    cut = [slice(i * size, (i + 1) * size) for i in range(parts)]
+    crops = [slice(i * size, (i + 1) * size) for i in range(parts)]
     return [
-        (image[at], {name: type(t)(t.value[at], t.valid[at]) for name, t in targets.items()}) for at in cut
+        (image[at], {name: type(t)(t.value[at], t.valid[at]) for name, t in targets.items()}) for at in crops
     ]

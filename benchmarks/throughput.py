@@ -14,8 +14,12 @@ import os
 import statistics
 import types
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import measure
+
+if TYPE_CHECKING:  # torch is imported by the processes that measure
+    from .cases import Case
 
 CASE = "nyuv2"
 
@@ -61,12 +65,13 @@ def run(name: str, size: Size) -> dict:
     from .cases import make_case
 
     way = WAYS[name]
-    torch.set_num_threads(way.threads or os.cpu_count())
+    torch.set_num_threads(way.threads or os.cpu_count() or 1)
     case = make_case(CASE, size.crop, size.batch, 2)
     case.network.layout = torch.channels_last if way.channels_last else torch.preserve_format
     for module in case.network.modules() if way.all_taps else ():
         if isinstance(module, Atrous):
-            module.forward = types.MethodType(torch.nn.Conv2d.forward, module)
+            plain = types.MethodType(torch.nn.Conv2d.forward, module)
+            module.forward = plain  # type: ignore[method-assign]  # the rival of our own forward
     state = {key: value.clone() for key, value in case.network.state_dict().items()}
     with measure.peak_memory() as peak:
         wall, cpu, losses = train(case, way, size.steps + 2)
@@ -89,7 +94,7 @@ def run(name: str, size: Size) -> dict:
     }
 
 
-def train(case, way: Way, steps: int) -> tuple[list[float], list[float], list[float]]:
+def train(case: Case, way: Way, steps: int) -> tuple[list[float], list[float], list[float]]:
     """Wall and CPU seconds and loss of each step."""
     import torch
 
@@ -126,7 +131,8 @@ def main() -> None:
             parser.error(f"way {name!r} is not one of {', '.join(WAYS)}")
     measure.describe_machine(os.cpu_count())
     print(f"batches of {asked.batch} images of {asked.crop} x {asked.crop}\n")
-    names, seen = asked.ways.split(","), {}
+    names = asked.ways.split(",")
+    seen: dict[str, list[dict]] = {}
     for _ in range(asked.rounds):
         for name in names:
             seen.setdefault(name, []).append(measure.fresh(run, name, size))

@@ -16,8 +16,16 @@ import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import measure
+
+if TYPE_CHECKING:  # torch is imported by the processes that measure
+    import torch
+
+    from training.sparsifier import Sparsifier
+
+    from .cases import Case
 
 CASE, EVERY = "nyuv2", 50
 WAYS = ("dense", "masked", "hooks")
@@ -39,9 +47,9 @@ class Size:
 class Trainee:
     """A network with its mask, as one of WAYS holds it, and its optimiser."""
 
-    case: object
-    optimizer: object
-    sparsifier: object
+    case: Case
+    optimizer: torch.optim.Optimizer
+    sparsifier: Sparsifier
 
     def step(self, number: int, clock: measure.Clock) -> None:
         """One step of training; the mask's own passes are also counted apart."""
@@ -87,7 +95,7 @@ def make_trainee(way: str, size: Size) -> Trainee:
             mask,
             optimizer,
             Schedule(until=10**9, every=10**5),
-            Growth(case.electorate.voters(row.grow_voters), row.grow),
+            Growth(case.electorate.voters(row.grow_voters)),
         ),
     }
     return Trainee(case, optimizer, sparsifiers[way]())

@@ -5,6 +5,8 @@ It says which parameters each task owns; pruning reads that and nothing else abo
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ class MultiTaskNet(nn.Module):
         super().__init__()
         if not channels:
             raise ValueError("a network needs at least one task")
-        self.description = {
+        self.description: dict[str, Any] = {
             "channels": dict(channels),
             "backbone": backbone,
             "width": width,

@@ -41,7 +41,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def backbone_units(backbone: str, width: float) -> list[Unit]:
-    """The units of a backbone in order; ValueError for an unknown backbone or a width that is not positive."""
+    """The units of a backbone in order; ValueError for an unknown one or a width outside (0, 4]."""
     if backbone not in BLOCKS:
         raise ValueError(f"backbone '{backbone}' is not one of {', '.join(BLOCKS)}")
     if not 0 < width <= 4:
