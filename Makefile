@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 DEMO ?= outputs/demo
 
-.PHONY: demo test test-all lint env clean-demo
+.PHONY: demo test test-all coverage lint env clean-demo
 
 env: $(VENV)/.installed
 
@@ -22,6 +22,10 @@ test: lint
 
 test-all: lint
 	$(RUN) -m pytest
+
+# which lines the default tests reach, in the scripts' own processes too: shown, and as pages in htmlcov/
+coverage: env
+	$(RUN) -m pytest -m "not slow" --cov --cov-report=term --cov-report=html
 
 demo: env
 	$(RUN) examples/demo.py --dest $(DEMO)

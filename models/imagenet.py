@@ -11,6 +11,8 @@ import re
 
 from torch import Tensor
 
+from common.tensors import flaw
+
 State = dict[str, Tensor]
 IMAGENET = "imagenet"
 DEVIATION = (0.229, 0.224, 0.225)  # of torchvision's images, red first
@@ -58,6 +60,9 @@ def backbone_state(state: State, ours: State) -> State:
                 f"tensor '{theirs}' has shape {tuple(state[theirs].shape)}, the network's {name} is "
                 f"{tuple(own.shape)}: ImageNet weights need --width 1 and the same --backbone"
             )
+        wrong = flaw(state[theirs], own)
+        if wrong:
+            raise ValueError(f"tensor '{theirs}' {wrong}")
         value = state[theirs].to(own.dtype)
         if name.endswith("stem.conv.weight"):
             value = value / (255 * value.new_tensor(DEVIATION)).view(3, 1, 1)

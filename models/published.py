@@ -11,6 +11,8 @@ import re
 import torch
 from torch import Tensor
 
+from common.tensors import flaw, not_plain
+
 State = dict[str, Tensor]
 
 _OURS_TO_THEIRS = (
@@ -70,15 +72,16 @@ def from_published(state: State, ours: State, tasks: tuple[str, ...]) -> tuple[S
             value = torch.zeros_like(own)
         if value is None:
             raise ValueError(f"tensor '{theirs}' is missing, {name} needs it with shape {tuple(own.shape)}")
-        if value.shape != own.shape:
-            raise ValueError(
-                f"tensor '{theirs}' has shape {tuple(value.shape)}, the network's is {tuple(own.shape)}"
-            )
+        wrong = flaw(value, own)
+        if wrong:
+            raise ValueError(f"tensor '{theirs}{'_orig' if pruned else ''}' {wrong}")
         if pruned:
             kept = state.pop(f"{theirs}_mask", None)
-            if kept is None or kept.shape != own.shape:
-                found = "is missing" if kept is None else f"has shape {tuple(kept.shape)}"
-                raise ValueError(f"tensor '{theirs}_mask' {found}, the network's is {tuple(own.shape)}")
+            if kept is None:
+                raise ValueError(f"tensor '{theirs}_mask' is missing, the network's is {tuple(own.shape)}")
+            wrong = not_plain(kept) or flaw(kept.to(own.dtype), own)
+            if wrong or not ((kept == 0) | (kept == 1)).all():
+                raise ValueError(f"tensor '{theirs}_mask' {wrong or 'holds other numbers than 0 and 1'}")
             mask[name] = kept != 0
             value = torch.where(mask[name], value, torch.zeros_like(value))
         result[name] = value.to(own.dtype)

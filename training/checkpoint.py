@@ -18,13 +18,27 @@ import pickle
 import platform
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.choices import printable
 from common.files import replacing
+from common.tensors import flaw, mask_flaw
 
 FORMAT = 1
+MOST_STEPS = 10**8  # iterations that a file may claim
+KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "network": (dict,),
+    "state": (dict,),
+    "mask": (dict, type(None)),
+    "certificate": (dict, type(None)),
+    "config": (dict,),
+    "step": (int,),
+    "versions": (dict,),
+}
 FIELDS = ("format", "name", "network", "state", "mask", "certificate", "config", "step", "versions")
 
 
@@ -43,7 +57,7 @@ def write_file(path: Path, content: object) -> Path:
     return Path(path)
 
 
-def read_file(path: Path, device: str = "cpu") -> dict:
+def read_file(path: Path) -> dict[str, Any]:
     """What a file made by torch.save holds, tensors and plain values only.
 
     FileNotFoundError for a missing file, ValueError for a damaged one or one that holds anything else.
@@ -57,10 +71,14 @@ def read_file(path: Path, device: str = "cpu") -> dict:
                 broken = archive.testzip()  # torch itself does not look at the checksums
             if broken:
                 raise ValueError(f"{path} is damaged (checksum of {broken})")
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds something other than tensors and plain values: not loaded") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, LookupError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        raise (
+            error if str(path) in str(error) else ValueError(f"{path} is damaged or no file of PyTorch")
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or no file of PyTorch") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a network")
@@ -73,7 +91,7 @@ def check_tensors(content: dict, source: object) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(
                 f"{source} is neither a network of this program nor a state dict: "
-                f"entry '{name}' is a {type(value).__name__}"
+                f"entry '{printable(str(name))[:80]}' is a {type(value).__name__}"
             )
     if not content:
         raise ValueError(f"{source} holds no tensor")
@@ -91,8 +109,35 @@ def check_fields(content: dict, path: Path) -> dict:
     if missing:
         raise ValueError(f"{path} lacks the field '{missing[0]}' of a saved network")
     if content["format"] != FORMAT:
-        raise ValueError(f"{path} has format {content['format']}, this program reads {FORMAT}")
+        raise ValueError(
+            f"{path} has format {printable(repr(content['format']))[:80]}, this program reads {FORMAT}"
+        )
+    for field, kinds in KINDS.items():
+        value = content[field]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ValueError(f"{path}: field '{field}' is a {type(value).__name__}, not a {wanted}")
+    if not 0 <= content["step"] <= MOST_STEPS:
+        raise ValueError(f"{path}: field 'step' is {content['step']}, not within 0 and {MOST_STEPS}")
+    if (content["mask"] is None) != (content["certificate"] is None):
+        raise ValueError(f"{path} has only one of mask and certificate, which belong together")
+    if content["mask"] is not None:
+        check_mask(content["mask"], content["state"], path)
     return content
+
+
+def check_mask(mask: dict[str, Tensor], state: dict[str, Tensor], source: object) -> None:
+    """ValueError unless every mask is bool and fits a weight of the state, which is 0 where it prunes."""
+    for name, kept in mask.items():
+        said = printable(str(name))[:80]
+        weight = state.get(name)
+        if not isinstance(weight, Tensor):
+            raise ValueError(f"{source}: mask '{said}' belongs to no weight of the network")
+        wrong = mask_flaw(kept, weight) or flaw(weight, weight)
+        if wrong:
+            raise ValueError(f"{source}: mask '{said}' or its weight {wrong}")
+        if weight[~kept].any():
+            raise ValueError(f"{source}: tensor '{said}' is not 0 where its mask prunes")
 
 
 def load_state(model: torch.nn.Module, state: dict[str, Tensor], source: object) -> None:
@@ -101,14 +146,13 @@ def load_state(model: torch.nn.Module, state: dict[str, Tensor], source: object)
     for name, value in own.items():
         if name not in state:
             raise ValueError(f"{source} lacks tensor '{name}' with shape {tuple(value.shape)}")
-        if state[name].shape != value.shape:
-            raise ValueError(
-                f"{source}: tensor '{name}' has shape {tuple(state[name].shape)}, "
-                f"the network's is {tuple(value.shape)}"
-            )
+        wrong = flaw(state[name], value)
+        if wrong:
+            raise ValueError(f"{source}: tensor '{name}' {wrong}")
     extra = [name for name in state if name not in own]
     if extra:
+        first = printable(str(extra[0]))[:80]
         raise ValueError(
-            f"{source}: tensor '{extra[0]}' is not part of this network ({len(extra)} such tensors)"
+            f"{source}: tensor '{first}' is not part of this network ({len(extra)} such tensors)"
         )
     model.load_state_dict(state)

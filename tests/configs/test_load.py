@@ -23,7 +23,7 @@ PAPER = {  # formats: training settings of the paper
 }
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", PAPER)
 def test_settings_of_the_paper(dataset):
     config = load(dataset)
     tasks, weights, crop, iterations, lr, every, factor, interval, tuned, tuned_lr = PAPER[dataset]

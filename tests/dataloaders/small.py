@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from configs.load import load
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.base import Records
@@ -91,8 +92,8 @@ def taskonomy(root: Path, count: int = 1, by_domain: bool = True) -> Path:
 def settings(dataset: str, root: Path, **changes) -> Data:
     """Data settings for tiny pictures, all tasks, no workers."""
     row = DATASETS[dataset]
-    classes = {"nyuv2": 40, "cityscapes": 19, "taskonomy": 17}[dataset]
-    given = {"classes": classes, "crop": 8, "batch_size": 2, "num_workers": 0, "tasks": row.task_names}
+    given = {"classes": load(dataset).data.classes, "tasks": row.task_names}
+    given |= {"crop": 8, "batch_size": 2, "num_workers": 0}
     return Data(dataset=dataset, root=str(root), **{**given, **changes})
 
 

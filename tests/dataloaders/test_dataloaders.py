@@ -31,24 +31,23 @@ def test_tasks_come_in_the_order_of_the_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("names", "protocol", "sentence"),
     [
-        (["dpeth"], "paper", "task 'dpeth' is not one of depth, seg, sn"),
-        ([], "paper", "no task is chosen; nyuv2 has seg, sn, depth"),
+        (["dpeth"], "paper", "task 'dpeth' is not one of depth, seg"),
+        ([], "paper", "no task is chosen; cityscapes has seg, depth"),
         (["seg"], "papre", "protocol 'papre' is not one of metric, paper"),
     ],
 )
 def test_wrong_names_raise_with_the_choices(names, protocol, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
-        DATASETS["nyuv2"].make_tasks(names, small.settings("nyuv2", Path()), protocol)
+        DATASETS["cityscapes"].make_tasks(names, small.settings("cityscapes", Path()), protocol)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_missing_folder_and_index_say_how_to_get_the_data(tmp_path, dataset):
     row = DATASETS[dataset]
-    command = f"python3 -m dataloaders.synthetic DEST --layout {dataset} --images 24"
     for root in ("", str(tmp_path / "absent"), str(tmp_path)):
         with pytest.raises(FileNotFoundError) as error:
             row.open(small.settings(dataset, root), "train", {}, "paper")
-        assert command in str(error.value) and "\n" not in str(error.value)
+        assert row.how_to_get in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_folder_is_named_before_the_class_weights_in_it(tmp_path):

