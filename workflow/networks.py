@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.names import BASELINE
 from configs.load import as_tree
-from models.imagenet import IMAGENET, download, backbone_state
+from models.imagenet import IMAGENET, backbone_state, download
 from models.multitask import MultiTaskNet
 from models.published import from_published, is_published, to_published
 from prune_utils.masks import Mask

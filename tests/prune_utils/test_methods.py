@@ -36,7 +36,7 @@ def test_the_table_of_the_paper_and_its_peers():
 
 
 def test_an_unknown_method_gets_the_choices():
-    with pytest.raises(ValueError, match="method 'disparse' is not one of disparse_static, snip, .*set"):
+    with pytest.raises(ValueError, match="method 'disparse' is not one of .*disparse_static, snip, .*set"):
         method("disparse")
 
 

@@ -7,7 +7,7 @@ import torch
 
 from configs.arguments import parse_assignments
 from configs.load import load
-from models.imagenet import torchvision_name, backbone_state
+from models.imagenet import backbone_state, torchvision_name
 from models.multitask import MultiTaskNet
 from models.published import from_published, to_published
 from prune_utils.masks import apply, prunable

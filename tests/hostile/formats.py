@@ -1,0 +1,215 @@
+"""The file formats, each with a clean file, its reader, and what the reader makes of it.
+
+A reader returns what the program would go on with, so that "as if the file were clean" can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from comparison.results import read_result
+from configs.load import FOLDER, as_tree, load
+from dataloaders.index import entries, read_index
+from models.imagenet import backbone_state
+from models.multitask import MultiTaskNet
+from models.published import from_published, to_published
+from tests.hostile.faults import DEEP, nested
+from training.checkpoint import check_fields, check_tensors, load_state, read_file
+
+MASKED = "heads.seg.0.conv2.weight"
+
+
+def network() -> MultiTaskNet:
+    torch.manual_seed(0)
+    return MultiTaskNet({"seg": 2, "sn": 3}, "resnet18", width=0.02)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format. fields: what of the clean content is replaced; the rest stays as it is."""
+
+    name: str
+    file: str
+    clean: Callable[[], Any]
+    write: Callable[[Path, Any], None]
+    read: Callable[[Path], Any]
+    tensors: bool = False
+    deep: int = DEEP
+
+
+def write_torch(path: Path, content: Any) -> None:
+    torch.save(content, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(_text(content))
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    path.write_text(_text(content))  # JSON, which is YAML too
+
+
+def _text(content: Any) -> str:
+    """JSON of a value, however deep; deep parts are written by hand."""
+    deep = {"list": nested(DEEP, list), "dict": nested(DEEP, dict)}
+    marked = _mark(content)
+    text = json.dumps(marked)
+    text = text.replace('"@list@"', "[" * DEEP + "]" * DEEP)
+    return text.replace('"@dict@"', '{"a": ' * DEEP + "{}" + "}" * DEEP) if deep else text
+
+
+def _mark(value: Any, level: int = 0) -> Any:
+    if level > 50:
+        return "@deep@"
+    if isinstance(value, dict):
+        parts = {key: _mark(part, level + 1) for key, part in value.items()}
+        return "@dict@" if "@deep@" in parts.values() or _is_deep(parts, "@dict@") else parts
+    if isinstance(value, list | tuple):
+        items = [_mark(part, level + 1) for part in value]
+        return "@list@" if items in (["@deep@"], ["@list@"]) else items
+    return value
+
+
+def _is_deep(parts: dict, mark: str) -> bool:
+    return list(parts.items()) == [("a", mark)]
+
+
+# ------------------------------------------------------------------------------- PyTorch's
+def own_network() -> dict:
+    net = network()
+    state = net.state_dict()
+    mask = state[MASKED].abs() > state[MASKED].abs().median()
+    state[MASKED] = state[MASKED] * mask
+    return {
+        "format": 1,
+        "name": "nyuv2_disparse_static_90",
+        "method": "disparse_static",
+        "network": net.description,
+        "state": state,
+        "mask": {MASKED: mask},
+        "certificate": {"kept": int(mask.sum()), "total": mask.numel()},
+        "config": {},
+        "step": 7,
+        "versions": {"torch": "2"},
+    }
+
+
+def read_own(path: Path) -> Any:
+    content, net = check_fields(read_file(path), path), network()
+    load_state(net, content["state"], path)
+    return content["mask"], net.state_dict(), content["step"]
+
+
+def published() -> dict:
+    state = network().state_dict()
+    return to_published(state, {MASKED: state[MASKED] > 0}, ("seg", "sn"))
+
+
+def read_published(path: Path) -> Any:
+    state = check_tensors(read_file(path), path)
+    try:
+        return from_published(state, network().state_dict(), ("seg", "sn"))
+    except ValueError as error:  # as the program puts the file before it
+        raise ValueError(f"{path}: {error}") from None
+
+
+def torchvision_file() -> dict:
+    from models.imagenet import torchvision_name
+
+    return {torchvision_name(name): value for name, value in _backbone().items()}
+
+
+def _backbone() -> dict:
+    return {name: value for name, value in network().state_dict().items() if name.startswith("backbone.")}
+
+
+def read_torchvision(path: Path) -> Any:
+    try:
+        return backbone_state(check_tensors(read_file(path), path), _backbone())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+# ---------------------------------------------------------------------------------- texts
+def index(files: int) -> dict:
+    records = [[f"plane{column}/{k}.png" for column in range(files)] for k in range(3)]
+    return {"train": records, "test": records[:1]}
+
+
+def index_reader(file: str, files: int) -> Callable[[Path], Any]:
+    def read(path: Path) -> Any:
+        content = read_index(str(path.parent), file, "how to get it")
+        try:
+            return [entries(content, split, files, 0.5) for split in ("train", "val", "test")]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    return read
+
+
+def index_format(dataset: str, file: str, files: int) -> Format:
+    return Format(f"index of {dataset}", file, lambda: index(files), write_json, index_reader(file, files))
+
+
+def result() -> dict:
+    score = {"mIoU": 20.0, "pixel_acc": 50.5}
+    return {
+        "name": "nyuv2_snip_90",
+        "dataset": "nyuv2",
+        "method": "snip",
+        "protocol": "paper",
+        "split": "test",
+        "seed": 0,
+        "images": 4,
+        "config": {"prune": {"ratio": 90.0}},
+        "certificate": {"density": 0.1},
+        "directions": {
+            "seg": {
+                "mIoU": {"unit": "%", "larger_is_better": True},
+                "pixel_acc": {"unit": "%", "larger_is_better": True},
+            }
+        },
+        "metrics": {"seg": {"paper": score, "metric": score}},
+        "notes": [],
+    }
+
+
+def settings() -> dict:
+    return yaml.safe_load((FOLDER / "nyuv2.yaml").read_text())
+
+
+def read_settings(path: Path) -> Any:
+    return as_tree(load("nyuv2", [str(path)]))
+
+
+FORMATS = (
+    Format("network", "net.pth", own_network, write_torch, read_own, tensors=True, deep=100),
+    Format("published network", "pub.pth", published, write_torch, read_published, tensors=True, deep=100),
+    Format("backbone", "back.pth", torchvision_file, write_torch, read_torchvision, tensors=True, deep=100),
+    index_format("nyuv2", "nyu_v2_3task.json", 4),
+    index_format("cityscapes", "cityscape.json", 5),
+    index_format("taskonomy", "taskonomy.json", 6),
+    Format("result", "nyuv2_snip_90.json", result, write_json, read_result),
+    Format("settings", "mine.yaml", settings, write_yaml, read_settings),
+)
+
+
+def same(one: Any, two: Any) -> bool:
+    """Whether two readings are equal, tensors by value and type."""
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
+        return np.array_equal(one, two)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return type(one) is type(two) and (one == two or one != one and two != two)

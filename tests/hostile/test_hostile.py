@@ -1,0 +1,67 @@
+"""Hostile files by rule: each ends in one clear sentence, or is read as the clean file is.
+
+Every field of every format below is missing, of another type or shape, extreme, NaN, deep or full of escape
+codes. The default suite takes a hundred of the cases, the same ones every time; all are slow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.faults import Case, cases, sample
+from tests.hostile.formats import FORMATS, Format, same
+
+ALL = [(of, case) for of in FORMATS for case in cases(of.clean(), of.tensors, of.deep)]
+LONGEST = 600  # characters of a sentence
+
+
+def complaint(of: Format, case: Case, folder: Path) -> str:
+    """What is wrong with how the program takes this file; "" for nothing."""
+    clean = of.clean()
+    of.write(folder / of.file, clean)
+    expected = of.read(folder / of.file)
+    try:
+        of.write(folder / of.file, case.content(clean))
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return ""  # no program could have written it
+    try:
+        found = of.read(folder / of.file)
+    except (ValueError, OSError) as error:
+        return unclear(str(error), of, case)
+    except Exception as error:
+        return f"a traceback: {type(error).__name__}: {error}"
+    return "" if same(found, expected) else "taken silently"
+
+
+def unclear(sentence: str, of: Format, case: Case) -> str:
+    if not sentence.isprintable():
+        return f"prints what a terminal acts on: {sentence!r}"
+    if of.file not in sentence and case.path and of.name != "settings":
+        return f"does not name the file: {sentence}"
+    if len(sentence) > LONGEST:
+        return f"takes {len(sentence)} characters: {sentence[:100]} ..."
+    names = [key for key in case.path if isinstance(key, str)]
+    if names and not any(name in sentence for name in names):
+        return f"does not name the field: {sentence}"
+    return ""
+
+
+def complaints(chosen: list[tuple[Format, Case]], folder: Path) -> list[str]:
+    found = [(of, case, complaint(of, case, folder)) for of, case in chosen]
+    return [f"{of.name}, {case.name}: {wrong}" for of, case, wrong in found if wrong]
+
+
+def test_a_sample_of_hostile_files(tmp_path):
+    assert not complaints(sample(ALL, 100, seed=0), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", FORMATS, ids=lambda of: of.name)
+def test_hostile_files(of, tmp_path):
+    assert not complaints([(other, case) for other, case in ALL if other is of], tmp_path)
+
+
+def test_there_are_at_least_a_thousand_cases():
+    assert len(ALL) >= 1000
