@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.files import replacing, write_json
+from common.files import read_json, replacing, write_json
 from common.text import percent, table
 from models.published import published_name
 
@@ -37,10 +36,7 @@ def write(result: dict, where: Mapping[str, Path]) -> Files:
 
 def read_result(path: str | Path) -> dict:
     """An agreement file as iou_analysis.py writes it; ValueError for another file."""
-    try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from None
+    result = read_json(Path(path))
     if not isinstance(result, dict) or "curves" not in result or "layers" not in result:
         raise ValueError(f"{path} is not an agreement file: iou_analysis.py writes them")
     return result

@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from prune_utils.files import PARTIAL, remove_partial, replacing
 
-__all__ = ["PARTIAL", "remove_partial", "replacing", "write_json"]
+__all__ = ["PARTIAL", "read_json", "remove_partial", "replacing", "write_json"]
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. OSError where it cannot be opened, ValueError for anything but JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is not a JSON file: its lists and objects are nested too deep") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
 
 
 def write_json(path: Path, content: dict) -> Path:

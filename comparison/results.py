@@ -5,13 +5,13 @@ Reads every *.json below the given folders that holds metrics; others, agreement
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from common.files import read_json
 from common.names import BASELINE, PROTOCOLS
 
 DENSE = "dense"
@@ -79,10 +79,7 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
 
 def read_result(path: Path) -> Result | None:
     """The result that a file holds; None if it is something else. ValueError if it cannot be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error})") from None
+    content = read_json(path)
     if not isinstance(content, dict) or not {"metrics", "directions", "method"} <= set(content):
         return None
     try:

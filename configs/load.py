@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> Tree:
         raise FileNotFoundError(f"there is no configuration file {path} (this program brings {choices})")
     try:
         tree = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" at line {place.line + 1}" if place else ""
         raise ValueError(f"configuration file {path} is not valid YAML{where}") from error

@@ -6,11 +6,12 @@ A split "val" that the index lacks is taken from "train" by a fixed seed, the sa
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+
+from common.files import read_json
 
 HOLD_OUT_SEED = 2206  # fixed: every run of every method validates on the same records
 
@@ -28,10 +29,7 @@ def read_index(root: str, index_file: str, how_to_get: str) -> dict[str, list]:
     path = existing_folder(root, how_to_get) / index_file
     if not path.is_file():
         raise FileNotFoundError(f"{path}, the index of the data set, does not exist: {how_to_get}")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error})") from error
+    index = read_json(path)
     if not isinstance(index, dict) or not all(isinstance(records, list) for records in index.values()):
         raise ValueError(f"{path} must hold an object that maps each split to its list of records")
     return index

@@ -115,7 +115,7 @@ def test_one_image_in_two_splits_is_noted(nyu, capsys):
         ({"train": []}, "holds no record"),
         ({"train": [["../a", "b", "c", "d"]]}, "leads out of the data folder"),
         ({"train": [["a"]]}, "has 1 files where 4 belong"),
-        ("{", "is no JSON file"),
+        ("{", "is not a JSON file"),
     ],
 )
 def test_bad_index_is_one_sentence(nyu, capsys, index, words):

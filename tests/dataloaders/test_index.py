@@ -67,7 +67,7 @@ def test_impossible_val_fraction(fraction):
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"), [("", "is no JSON file"), ("[1]", "must hold"), ('{"a": 1}', "must hold")]
+    ("text", "sentence"), [("", "is not a JSON file"), ("[1]", "must hold"), ('{"a": 1}', "must hold")]
 )
 def test_files_that_are_no_index(tmp_path, text, sentence):
     (tmp_path / "index.json").write_text(text)

@@ -68,7 +68,7 @@ def cases(clean: Any, tensors: bool = False, deep: int = DEEP) -> list[Case]:
     """Every fault of every field of the content; the content as a whole is replaced too."""
     found = []
     for path, value in fields(clean):
-        if path:
+        if path and not isinstance(path[-1], int):  # a list without one of its parts is another good list
             found.append(Case(path, "missing", MISSING))
         if isinstance(value, torch.Tensor):
             found += [Case(path, name, bad) for name, bad in bad_tensors(value).items()]
@@ -97,7 +97,7 @@ def bad_values(value: Any, tensors: bool, deep: int) -> dict[str, Any]:
     }
     if tensors:
         found["a tensor"] = torch.ones(3)
-    return {name: bad for name, bad in found.items() if not _same(bad, value)}
+    return {name: bad for name, bad in found.items() if not _same(bad, value) and not _good(name, value)}
 
 
 def bad_tensors(value: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -121,6 +121,12 @@ def bad_tensors(value: torch.Tensor) -> dict[str, torch.Tensor]:
     else:
         found |= {"floats": torch.full(value.shape, 0.5)}
     return found
+
+
+def _good(fault: str, value: Any) -> bool:
+    """Whether the fault is none: another text where a text stands, another number in 0..1 for one."""
+    kinds = {"a text": str, "true": bool, "a fraction": float}
+    return fault in kinds and type(value) is kinds[fault]
 
 
 def _same(one: Any, two: Any) -> bool:
