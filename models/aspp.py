@@ -16,7 +16,7 @@ class Atrous(nn.Conv2d):
     out: the same result and gradients, for a third or a ninth of the work.
     """
 
-    def __init__(self, inputs: int, outputs: int, rate: int):
+    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
         super().__init__(inputs, outputs, 3, padding=rate, dilation=rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Atrous(nn.Conv2d):
 class Branch(nn.Module):
     """3x3 convolution at one dilation, then two 1x1 ones; dropout 0.5 after the first two."""
 
-    def __init__(self, inputs: int, hidden: int, channels: int, rate: int):
+    def __init__(self, inputs: int, hidden: int, channels: int, rate: int) -> None:
         super().__init__()
         self.conv1 = Atrous(inputs, hidden, rate)
         self.conv2 = nn.Conv2d(hidden, hidden, 1)
@@ -46,7 +46,7 @@ class Branch(nn.Module):
 class Head(nn.ModuleList):
     """features [N, inputs, h, w] -> prediction [N, channels, h, w], the sum of the branches."""
 
-    def __init__(self, inputs: int, hidden: int, channels: int):
+    def __init__(self, inputs: int, hidden: int, channels: int) -> None:
         super().__init__(Branch(inputs, hidden, channels, rate) for rate in RATES)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class MultiTaskNet(nn.Module):
         width: float = 1.0,
         branch_after: str | None = None,
         channels_last: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         if not channels:
             raise ValueError("a network needs at least one task")

@@ -59,7 +59,7 @@ def backbone_units(backbone: str, width: float) -> list[Unit]:
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016); later stages open with a 1x1 one."""
 
-    def __init__(self, unit: Unit):
+    def __init__(self, unit: Unit) -> None:
         super().__init__()
         _, inputs, outputs, stride, dilation = unit
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
     forward: image [N, 3, H, W] (or the features before the first unit) -> features [N, C, h, w].
     """
 
-    def __init__(self, units: list[Unit]):
+    def __init__(self, units: list[Unit]) -> None:
         super().__init__()
         self.units = tuple(units)
         blocks = [unit for unit in units if unit.place is not None]

@@ -31,7 +31,7 @@ class Averages(Metric):
     pixel_sum: Tensor
     pixel_count: Tensor
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
         for state in ("batch_sum", "batch_weight", "pixel_sum", "pixel_count"):
