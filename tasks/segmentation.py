@@ -87,7 +87,9 @@ class SegmentationMetric(Averages):
     class_weights: Tensor
     confusion: Tensor  # int64 [C, C], labels by predictions
 
-    def __init__(self, channels: int, ignored_is_error: bool = False, class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self, channels: int, ignored_is_error: bool = False, class_weights: Tensor | None = None
+    ) -> None:
         super().__init__(("pixel_acc", "err"))
         self.channels = channels
         self.ignored_is_error = ignored_is_error

@@ -26,7 +26,7 @@ def test_a_network_with_a_name_of_its_own_keeps_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "no JSON"), ('{"metrics": {}, "directions": {}, "method": "snip"}', "without 'config'")],
+    [("{", "not a JSON file"), ('{"metrics": {}, "directions": {}, "method": "snip"}', "without 'config'")],
 )
 def test_damaged_files_are_named(tmp_path, content, words):
     (tmp_path / "broken.json").write_text(content)

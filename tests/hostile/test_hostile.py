@@ -1,7 +1,7 @@
 """Hostile files by rule: each ends in one clear sentence, or is read as the clean file is.
 
 Every field of every format below is missing, of another type or shape, extreme, NaN, deep or full of escape
-codes. The default suite takes a hundred of the cases, the same ones every time; all are slow.
+codes. A hundred of the cases, the same ones every time, are the short form; both are slow.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def complaints(chosen: list[tuple[Format, Case]], folder: Path) -> list[str]:
     return [f"{of.name}, {case.name}: {wrong}" for of, case, wrong in found if wrong]
 
 
+@pytest.mark.slow
 def test_a_sample_of_hostile_files(tmp_path):
     assert not complaints(sample(ALL, 100, seed=0), tmp_path)
 
