@@ -25,6 +25,7 @@ _HOMES = {
     "report": "certificate format_certificate",
     "rounds": "Rounds geometric_keeps progressive",
     "scoring": "score",
+    "sparse": "sparsify",
     "sparse_file": "SparseFile load_sparse read_sparse save_sparse",
     "verifying": "verify",
     "voters": "Electorate Ownership Voter joint_voter owners_from_graph task_voters",

@@ -49,7 +49,7 @@ class Masked:
         """
         check_mask(model, mask)
         self.model = model
-        self.owners, self.asked = dict(owners or {}), dict(asked or {})
+        self.owners, self.asked = {} if owners is None else owners, dict(asked or {})
         weights = {name: find_weight(model, name) for name in mask}
         self._kept: Mask = {name: kept.to(weights[name].device, copy=True) for name, kept in mask.items()}
         self._certificate: dict[str, Any] | None = None

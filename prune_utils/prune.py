@@ -7,6 +7,7 @@ chooses.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +21,11 @@ from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
 from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
+from .data import Forward
+from .floors import Floors, check_floor, floor_counts
 from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
 from .methods import Method
+from .parameters import find_parameters
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
 from .seeds import generator
@@ -45,6 +49,7 @@ class Plan:
     retrain: bool
     shuffle: bool
     score_init: str
+    floor: float = 0.0
 
 
 def xavier_copy(model: nn.Module, seed: int) -> nn.Module:
@@ -96,6 +101,7 @@ def make_plan(method: Method, settings: Any) -> Plan:
         retrain=method.retrain,
         shuffle=settings.shuffle,
         score_init=method.score_init or settings.score_init,
+        floor=getattr(settings, "floor", 0.0),  # settings may leave it out
     )
     find_criterion(plan.criterion)
     find_arbiter(plan.arbiter)
@@ -107,7 +113,10 @@ def make_plan(method: Method, settings: Any) -> Plan:
         if value not in choices:
             raise ValueError(f"{what} {value!r} is not one of {', '.join(sorted(choices))}")
     check_ratio(plan.ratio)
+    check_floor(plan.floor)
     geometric_keeps(1, 1, plan.rounds)
+    if plan.keep_ratio is not None and plan.floor:
+        raise ValueError(f"keep ratio {plan.keep_ratio} is a rule without floors, not for floor {plan.floor}")
     if plan.keep_ratio is not None and (plan.budget != "global" or plan.rounds > 1):
         raise ValueError(
             f"keep ratio {plan.keep_ratio} is a rule for one global round, not for budget {plan.budget} "
@@ -117,8 +126,9 @@ def make_plan(method: Method, settings: Any) -> Plan:
 
 
 def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
-    """Prunable weights that the plan's ratio refers to. Raises ValueError when there is none."""
-    names = [name for name in prunable(model) if SCOPES[plan.scope](owners.get(name, frozenset()))]
+    """Weights with owners that the plan's ratio refers to. Raises ValueError when there is none."""
+    there = find_parameters(model, owners)
+    names = [name for name in there if SCOPES[plan.scope](owners[name])]
     if not names:
         raise ValueError(f"scope {plan.scope!r} holds no prunable weight of this network")
     return names
@@ -134,41 +144,59 @@ def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
 
 def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, ...]:
     """One budget per round, the last with exactly the weights that the plan's ratio keeps."""
-    weights = prunable(model)
     names = in_scope(model, owners, plan)
     shapes = weight_shapes(model, names)
     protected = matching(names, plan.protect)
-    total = sum(weights[name].numel() for name in names)
-    dense = sum(weights[name].numel() for name in protected)
+    total = sum(math.prod(shape) for shape in shapes.values())
+    dense = sum(math.prod(shapes[name]) for name in protected)
     keep = keep_count(total, plan.ratio)
     make_budget(plan.budget, shapes, keep, protected)  # complains about an impossible end before the rounds
     keeps = geometric_keeps(total - dense, keep - dense, plan.rounds)
     return nest([make_budget(plan.budget, shapes, dense + free, protected) for free in keeps])
 
 
+def make_floors(
+    model: nn.Module, plan: Plan, owners: Owners, budgets: Iterable[Budget]
+) -> tuple[Floors, ...]:
+    """The plan's floor under every layer that a task uses, for each of the budgets."""
+    sizes = {name: weight.numel() for name, weight in find_parameters(model, owners).items()}
+    used = [name for name in in_scope(model, owners, plan) if owners[name]]
+    inside = {name: sizes[name] for name in in_scope(model, owners, plan)}
+    return tuple(floor_counts(inside, budget, plan.floor, used) for budget in budgets)
+
+
 def make_mask(
-    model: nn.Module, plan: Plan, electorate: Electorate, batches: Iterable[tuple[int, Batch]], seed: int = 0
+    model: nn.Module,
+    plan: Plan,
+    electorate: Electorate,
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
+    seed: int = 0,
+    forward: Forward | None = None,
 ) -> Mask:
     """The mask that the plan asks for; of a method that trains between its rounds, the first round's mask.
 
     batches: (number, (input, targets)) pairs that can be read again every round (not an iterator, if rounds >
-        1). Read only if the criterion needs gradients. The model is left untouched.
+        1), or a mapping task -> batches of its own. Read only if the criterion needs gradients.
+    forward: forward(network, batch) -> predictions, None = network(batch[0]). The model is left untouched.
     Raises ValueError as `make_budgets`, `score` and `choose` do.
     """
     names = in_scope(model, electorate.owners, plan)
     voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
 
     def score_network(network: nn.Module) -> dict[str, Scores]:
-        return score(network, voters, batches, plan.criterion, seed=seed, gather=electorate.gather)
+        gather = electorate.gather
+        return score(network, voters, batches, plan.criterion, seed=seed, gather=gather, forward=forward)
 
     if plan.keep_ratio is None:
         budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
         if isinstance(batches, Iterator) and len(budgets) > 1:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
-        mask = progressive(INITS[plan.score_init](model, seed), score_network, budgets, plan.arbiter)
+        floors = make_floors(model, plan, electorate.owners, budgets)
+        network = INITS[plan.score_init](model, seed)
+        mask = progressive(network, score_network, budgets, plan.arbiter, floors)
     else:
         scores = score_network(INITS[plan.score_init](model, seed))
-        weights = prunable(model)
+        weights = find_parameters(model, names)
         mask = _published_rule(scores, plan, {name: weights[name] for name in names})
     mask = {name: mask[name] for name in names}
     if plan.shuffle:

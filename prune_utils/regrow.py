@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from .attaching import unwrapped
 from .budgets import Pool
 from .choosing import choose
+from .criteria import find_criterion
+from .data import Forward, is_by_task
 from .masked import Masked
 from .masks import Mask, check_same_everywhere, count, size
 from .scoring import score
@@ -65,6 +67,7 @@ class Growth:
 
     gather: a tensor of every process, None = there is one process. Each of several sees its share of a step's
         batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
+    forward: forward(network, batch) -> predictions, None = network(batch[0]).
     """
 
     voters: tuple[Voter, ...]
@@ -72,6 +75,7 @@ class Growth:
     arbiter: str = "unanimous"
     seed: int = 0
     gather: Gather | None = None
+    forward: Forward | None = None
 
 
 class Regrowth(Masked):
@@ -155,7 +159,7 @@ class Regrowth(Masked):
             return 0, mask
         if not self.optimizers:
             raise ValueError("no optimizer is known, whose state must be fresh for grown weights: attach it")
-        votes = self._votes((step, self._batch(batch)), frozenset(moving))
+        votes = self._votes(step, batch, frozenset(moving))
         # a layer whose owners have nothing to say about this batch stays as it is
         moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
@@ -168,17 +172,27 @@ class Regrowth(Masked):
             self._start_at_zero(weights[name], ~kept[name])
         return sum(drops[name] for name in moving), mask | {name: kept[name] | grown[name] for name in moving}
 
-    def _votes(self, numbered_batch: tuple[int, Any], moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
-        voters = [voter.among(moving) for voter in self.growth.voters]
-        gather, seed = self.growth.gather, self.growth.seed + numbered_batch[0]
+    def _votes(self, step: int, batch: Any, moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
+        """What the voters want of these weights; who has nothing to say about this batch is left out."""
+        growth = self.growth
+        voters = [voter.among(moving) for voter in growth.voters]
+        gather = growth.gather
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
+        batches: Any = [(step, batch)]
+        if find_criterion(growth.criterion).needs_gradient:
+            batch = self._batch(batch)
+            tasks = [task for voter in voters for task in voter.by_task]
+            batches = [(step, batch)]
+            if is_by_task(batch, tasks):  # every task has a batch of its own, or none is left
+                batches = {task: [batch[task]] if task in batch else [] for task in tasks}
         return score(
             self.model,
             voters,
-            [numbered_batch],
-            self.growth.criterion,
-            seed=seed,
+            batches,
+            growth.criterion,
+            seed=growth.seed + step,
             gather=mean,
+            forward=growth.forward,
             silent="abstain",
         )
 

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from .budgets import Budget, Pool
-from .choosing import choose
+from .floors import Floors, choose_above
 from .masked import Masked
-from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, prunable, size
+from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
+from .parameters import find_parameters
 from .voters import Gather
 
 
@@ -50,16 +51,19 @@ def progressive(
     score_network: Callable[[nn.Module], Mapping[str, Scores]],
     budgets: Sequence[Budget],
     arbiter: str,
+    floors: Sequence[Floors] = (),
 ) -> Mask:
     """The mask of the last budget: each budget chooses among the survivors of the one before.
 
+    floors: of every budget, () = none (floors.py).
+
     score_network(model) sees the network with its pruned weights at 0; the model is restored afterwards.
     """
-    among: Mask = dense_mask(model)
-    for budget in budgets:
+    among: Mask = dense_mask(model, [name for pool in budgets[0] for name in pool.names])
+    for budget, least in zip(budgets, floors or [{}] * len(budgets), strict=True):
         with pruned(model, among):
             scores = score_network(model)
-        among = choose(scores, budget, arbiter, among)
+        among = choose_above(scores, budget, arbiter, least, among)
     return among
 
 
@@ -69,7 +73,7 @@ def pruned(model: nn.Module, mask: Mask) -> Iterator[None]:
     if count(mask) == size(mask):
         yield
         return
-    weights = prunable(model)
+    weights = find_parameters(model, mask)
     before = {name: weights[name].detach().clone() for name in mask}
     try:
         apply(model, mask)
@@ -92,14 +96,17 @@ class Rounds(Masked):
         budgets: Sequence[Budget],
         every: int,
         gather: Gather | None = None,
+        *,
+        floors: Sequence[Floors] = (),
         **known: Any,
     ):
-        """gather: a tensor of every process, None = there is one process. known: owners and asked, as of
-        Masked."""
+        """gather: a tensor of every process, None = there is one process. floors: of every budget, () = none.
+        known: owners and asked, as of Masked."""
         super().__init__(model, mask, **known)
         if every < 1:
             raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
+        self.floors = tuple(floors) or ({},) * len(self.budgets)
         self.every = every
         self.gather = gather
         self.done = 0
@@ -111,7 +118,8 @@ class Rounds(Masked):
         if step <= 0 or step % self.every or self.done >= len(self.budgets):
             return {}
         magnitude = {"magnitude": {name: weight.abs() for name, weight in self.weights.items()}}
-        mask = choose(magnitude, self.budgets[self.done], "unanimous", self.mask)
+        budget, floors = self.budgets[self.done], self.floors[self.done]
+        mask = choose_above(magnitude, budget, "unanimous", floors, self.mask)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
         self.zero_pruned()

@@ -1,0 +1,92 @@
+"""A floor under every layer: what the rule of one pool would starve keeps a share, exactly in budget.
+
+Scores that compare all layers with each other may leave none of a layer, and a task whose path leads through
+an empty layer learns nothing. A layer below its floor becomes a pool of its own with exactly its floor, and
+the others share what is left; where no layer is below, the choice is that without floors. (Layers that
+collapse are described by Tanaka et al., NeurIPS 2020.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from .budgets import Budget, Pool
+from .choosing import choose
+from .masks import Mask, Scores
+
+Floors = Mapping[str, int]  # parameter name -> weights that stay at least
+
+
+def check_floor(floor: float) -> None:
+    """Raises ValueError unless the floor is a number from 0 to 1."""
+    if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
+        raise ValueError(f"floor {floor!r} is not a share of the overall density from 0 to 1")
+
+
+def floor_counts(sizes: Mapping[str, int], budget: Budget, floor: float, names: Iterable[str]) -> Floors:
+    """At least `floor` times the overall density of each of these layers, rounded up, and one weight.
+
+    sizes: weights of every layer in the budget. floor: 0 = no floor at all. names: layers that need one,
+    those that lead from an input to a task.
+    """
+    total, keep = sum(sizes.values()), sum(pool.keep for pool in budget)
+    if not floor or not total:
+        return {}
+    return {name: max(1, math.ceil(floor * keep * sizes[name] / total)) for name in names if sizes[name]}
+
+
+def choose_above(
+    scores: Mapping[str, Scores], budget: Budget, arbiter: str, floors: Floors, among: Mask | None = None
+) -> Mask:
+    """`choose`, with at least floors[name] weights in every layer that has a floor.
+
+    Raises ValueError as `choose` does, and where the floors ask for more than the budget keeps.
+    """
+    for pool in budget:
+        if len(pool.names) > 1 and sum(floors.get(name, 0) for name in pool.names) > pool.keep:
+            _refuse(floors, pool.names, pool.keep)
+    pools = _lifted(budget, floors)
+    while True:
+        mask = choose(scores, tuple(pools), arbiter, among)
+        kept = {name: int(of.count_nonzero()) for name, of in mask.items()}
+        parted = [part for pool in pools for part in _parted(pool, kept, floors)]
+        if len(parted) == len(pools):
+            return mask
+        pools = parted
+
+
+def _parted(pool: Pool, kept: Mapping[str, int], floors: Floors) -> list[Pool]:
+    """The pool without its layers that are below their floor, and these as pools of their own."""
+    short = [name for name in pool.names if kept[name] < floors.get(name, 0)] if len(pool.names) > 1 else []
+    if not short:
+        return [pool]
+    left = pool.keep - sum(floors[name] for name in short)
+    rest = tuple(name for name in pool.names if name not in short)
+    alone = [Pool((name,), floors[name]) for name in short]
+    return [Pool(rest, left), *alone] if rest else alone
+
+
+def _lifted(budget: Budget, floors: Floors) -> list[Pool]:
+    """Pools of one layer raised to their floor, at the cost of those that keep most above their own."""
+    pools = list(budget)
+    single = [place for place, pool in enumerate(pools) if len(pool.names) == 1]
+    least = {place: floors.get(pools[place].names[0], 0) for place in single}
+    keeps = {place: max(pools[place].keep, least[place]) for place in single}
+    owed = sum(keeps.values()) - sum(pools[place].keep for place in single)
+    for place in sorted(single, key=lambda place: least[place] - keeps[place]):
+        given = min(owed, keeps[place] - least[place])
+        keeps[place] -= given
+        owed -= given
+    if owed:
+        _refuse(floors, [pools[p].names[0] for p in single], sum(pools[p].keep for p in single))
+    for place in single:
+        pools[place] = Pool(pools[place].names, keeps[place])
+    return pools
+
+
+def _refuse(floors: Floors, names: Iterable[str], keep: int) -> None:
+    asked = sum(floors.get(name, 0) for name in names)
+    raise ValueError(
+        f"the floor asks for {asked} weights, more than the {keep} to keep: use a lower floor or ratio"
+    )

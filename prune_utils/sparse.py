@@ -1,0 +1,185 @@
+"""One call from a network, its losses and some batches to a sparse network that stays sparse.
+
+    sparsity = prune_utils.sparsify(model, losses, batches, ratio=90)
+    sparsity.attach(optimizer)
+
+Every step of it is public too: `owners_from_graph`, `make_mask` (scoring, budgets and choice), `Masked`,
+`Regrowth`, `Rounds`, `certificate`. Left out: the training itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice, zip_longest
+from typing import Any
+
+from torch import nn
+
+from .covering import Choice, coverage
+from .data import Forward, is_by_task
+from .masked import Masked
+from .methods import Method
+from .methods import method as find_method
+from .prune import make_budgets, make_floors, make_mask, make_plan
+from .regrow import Growth, Regrowth, Schedule
+from .rounds import Rounds
+from .voters import Electorate, Gather, Loss, owners_from_graph
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `make_plan` reads besides the method's row; None = the method's own."""
+
+    ratio: float
+    keep_ratio: float | None
+    criterion: str | None
+    pt_criterion: str
+    budget: str | None
+    arbiter: str
+    scope: str
+    protect: tuple[str, ...]
+    rounds: int | None
+    shuffle: bool
+    score_init: str
+    floor: float
+
+
+def sparsify(
+    model: nn.Module,
+    losses: Mapping[str, Loss],
+    batches: Iterable[Any] | Mapping[str, Iterable[Any]],
+    ratio: float = 90,
+    method: str = "disparse_static",
+    *,
+    forward: Forward | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+    budget: str | None = None,
+    floor: float = 0.1,
+    arbiter: str = "unanimous",
+    criterion: str | None = None,
+    rounds: int | None = None,
+    scope: str = "all",
+    protect: Iterable[str] = (),
+    include: Choice = None,
+    exclude: Choice = None,
+    unowned: str = "leave_out",
+    score_init: str = "own",
+    shuffle: bool = False,
+    keep_ratio: float | None = None,
+    num_batches: int | None = None,
+    schedule: Schedule | None = None,
+    every: int = 100,
+    initial: Mapping[str, Any] | None = None,
+    gather: Gather | None = None,
+) -> Masked:
+    """Prunes the network in place, and returns what holds it sparse: attach it to the optimizers.
+
+    losses: task -> loss(predictions, targets), a scalar; None in a batch without a label of the task.
+    batches: (input, targets) pairs, or whatever `forward` takes; or a mapping task -> batches of its own. All
+        are read (num_batches: so many at most) and kept for growth; owners are seen on them too.
+    ratio: percent of the considered weights that are removed, met to one weight.
+    method: a name in METHODS. A network that a method calls trained must be trained already.
+    forward: forward(network, batch) -> predictions, None = network(batch[0]).
+    loss_weights: task -> weight in the sum of the losses, for methods that look at it; None = all 1.
+    budget: a name in BUDGETS, None = the method's. "erk" fixes every layer's density.
+    floor: every layer that a task uses keeps at least this share of the overall density, and one weight;
+        0 = no floor. arbiter: a name in ARBITERS. criterion: a name in CRITERIA, None = the method's.
+    rounds: score again so many times on the way to the budget, None = the method's.
+    scope: "all", or "backbone" = what several tasks share. protect: patterns of layers that stay dense and
+        count. include, exclude: patterns or a predicate, which weights are considered (see `coverage`).
+    unowned: "leave_out" or "prune" weights that no task uses. score_init: "own" weights, or a "xavier" copy.
+    keep_ratio: the published rule instead of the ratio, without a floor; see `keep_by_ratio`.
+    schedule: when a dynamic method moves its mask. every: steps between the rounds of a method that trains
+        between them. initial: state dict that a method rewinds the network to.
+    gather: a tensor of every process, None = there is one process.
+    Returns Masked, Regrowth for a dynamic method, Rounds for one that trains between its rounds.
+    Raises ValueError in one sentence that names the thing, the value and the choices; the network is then as
+        it was. Source of the default method: DiSparse, Sun et al., CVPR 2022, section 3.
+    """
+    row = find_method(method)
+    _check(model, losses, row, schedule, initial)
+    settings = Settings(
+        ratio=ratio,
+        keep_ratio=keep_ratio,
+        criterion=criterion,
+        pt_criterion="magnitude",
+        budget=budget,
+        arbiter=arbiter,
+        scope=scope,
+        protect=(protect,) if isinstance(protect, str) else tuple(protect),
+        rounds=rounds,
+        shuffle=shuffle,
+        score_init=score_init,
+        floor=floor if keep_ratio is None else 0.0,
+    )
+    plan = make_plan(row, settings)
+    taken, steps = _read(batches, losses, num_batches)
+    flat = [batch for step in steps for batch in (step.values() if taken is not steps else [step])]
+    covered = coverage(model, include, exclude, batches=flat[:1], forward=forward)
+    given = (taken,) if isinstance(taken, Mapping) else tuple(taken)
+    owners = owners_from_graph(model, losses, *given, forward=forward, among=covered, unowned=unowned)
+    electorate = Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, gather)
+    numbered = taken if isinstance(taken, Mapping) else list(enumerate(taken))
+    mask = make_mask(model, plan, electorate, numbered, seed, forward)
+    if initial is not None:
+        model.load_state_dict(initial)
+    known = {"owners": owners, "asked": asdict(plan) | {"seed": seed, "batches": len(steps)}}
+    if row.grow is not None and schedule is not None:
+        voters = electorate.voters(row.grow_voters)
+        growth = Growth(voters, row.grow, arbiter, seed, gather, forward)
+        return Regrowth(model, mask, None, schedule, growth, batches=steps, **known)
+    if row.retrain:
+        budgets = make_budgets(model, plan, owners)[1:]
+        floors = make_floors(model, plan, owners, budgets)
+        return Rounds(model, mask, budgets, every, gather, floors=floors, **known)
+    return Masked(model, mask, **known)
+
+
+def _check(
+    model: nn.Module,
+    losses: Mapping[str, Loss],
+    row: Method,
+    schedule: Schedule | None,
+    initial: Mapping[str, Any] | None,
+) -> None:
+    """Raises ValueError for arguments that do not go together, before anything is computed."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    if not isinstance(losses, Mapping) or not losses or not all(map(callable, losses.values())):
+        raise ValueError("losses must be a mapping from every task to its loss(predictions, targets)")
+    if row.grow is not None and schedule is None:
+        raise ValueError(
+            f"method {row.name!r} moves its mask while it trains: pass "
+            "schedule=prune_utils.Schedule(until=STEP, every=STEPS)"
+        )
+    if row.grow is None and schedule is not None:
+        raise ValueError(f"method {row.name!r} does not move its mask, so it takes no schedule")
+    if row.start == "rewound" and initial is None:
+        raise ValueError(
+            f"method {row.name!r} trains the initial weights again: pass their state dict as initial"
+        )
+    if row.start != "rewound" and initial is not None:
+        raise ValueError(f"method {row.name!r} does not rewind the network, so it takes no initial weights")
+
+
+def _read(
+    batches: Iterable[Any] | Mapping[str, Iterable[Any]], losses: Mapping[str, Loss], number: int | None
+) -> tuple[Any, list[Any]]:
+    """The batches that are used, and the same step by step ({task: batch} where every task has its own)."""
+    if isinstance(batches, Mapping):
+        if not is_by_task(batches, losses) or set(batches) != set(losses):
+            raise ValueError(
+                f"batches by task are of {', '.join(map(str, batches))}, the losses of {', '.join(losses)}: "
+                "give every task its own, or a list of batches for all"
+            )
+        taken = {task: list(islice(theirs, number)) for task, theirs in batches.items()}
+        nothing = object()
+        rows = zip_longest(*taken.values(), fillvalue=nothing)
+        return taken, [
+            {task: batch for task, batch in zip(taken, row, strict=True) if batch is not nothing}
+            for row in rows
+        ]
+    steps = list(islice(batches, number))
+    return steps, steps

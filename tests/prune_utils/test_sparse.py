@@ -1,0 +1,202 @@
+"""One call against the calls that it is made of, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import prune_utils as pu
+
+from .test_attaching import KINDS, loss_of, raises
+
+
+def chain(net, ratio, floor=0.0, budget=pu.global_budget):
+    """What `sparsify` does, by hand."""
+    owners = pu.owners_from_graph(net.model, net.losses, *net.batches)
+    scores = pu.score(net.model, pu.task_voters(net.losses, owners), enumerate(net.batches), "snip")
+    shapes = {name: weight.shape for name, weight in pu.prunable(net.model).items()}
+    keep = pu.keep_count(sum(shape.numel() for shape in shapes.values()), ratio)
+    return pu.choose(scores, budget(shapes, keep), "unanimous"), owners
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_one_call_is_the_calls_that_it_is_made_of(tiny):
+    net = tiny("a", "b", "c")
+    mask, owners = chain(net, 70)
+    before = copy.deepcopy(net.model.state_dict())
+    sparsity = pu.sparsify(net.model, net.losses, net.batches, ratio=70, floor=0)
+    assert same(sparsity.mask, mask)
+    assert {name: frozenset(tasks) for name, tasks in sparsity.owners.items()} == dict(owners)
+    cert = sparsity.certificate
+    total = pu.size(mask)
+    assert (cert["kept"], cert["asked_keep"], cert["total"]) == (
+        round(0.3 * total),
+        round(0.3 * total),
+        total,
+    )
+    assert cert["asked"]["method"] == "disparse_static" and cert["asked"]["batches"] == 2
+    for name, value in net.model.state_dict().items():
+        expected = before[name] * mask[name] if name in mask else before[name]
+        assert torch.equal(value, expected)
+    assert sparsity.verify()["kept"] == cert["kept"]
+
+
+@pytest.mark.parametrize("ratio", [50, 90, 96.5])
+@pytest.mark.parametrize("name", sorted(pu.METHODS))
+def test_every_method_is_exact_attached_and_saved(tiny, name, ratio, tmp_path):
+    row = pu.method(name)
+    more = {"schedule": pu.Schedule(6, 2)} if row.grow else {}
+    more |= {"initial": tiny("a", "b").model.state_dict()} if row.start == "rewound" else {}
+    more |= {"every": 1, "rounds": 3} if row.retrain else {}
+
+    def start():
+        net = tiny("a", "b")
+        sparsity = pu.sparsify(net.model, net.losses, net.batches, ratio, name, seed=3, **more)
+        optimizer = KINDS["adam"](net.model.parameters())
+        return net, sparsity.attach(optimizer), optimizer
+
+    def train(net, optimizer, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            optimizer.zero_grad()
+            loss_of(net, net.batches[step % 2]).backward()
+            optimizer.step()
+
+    with torch.random.fork_rng():
+        net, sparsity, optimizer = start()
+        train(net, optimizer, range(3))
+        parts = (net.model, sparsity, optimizer)
+        torch.save([part.state_dict() for part in parts], tmp_path / "state.pth")
+        train(net, optimizer, range(3, 7))
+        other, again, optimizer = start()
+        states = torch.load(tmp_path / "state.pth", weights_only=True)
+        for part, state in zip((other.model, again, optimizer), states, strict=True):
+            part.load_state_dict(state)
+        train(other, optimizer, range(3, 7))
+    assert sparsity.verify()["kept"] == pu.keep_count(pu.size(sparsity.mask), ratio)
+    assert again.verify() == sparsity.verify()
+    assert same(dict(net.model.state_dict()), dict(other.model.state_dict()))
+    assert sparsity.step == again.step == 7
+
+
+class Starved(nn.Module):
+    """Two layers on the way to a task, the second of which scores a thousandth of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(20, 20, bias=False), nn.Linear(20, 5, bias=False)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.linspace(1, 2, 400).reshape(20, 20))
+            self.second.weight.copy_(torch.linspace(0.001, 0.002, 100).reshape(5, 20))
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def starved(**settings):
+    batches = [(torch.ones(1, 20), None)]
+    losses = {"a": lambda out, _: out.sum()}
+    return pu.sparsify(Starved(), losses, batches, 80, "magnitude", **settings)
+
+
+@pytest.mark.parametrize(("floor", "kept"), [(0, 0), (0.01, 1), (0.1, 2), (0.12, 3), (0.5, 10)])
+def test_a_floor_holds_by_hand(floor, kept):
+    """100 of 500 stay; a floor f asks ceil(f * 0.2 * 100) of the second layer, the first pays for it."""
+    counts = {name: int(of.sum()) for name, of in starved(floor=floor).mask.items()}
+    assert counts == {"first.weight": 100 - kept, "second.weight": kept}
+
+
+def test_the_floors_layer_keeps_its_best_and_the_default_warns_of_nothing():
+    sparsity = starved()
+    assert sparsity.mask["second.weight"].nonzero().tolist() == [[4, 18], [4, 19]]
+    assert not any("density" in w or "no weight" in w for w in sparsity.certificate["warnings"])
+    assert any("no weight is left in second" in w for w in starved(floor=0).certificate["warnings"])
+
+
+@pytest.mark.parametrize("budget", ["uniform", "erk"])
+def test_a_floor_lifts_layers_of_fixed_density(budget):
+    """99.2 % of 500 leaves 4; a uniform density gives the second layer 0.8 of a weight."""
+    mask = starved(budget=budget, floor=1e-9).mask
+    assert min(int(of.sum()) for of in mask.values()) >= 1
+    assert pu.count(mask) == 100
+
+
+def test_a_floor_that_cannot_be_is_refused():
+    with raises("floor 2 is not a share of the overall density from 0 to 1"):
+        starved(floor=2)
+    model = nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(4)))
+    batches, losses = [(torch.ones(1, 3), None)], {"a": lambda out, _: out.sum()}
+    with raises("the floor asks for 4 weights, more than the 2 to keep: use a lower floor or ratio"):
+        pu.sparsify(model, losses, batches, 95, "magnitude")
+
+
+def test_forward_and_batches_by_task(tiny):
+    net = tiny("a", "b")
+    mask, _ = chain(net, 80)
+    dicts = [{"image": image, "targets": targets} for image, targets in net.batches]
+    losses = {
+        task: lambda out, batch, task=task: (out[task] - batch["targets"][task]).square().mean()
+        for task in ("a", "b")
+    }
+    sparsity = pu.sparsify(
+        net.model, losses, iter(dicts), 80, floor=0, forward=lambda model, batch: model(batch["image"])
+    )
+    assert same(sparsity.mask, mask)
+    net.model.drop.p = 0.0
+    sparsity = pu.sparsify(
+        net.model,
+        net.losses,
+        {"a": net.batches, "b": net.batches[:1]},
+        80,
+        "disparse_dynamic",
+        schedule=pu.Schedule(9, 1),
+    )
+    optimizer = KINDS["sgd"](net.model.parameters())
+    sparsity.attach(optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(net, net.batches[0]).backward()
+        optimizer.step()
+        assert sparsity.verify()["kept"] == pu.keep_count(pu.size(mask), 80)
+    assert sparsity.updates == 3 and sparsity.figures["dropped"] > 0
+
+
+def test_what_does_not_go_together_is_refused_and_changes_nothing(tiny):
+    net = tiny("a", "b")
+    before = copy.deepcopy(net.model.state_dict())
+
+    def call(**given):
+        arguments = {"model": net.model, "losses": net.losses, "batches": net.batches} | given
+        return pu.sparsify(**arguments)
+
+    with raises("model is a dict, not a torch.nn.Module"):
+        call(model={})
+    with raises("losses must be a mapping from every task to its loss(predictions, targets)"):
+        call(losses=[len])
+    with raises(
+        "method 'rigl' moves its mask while it trains: pass schedule=prune_utils.Schedule(until=STEP, "
+        "every=STEPS)"
+    ):
+        call(method="rigl")
+    with raises("method 'snip' does not move its mask, so it takes no schedule"):
+        call(method="snip", schedule=pu.Schedule(9, 1))
+    with raises("method 'lth' trains the initial weights again: pass their state dict as initial"):
+        call(method="lth")
+    with raises("method 'snip' does not rewind the network, so it takes no initial weights"):
+        call(method="snip", initial={})
+    with raises(
+        "batches by task are of image, the losses of a, b: give every task its own, or a list of batches "
+        "for all"
+    ):
+        call(batches={"image": []})
+    with pytest.raises(ValueError, match="method 'snap' is not one of"):
+        call(method="snap")
+    with pytest.raises(ValueError, match="ratio 100 is not"):
+        call(ratio=100)
+    with pytest.raises(ValueError, match="at least one batch"):
+        call(batches=[])
+    assert same(before, dict(net.model.state_dict()))
