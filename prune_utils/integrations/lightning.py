@@ -19,7 +19,7 @@ except ImportError:
 
 
 class SparsityCallback(Callback):
-    """`Trainer(callbacks=[SparsityCallback(sparsity)])`: attaches to every optimizer of the module, hands over
+    """`Trainer(callbacks=[SparsityCallback(sparsity)])`: attaches to every optimizer of the module, hands
     each batch to a mask that moves, and travels in Lightning's checkpoints.
 
     sparsity: what `sparsify` returned for the LightningModule or a network inside it.

@@ -23,8 +23,8 @@ FILE = "sparsity.pt"  # in the folder of every checkpoint
 
 
 class SparsityCallback(TrainerCallback):
-    """`Trainer(..., callbacks=[SparsityCallback(sparsity)])`: attaches to the optimizer, writes the mask into the
-    folder of every checkpoint, and takes it from there when training resumes or the best checkpoint is loaded.
+    """`Trainer(..., callbacks=[SparsityCallback(sparsity)])`: attaches to the optimizer, writes the mask into
+    every checkpoint's folder, and takes it from there when training resumes or the best checkpoint is loaded.
 
     sparsity: what `sparsify` returned for the Trainer's model. resume_from: the folder that training resumes
     from, needed only if it is not inside the Trainer's output_dir.
