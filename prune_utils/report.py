@@ -94,7 +94,7 @@ def _warnings(layers: Mapping[str, Mapping[str, int]], shared: set[str], density
         for name, counts in layers.items()
         if name in shared and name not in empty and counts["kept"] < STARVED * density * counts["total"]
     ]
-    remedy = "choose --budget erk or --rounds 12"
+    remedy = "pass floor=0.1, budget='erk' or rounds=12"
     if empty:
         warnings.append(f"no weight is left in {', '.join(empty)}: {remedy}")
     if starved:
