@@ -1,8 +1,8 @@
 """Public networks through the library: what a ratio covers, and whether everything holds.
 
 Every network is built from its package without a download, small where its configuration allows, given two
-losses, made 80 % sparse by `sparsify`, trained one step with the mask attached, its mask moved once, saved and
-loaded. Zeros are counted over all parameters, not only over those that the mask covers.
+losses, made 80 % sparse by `sparsify`, trained one step with the mask attached, its mask moved once, saved
+and loaded. Zeros are counted over all parameters, not only over those that the mask covers.
 
 usage: python3 -m benchmarks.networks [--only PATTERN] [--out docs/networks.md]
 """
@@ -56,25 +56,30 @@ def torchvision_cases() -> Iterator[Case]:
     def plain(model: nn.Module, batch: Any) -> Any:
         return model(batch[0])
 
-    names = {
-        64: "resnet18 resnet50 resnext50_32x4d mobilenet_v2 mobilenet_v3_small efficientnet_b0 shufflenet_v2_x0_5 "
-        "squeezenet1_1 densenet121 googlenet mnasnet0_5 regnet_y_400mf convnext_tiny swin_t alexnet",
-        96: "inception_v3",
-    }
+    small = "resnet18 resnet50 resnext50_32x4d mobilenet_v2 mobilenet_v3_small efficientnet_b0 squeezenet1_1"
+    others = "shufflenet_v2_x0_5 densenet121 googlenet mnasnet0_5 regnet_y_400mf convnext_tiny swin_t alexnet"
+    names = {64: f"{small} {others}", 96: "inception_v3"}
     for size, row in names.items():
         for name in row.split():
             more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
             make = lambda name=name, more=more: models.get_model(name, weights=None, num_classes=10, **more)  # noqa: E731
             yield Case(f"torchvision {name}", make, images(size), plain)
-    vit = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
+    vit = {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_layers": 2,
+        "num_heads": 4,
+        "hidden_dim": 32,
+        "mlp_dim": 64,
+    }
     yield Case("torchvision VisionTransformer", lambda: models.VisionTransformer(**vit), images(32), plain)
     for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "fcn_resnet50"):
         make = lambda name=name: models.get_model(name, weights=None, weights_backbone=None, num_classes=5)  # noqa: E731
         yield Case(f"torchvision {name}", make, images(64), plain)
     box = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
     box |= {"masks": torch.ones(1, 96, 96, dtype=torch.uint8)}
-    for name in ("ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "fcos_resnet50_fpn",
-                 "retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn"):  # fmt: skip
+    detectors = "ssdlite320_mobilenet_v3_large fasterrcnn_mobilenet_v3_large_320_fpn fcos_resnet50_fpn"
+    for name in f"{detectors} retinanet_resnet50_fpn maskrcnn_resnet50_fpn".split():
         sizes = {} if name.startswith("ssd") else {"min_size": 96, "max_size": 96}
         make = lambda name=name, sizes=sizes: models.get_model(  # noqa: E731
             name, weights=None, weights_backbone=None, num_classes=3, **sizes
@@ -156,10 +161,19 @@ def transformers_cases() -> Iterator[Case]:
 def timm_cases() -> Iterator[Case]:
     import timm
 
-    for name in ("resnet10t", "vit_tiny_patch16_224", "mixer_s32_224", "convnext_atto", "ghostnet_050", "pit_ti_224"):
+    for name in (
+        "resnet10t",
+        "vit_tiny_patch16_224",
+        "mixer_s32_224",
+        "convnext_atto",
+        "ghostnet_050",
+        "pit_ti_224",
+    ):
         size = {"img_size": 64} if name.startswith(("vit", "mixer")) else {}
         make = lambda name=name, size=size: timm.create_model(name, num_classes=10, **size)  # noqa: E731
-        yield Case(f"timm {name}", make, images(64 if size or "224" not in name else 224), lambda m, b: m(b[0]))
+        yield Case(
+            f"timm {name}", make, images(64 if size or "224" not in name else 224), lambda m, b: m(b[0])
+        )
 
 
 def smp_cases() -> Iterator[Case]:
@@ -288,8 +302,9 @@ def main() -> None:
 HEAD = f"""# Public networks
 
 Made by `python3 -m benchmarks.networks --out docs/networks.md` with the packages that were installed; random
-weights, {RATIO} % sparse by `sparsify` with two losses. A row holds if the count is exact after one training step
-with the mask attached, after one move of the mask, and if the saved file loads to the same network, bit for bit.
+weights, {RATIO} % sparse by `sparsify` with two losses. A row holds if the count is exact after one training
+step with the mask attached and after one move of the mask, and if the saved file loads to the same network,
+bit for bit.
 """
 
 
