@@ -153,7 +153,7 @@ def plain_item(records: Records, data: Data, epoch: int, place: int) -> list[tor
         resize(size, cv2.INTER_LINEAR, image - MEAN_BGR),
         *(resize(size, cv2.INTER_NEAREST, v) for v in values),
     ]
-    if rng.random() < data.mirror:
+    if rng.random() < data.hflip:
         planes = [plane[:, ::-1] for plane in planes]
     padded = [pad(plane, data.crop) for plane in planes]
     top, left = (int(rng.integers(length - data.crop + 1)) for length in padded[0].shape[:2])

@@ -13,15 +13,12 @@ from typing import NamedTuple
 
 from common.files import read_json
 from common.names import BASELINE, PROTOCOLS
+from configs.load import result_settings
 
 DENSE = "dense"
 APART = ("dataset", "protocol", "split", "ratio")  # what one table must not mix unless told to
-# settings that legitimately differ between the rows of a table, or that change no result
-FREE = {
-    "data": ("root", "num_workers", "cache", "eval_batch_size"),
-    "run": ("seed", "device", "devices", "checkpoint_every", "log_every", "compile"),
-}
-METHODS_OWN = ("prune",)  # sections in which methods and variants differ
+# what legitimately differs between the rows of a table: a section, and the seeds that it averages over
+ROWS_OWN = ("prune", "run.seed")
 
 
 class Column(NamedTuple):
@@ -167,9 +164,9 @@ def differing_settings(results: list[Result]) -> list[str]:
     """Settings, but those of pruning, in which the results differ, as `section.field (values)`."""
     seen: dict[str, set[str]] = {}
     for result in results:
-        for section, fields in result.settings.items():
-            for field, value in fields.items() if section not in METHODS_OWN else ():
-                if field not in FREE.get(section, ()):
+        for section, fields in result_settings(result.settings).items():
+            for field, value in fields.items() if section not in ROWS_OWN else ():
+                if f"{section}.{field}" not in ROWS_OWN:
                     seen.setdefault(f"{section}.{field}", set()).add(str(value))
     return [f"{name} ({', '.join(sorted(values))})" for name, values in seen.items() if len(values) > 1]
 

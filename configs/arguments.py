@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_type_hints
 
-from .load import DATASETS, merge, parse_assignments, paths
+from .load import DATASETS, merge, parse_assignments, paths, settings
+from .schema import GROUPS, Config
 
 Tree = dict
 
@@ -23,57 +24,32 @@ class Flag(NamedTuple):
     group: str
 
 
-FLAGS = {
-    "data-root": Flag(("data.root",), str, "folder that holds the data set and its index", "data"),
-    "tasks": Flag(("data.tasks",), str, "train any subset, such as seg,sn", "data"),
-    "classes": Flag(("data.classes",), int, "segmentation classes", "data"),
-    "batch-size": Flag(("data.batch_size",), int, "images in a training batch, over all devices", "data"),
-    "num-workers": Flag(("data.num_workers",), int, "loader processes; changes speed only", "data"),
-    "skip-unreadable": Flag(
-        ("data.skip_unreadable",), int, "broken samples to replace before stopping", "data"
-    ),
-    "cache": Flag(("data.cache",), str, "folder for decoded images, built once", "data"),
-    "protocol": Flag(("run.protocol",), str, "paper (published numbers) or metric (right units)", "data"),
-    "backbone": Flag(("model.backbone",), str, "resnet18 or resnet34", "network"),
-    "width": Flag(("model.width",), float, "factor on every hidden width", "network"),
-    "branch-after": Flag(("model.branch_after",), str, "last shared unit, e.g. stages.2.3", "network"),
-    "backbone-weights": Flag(
-        ("model.backbone_weights",),
-        str,
-        "start of the trunk: imagenet, or a torchvision file",
-        "network",
-    ),
-    "ratio": Flag(("prune.ratio",), float, "sparsity, percent of the prunable weights removed", "pruning"),
-    "keep-ratio": Flag(("prune.keep_ratio",), float, "share kept by each task (published rule)", "pruning"),
-    "num-batches": Flag(("prune.num_batches",), int, "batches that scores are taken on", "pruning"),
-    "criterion": Flag(("prune.criterion",), str, "saliency, default: the method's", "pruning"),
-    "budget": Flag(("prune.budget",), str, "global, erk or uniform, default: the method's", "pruning"),
-    "arbiter": Flag(("prune.arbiter",), str, "unanimous, majority or intersection", "pruning"),
-    "scope": Flag(("prune.scope",), str, "all, or backbone: only shared weights", "pruning"),
-    "protect": Flag(
-        ("prune.protect",), str, "layers kept dense, patterns such as 'heads.*.conv3'", "pruning"
-    ),
-    "rounds": Flag(("prune.rounds",), int, "score again this many times on the way down", "pruning"),
-    "round-iterations": Flag(("prune.round_iterations",), int, "imp: training between rounds", "pruning"),
-    "rewind-step": Flag(("prune.rewind_step",), int, "lth: return to this step of the dense run", "pruning"),
-    "max-iters": Flag(("optim.iterations", "finetune.iterations"), int, "training iterations", "training"),
-    "lr": Flag(("optim.lr", "finetune.lr"), float, "learning rate", "training"),
-    "eval-every": Flag(("run.eval_every",), int, "iterations between evaluations", "training"),
-    "checkpoint-every": Flag(("run.checkpoint_every",), int, "iterations between checkpoints", "training"),
-    "accumulate": Flag(("optim.accumulate",), int, "parts that a batch is computed in", "training"),
-    "select-on": Flag(("run.select_on",), str, "split that chooses the best weights", "training"),
-    "seed": Flag(("run.seed",), int, "everything random follows from it", "machine"),
-    "device": Flag(("run.device",), str, "auto, cpu, cuda: an accelerator of Lightning Fabric", "machine"),
-    "devices": Flag(("run.devices",), str, "how many of them, one process each (1)", "machine"),
-    "precision": Flag(
-        ("run.precision",), str, "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", "machine"
-    ),
-}
+def _flags() -> dict[str, Flag]:
+    """Every flag that a setting names; one flag may fill several settings."""
+    found: dict[str, Flag] = {}
+    for section, field, about in settings():
+        if about.flag:
+            path = f"{section}.{field}"
+            before = found.get(about.flag)
+            found[about.flag] = Flag(
+                (*(before.settings if before else ()), path),
+                _kind(section, field),
+                about.help,
+                about.group or GROUPS[section],
+            )
+    return found
 
-SWITCHES = {
-    "shuffle": Flag(("prune.shuffle",), bool, "permute each layer's mask (a control)", "pruning"),
-    "compile": Flag(("run.compile",), bool, "torch.compile the network in training", "machine"),
-}
+
+def _kind(section: str, field: str) -> type:
+    """What a flag's text becomes before it is read as the setting: a number, a switch, else the text."""
+    hints = get_type_hints(get_type_hints(Config)[section])
+    kinds = {kind for kind in get_args(hints[field]) or (hints[field],)} & {int, float, bool}
+    return kinds.pop() if len(kinds) == 1 else str
+
+
+_ALL = _flags()
+FLAGS = {name: flag for name, flag in _ALL.items() if flag.kind is not bool}
+SWITCHES = {name: flag for name, flag in _ALL.items() if flag.kind is bool}
 
 
 class Parser(argparse.ArgumentParser):

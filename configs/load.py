@@ -5,6 +5,7 @@ Order, later wins: the data set's YAML, each `--config` file, flags, each `--set
 
 from __future__ import annotations
 
+import math
 import re
 import types
 import typing
@@ -15,7 +16,7 @@ import yaml
 
 from common.choices import not_one_of
 
-from .ranges import check
+from .fields import Setting
 from .schema import Config
 
 FOLDER = Path(__file__).parent
@@ -77,7 +78,7 @@ def _choices(key: str, where: str, known: typing.Iterable[str]) -> str:
     return not_one_of("setting", key, known, prefix=where)
 
 
-def _convert(value, kind, where: str):
+def _convert(value: typing.Any, kind: typing.Any, where: str) -> typing.Any:
     """`value` as the annotated type `kind`; ValueError names the setting, the value and the type."""
     if is_dataclass(kind):
         return _build(value, kind, where + ".")
@@ -98,7 +99,7 @@ def _convert(value, kind, where: str):
     return _plain(value, kind, where)
 
 
-def _plain(value, kind, where: str):
+def _plain(value: typing.Any, kind: type, where: str) -> typing.Any:
     wrong = ValueError(f"setting '{where}' needs {_NAMES[kind]}, not {value!r}")
     if kind is str and isinstance(value, str | int | float):
         return str(value).strip()
@@ -121,7 +122,7 @@ def _plain(value, kind, where: str):
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def _build(tree, cls, where: str = ""):
+def _build(tree: typing.Any, cls: typing.Any, where: str = "") -> typing.Any:
     if not isinstance(tree, dict):
         raise ValueError(f"setting '{where.rstrip('.')}' is a section with fields, not {tree!r}")
     kinds = typing.get_type_hints(cls)
@@ -129,6 +130,50 @@ def _build(tree, cls, where: str = ""):
         if key not in kinds:
             raise ValueError(_choices(str(key), where, kinds))
     return cls(**{key: _convert(value, kinds[key], where + key) for key, value in tree.items()})
+
+
+def _check(config: Config) -> Config:
+    """The same Config, or ValueError for the first value outside its range."""
+    for section, field, about in settings():
+        value = getattr(getattr(config, section), field)
+        if about.range and value is not None and not about.range.holds(value):
+            raise ValueError(f"setting '{section}.{field}' is {value}, it must be {about.range.words}")
+    for task, weight in config.loss_weights.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"setting 'loss_weights.{task}' is {weight}, it must be at least 0 and finite")
+    return config
+
+
+def settings() -> typing.Iterator[tuple[str, str, Setting]]:
+    """Every setting as (section, field, what is known about it); the weights of losses are none of them."""
+    for section, kind in typing.get_type_hints(Config).items():
+        for field in fields(kind) if is_dataclass(kind) else ():
+            yield section, field.name, field.metadata.get("setting", Setting())
+
+
+def _renamed(tree: Tree) -> Tree:
+    """The tree with earlier names of settings replaced by today's."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    for section, field, about in settings():
+        for alias in about.aliases if isinstance(result.get(section), dict) else ():
+            if alias in result[section]:
+                result[section][field] = result[section].pop(alias)
+    return result
+
+
+def result_settings(tree: Tree) -> Tree:
+    """The settings of a run that can change its result, complete and under today's names.
+
+    tree: as `as_tree` gives it, also of an earlier version of this program: what it lacks had the value that
+    is the default. Two runs with equal ones may be taken for each other.
+    """
+    tree, default = _renamed(tree), asdict(Config())
+    result: Tree = {"loss_weights": tree.get("loss_weights", {})}
+    for section, field, about in settings():
+        if about.changes_result:
+            value = tree.get(section, {}).get(field, default[section][field])
+            result.setdefault(section, {})[field] = list(value) if isinstance(value, tuple) else value
+    return result
 
 
 def load(
@@ -140,11 +185,11 @@ def load(
     """
     if dataset not in DATASETS:
         raise ValueError(not_one_of("dataset", dataset, DATASETS))
-    tree = read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base
+    tree = _renamed(read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base)
     known = tree.get("loss_weights", {})
     for file in files:
-        tree = merge(tree, read_yaml(Path(file)))
-    config = check(_build(merge(tree, flags or {}), Config))
+        tree = merge(tree, _renamed(read_yaml(Path(file))))
+    config = _check(_build(merge(tree, _renamed(flags or {})), Config))
     choices = sorted({*known, *config.data.tasks})
     for task in config.loss_weights:
         if task not in choices:
@@ -155,7 +200,7 @@ def load(
 def as_tree(config: Config) -> Tree:
     """Every setting as nested plain values (tuples as lists), for files."""
 
-    def plain(value):
+    def plain(value: typing.Any) -> typing.Any:
         if isinstance(value, dict):
             return {key: plain(part) for key, part in value.items()}
         return [plain(part) for part in value] if isinstance(value, tuple | list) else value
@@ -165,10 +210,4 @@ def as_tree(config: Config) -> Tree:
 
 def paths() -> list[str]:
     """Every `section.field` that can be set."""
-    kinds = typing.get_type_hints(Config)
-    return [
-        f"{section}.{field.name}"
-        for section, kind in kinds.items()
-        if is_dataclass(kind)
-        for field in fields(kind)
-    ] + ["loss_weights.TASK"]
+    return [f"{section}.{field}" for section, field, _ in settings()] + ["loss_weights.TASK"]

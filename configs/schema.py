@@ -1,12 +1,18 @@
 """Every setting of a run, as frozen dataclasses; the YAML files beside this one fill them.
 
 Settings hold plain values only. What a method does by default (criterion, budget, ...) stands in its row of
-prune_utils/methods.py: a None here means "as the method says".
+prune_utils/methods.py: a None here means "as the method says". All else that is known about a setting (range,
+flag, whether it changes the result) stands with its field: configs/fields.py says how.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
+
+from common.names import PROTOCOLS
+
+from .fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, at_least, between, one_of, setting
 
 
 @dataclass(frozen=True)
@@ -14,93 +20,163 @@ class Data:
     """Where the samples are and how they are read."""
 
     dataset: str = "nyuv2"
-    root: str = ""  # folder that holds the index file
-    tasks: tuple[str, ...] = ()  # subset of the data set's tasks
-    classes: int = 40  # segmentation classes
-    crop: int = 321  # side of the square training crop, pixels
-    size: int | None = None  # Taskonomy: every plane is resized to size x size, nearest
-    scale: tuple[float, ...] = (0.5, 1.5)  # zoom factor, uniform
-    mirror: float = 0.5  # probability
-    batch_size: int = 16
-    eval_batch_size: int = 1
-    num_workers: int = 2
-    val_fraction: float = 0.05  # of train, where the index has no val split
-    skip_unreadable: int = 0  # this many broken samples may be replaced, the next one stops the run
-    cache: str | None = None  # folder for decoded planes
+    root: str = setting("", "data-root", "folder that holds the data set and its index", changes_result=False)
+    tasks: tuple[str, ...] = setting(
+        (),
+        "tasks",
+        "train any subset, such as seg,sn",
+        range=Range(lambda value: len(value) >= 1, "at least one task"),
+    )
+    classes: int = setting(40, "classes", "segmentation classes", range=at_least(2))
+    crop: int = setting(321, range=at_least(16, " pixels"))  # side of the square training crop
+    size: int | None = setting(None, range=at_least(16, " pixels"))  # Taskonomy: planes resized, nearest
+    scale: tuple[float, ...] = setting(  # factor of the image's size, uniform
+        (0.5, 1.5),
+        range=Range(
+            lambda value: len(value) == 2 and 0 < value[0] <= value[1] < inf, "two factors, smaller first"
+        ),
+    )
+    # probability of a horizontal flip
+    hflip: float = setting(0.5, range=between(0, 1, "a probability"), aliases=("mirror",))
+    batch_size: int = setting(
+        16, "batch-size", "images in a training batch, over all devices", range=at_least(1)
+    )
+    # the paper protocol averages over these batches; runs that are compared may differ in it
+    eval_batch_size: int = setting(1, range=at_least(1), changes_result=False)
+    num_workers: int = setting(
+        2, "num-workers", "loader processes; changes speed only", range=at_least(0), changes_result=False
+    )
+    val_fraction: float = setting(  # of train, where the index has no val split
+        0.05, range=Range(lambda value: 0 < value < 1, "between 0 and 1")
+    )
+    skip_unreadable: int = setting(
+        0, "skip-unreadable", "broken samples to replace before stopping", range=at_least(0)
+    )
+    cache: str | None = setting(None, "cache", "folder for decoded images, built once", changes_result=False)
 
 
 @dataclass(frozen=True)
 class Model:
-    backbone: str = "resnet34"
-    width: float = 1.0
-    branch_after: str | None = None  # last shared layer; None = the whole trunk is shared
-    backbone_weights: str | None = None  # trunk starts from "imagenet" or from a torchvision ResNet file
+    """The network. branch_after None = the whole backbone is shared."""
+
+    backbone: str = setting("resnet34", "backbone", "resnet18 or resnet34")
+    width: float = setting(1.0, "width", "factor on every hidden width")
+    branch_after: str | None = setting(None, "branch-after", "last shared unit, e.g. stages.2.3")
+    backbone_weights: str | None = setting(
+        None, "backbone-weights", "start of the backbone: imagenet, or a torchvision file"
+    )
+
+
+ITERATIONS = ("max-iters", "training iterations")
 
 
 @dataclass(frozen=True)
 class Optim:
     """Adam and its step schedule. `iterations` is the length of a run from scratch."""
 
-    lr: float = 1e-3
-    weight_decay: float = 5e-4
-    iterations: int = 20000
-    step_every: int = 4000
-    step_factor: float = 0.5
-    accumulate: int = 1  # one optimiser step per this many parts of a batch
+    lr: float = setting(1e-3, "lr", "learning rate", range=POSITIVE)
+    weight_decay: float = setting(5e-4, range=NOT_NEGATIVE)
+    iterations: int = setting(20000, *ITERATIONS, range=at_least(1, " (--max-iters)"))
+    step_every: int = setting(4000, range=at_least(1))
+    step_factor: float = setting(0.5, range=SHARE)
+    accumulate: int = setting(1, "accumulate", "parts that a batch is computed in", range=at_least(1))
 
 
 @dataclass(frozen=True)
 class Finetune:
     """Training after pruning a trained network."""
 
-    iterations: int = 1000
-    lr: float = 1e-5
+    iterations: int = setting(1000, *ITERATIONS, range=at_least(1, " (--max-iters)"))
+    lr: float = setting(1e-5, "lr", "learning rate", range=POSITIVE)
 
 
 @dataclass(frozen=True)
 class Prune:
     """How masks are made. None = the method's own choice."""
 
-    ratio: float = 90.0  # percent of the prunable weights that are removed
-    keep_ratio: float | None = None  # the published code's rule: share kept by each task, ratio follows
-    num_batches: int = 50
-    batch_size: int | None = None  # None = data.batch_size
-    criterion: str | None = None
+    ratio: float = setting(
+        90.0,
+        "ratio",
+        "sparsity, percent of the prunable weights removed (90)",
+        range=Range(lambda value: 0 <= value < 100, "a percentage from 0 to below 100"),
+    )
+    keep_ratio: float | None = setting(
+        None, "keep-ratio", "share kept by each task (published rule)", range=SHARE
+    )
+    num_batches: int = setting(50, "num-batches", "batches that scores are taken on", range=at_least(1))
+    batch_size: int | None = setting(None, range=at_least(1))  # None = data.batch_size
+    criterion: str | None = setting(None, "criterion", "saliency, default: the method's")
     pt_criterion: str = "magnitude"  # this data set's criterion for trained networks
-    budget: str | None = None  # global, erk, uniform
-    arbiter: str = "unanimous"
-    scope: str = "all"  # all, backbone
-    protect: tuple[str, ...] = ()  # patterns of layer names that stay dense
-    rounds: int | None = None
-    round_iterations: int = 100  # imp: training between two rounds
-    shuffle: bool = False
-    score_init: str = "xavier"  # static scores are taken on a copy: xavier (published code) or own
-    rewind_step: int = 0  # lth: weights return to this step of the dense run
+    budget: str | None = setting(None, "budget", "global, erk or uniform, default: the method's")
+    arbiter: str = setting("unanimous", "arbiter", "unanimous, majority or intersection")
+    scope: str = setting(
+        "all", "scope", "all, or backbone: only shared weights", range=one_of("all", "backbone")
+    )
+    protect: tuple[str, ...] = setting((), "protect", "layers kept dense, patterns such as 'heads.*.conv3'")
+    rounds: int | None = setting(
+        None, "rounds", "score again this many times on the way down", range=at_least(1)
+    )
+    round_iterations: int = setting(
+        100, "round-iterations", "imp: training between rounds", range=at_least(1)
+    )
+    shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
+    # static scores are taken on a copy: xavier (published code) or own
+    score_init: str = setting("xavier", range=one_of("xavier", "own"))
+    rewind_step: int = setting(
+        0, "rewind-step", "lth: return to this step of the dense run", range=at_least(0)
+    )
 
 
 @dataclass(frozen=True)
 class Dynamic:
     """Prune and regrow during training. `until` and `every` below 1 are fractions of the run."""
 
-    until: float = 15000
-    every: float = 50
-    fraction: float = 0.5
+    until: float = setting(15000, range=POSITIVE)
+    every: float = setting(50, range=POSITIVE)
+    fraction: float = setting(0.5, range=between(0, 1, "between 0 and 1"))
 
 
 @dataclass(frozen=True)
 class Run:
-    seed: int = 0
-    protocol: str = "paper"  # paper, metric
-    eval_every: int = 500  # iterations between two evaluations
-    log_every: int = 50
-    checkpoint_every: int = 500
-    select_on: str = "val"  # split that chooses the best weights
-    precision: str = "32-true"
-    device: str = "auto"  # Fabric accelerator
-    devices: str = "auto"  # one; under torchrun its number of processes
-    compile: bool = False
-    channels_last: bool | None = None  # memory order of features; None = only on a CPU, where it is faster
-    preflight: bool = True  # rehearse every training in small first
+    """Seed, protocol, rhythm and machine. channels_last None = only on a CPU, where it is faster."""
+
+    seed: int = setting(
+        0,
+        "seed",
+        "everything random follows from it",
+        # random streams are numbered seed * 4e9 + step, below 2 ** 64
+        range=between(0, 2**32 - 1, "from 0 to 4294967295"),
+    )
+    protocol: str = setting(
+        "paper",
+        "protocol",
+        "paper (published numbers) or metric (right units)",
+        group="data",
+        range=one_of(*PROTOCOLS),
+    )
+    eval_every: int = setting(
+        500, "eval-every", "iterations between evaluations", group="training", range=at_least(1)
+    )
+    log_every: int = setting(50, range=at_least(1), changes_result=False)
+    checkpoint_every: int = setting(
+        500,
+        "checkpoint-every",
+        "iterations between checkpoints",
+        group="training",
+        range=at_least(1),
+        changes_result=False,
+    )
+    select_on: str = setting("val", "select-on", "split that chooses the best weights", group="training")
+    precision: str = setting(
+        "32-true", "precision", "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit"
+    )
+    device: str = setting(
+        "auto", "device", "auto, cpu, cuda: an accelerator of Lightning Fabric", changes_result=False
+    )
+    devices: str = setting("auto", "devices", "how many of them, one process each (1)", changes_result=False)
+    compile: bool = setting(False, "compile", "torch.compile the network in training", changes_result=False)
+    channels_last: bool | None = None
+    preflight: bool = setting(True, changes_result=False)  # rehearse every training in small first
 
 
 @dataclass(frozen=True)
@@ -115,3 +191,14 @@ class Config:
     prune: Prune = field(default_factory=Prune)
     dynamic: Dynamic = field(default_factory=Dynamic)
     run: Run = field(default_factory=Run)
+
+
+# section -> group of its flags in --help, where the field names no other
+GROUPS = {
+    "data": "data",
+    "model": "network",
+    "optim": "training",
+    "finetune": "training",
+    "prune": "pruning",
+    "run": "machine",
+}

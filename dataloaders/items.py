@@ -42,7 +42,7 @@ class TrainingItems(Dataset):
 
     def __init__(self, records: Records, data, seed: int):
         self.records, self.seed = records, seed
-        self.crop, self.scale, self.hflip = data.crop, data.scale, data.mirror
+        self.crop, self.scale, self.hflip = data.crop, data.scale, data.hflip
         self.allowed = data.skip_unreadable
 
     def __getitem__(self, key: Key) -> Fetched:

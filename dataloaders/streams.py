@@ -150,7 +150,7 @@ def _check(data, world: int) -> None:
         "eval_batch_size": data.eval_batch_size >= 1,
         "num_workers": data.num_workers >= 0,
         "skip_unreadable": data.skip_unreadable >= 0,
-        "mirror": 0 <= data.mirror <= 1,
+        "hflip": 0 <= data.hflip <= 1,
         "scale": len(low_high) == 2 and 0 < low_high[0] <= low_high[-1],
     }
     for name, holds in rules.items():

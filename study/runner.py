@@ -8,17 +8,11 @@ from collections.abc import Callable
 
 from common.text import duration, table
 from configs.arguments import flags_tree, parser
-from configs.load import Tree, as_tree, load
+from configs.load import Tree, as_tree, load, result_settings
 
 from .isolated import last_line, run_script
 from .plan import Command, Job
 from .timing import Times
-
-# settings that change where a run finds things or how fast it is, not its result
-FREE = {
-    "data": ("root", "num_workers", "cache", "eval_batch_size"),
-    "run": ("device", "devices", "checkpoint_every", "log_every", "compile"),
-}
 
 
 def remaining(job: Job) -> list[Command]:
@@ -42,11 +36,11 @@ def check(job: Job) -> None:
     asked = settings(job)
     if not job.result.is_file():
         return
-    made = json.loads(job.result.read_text())["config"]
-    for section, fields in asked.items():
+    made = result_settings(json.loads(job.result.read_text())["config"])
+    for section, fields in result_settings(asked).items():
         for field, value in fields.items():
-            was = made.get(section, {}).get(field)
-            if was != value and field not in FREE.get(section, ()):
+            was = made[section].get(field)
+            if was != value:
                 raise ValueError(
                     f"{job.result} was made with {section}.{field}={was}, this study asks for {value}: "
                     "name another --dest, or remove the file to run it again"

@@ -241,8 +241,8 @@ def test_an_interrupted_run_is_resumed_with_its_own_settings_only(words, prepare
     given = [*words, "--method", "disparse_static", "--dest", str(folder)]
     fresh_start = call(LAUNCH, given, capsys)
     assert fresh_start.code == 2 and "--resume goes on" in fresh_start.err
-    other = call(LAUNCH, [*given, "--resume", "--set", "data.mirror=0"], capsys)
-    assert other.code == 2 and "was started with data.mirror=0.5, this command says 0.0" in other.err
+    other = call(LAUNCH, [*given, "--resume", "--set", "data.hflip=0"], capsys)
+    assert other.code == 2 and "was started with data.hflip=0.5, this command says 0.0" in other.err
     for path in checkpoints(folder):
         truncate(path)
     nothing = call(LAUNCH, [*given, "--resume"], capsys)

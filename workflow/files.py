@@ -7,19 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.load import as_tree
+from configs.load import as_tree, result_settings
 from training.resume import checkpoint_paths
 
 from .experiment import Experiment
 from .networks import load_network
 
 Files = list[tuple[Path, str]]  # written by a command, and what each holds
-
-# settings that change speed or paths, not the result: a resumed run may change them
-FREE = {
-    "data": ("root", "num_workers", "cache"),
-    "run": ("device", "devices", "checkpoint_every", "compile", "preflight"),
-}
 
 
 @dataclass(frozen=True)
@@ -71,24 +65,16 @@ def _require_own(experiment: Experiment, path: Path) -> None:
     config = load_network(experiment, path).content["config"]
     if config is None:
         raise ValueError(f"{path} was not made by this program: --overwrite replaces it")
-    require_same_settings(config, fixed_settings(as_tree(experiment.config)), str(path))
+    require_same_settings(config, experiment, str(path))
 
 
-def fixed_settings(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a resumed run must share with the run that it continues."""
-    return {
-        section: {field: value for field, value in fields.items() if field not in FREE.get(section, ())}
-        for section, fields in tree.items()
-    }
-
-
-def require_same_settings(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
-    """ValueError names the first setting of fixed_settings that is not what it was."""
-    for section, fields in now.items():
+def require_same_settings(before: dict[str, Any], experiment: Experiment, what: str) -> None:
+    """ValueError names the first setting that can change the result and is not what it was."""
+    was = result_settings(before)
+    for section, fields in result_settings(as_tree(experiment.config)).items():
         for field, value in fields.items():
-            was = before.get(section, {}).get(field)
-            if was != value:
+            if was[section].get(field) != value:
                 raise ValueError(
-                    f"{what} was started with {section}.{field}={was}, this command says {value}: "
-                    "resume with the same settings or start anew with --overwrite"
+                    f"{what} was started with {section}.{field}={was[section].get(field)}, this command says "
+                    f"{value}: resume with the same settings or start anew with --overwrite"
                 )

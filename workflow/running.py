@@ -24,7 +24,7 @@ from training.sharing import Batch, shared_statistics
 from training.sparsifier import Sparsifier
 
 from .experiment import Experiment
-from .files import fixed_settings, require_same_settings
+from .files import require_same_settings
 from .networks import rewind_path, save_network
 from .processes import largest, require_same
 from .pruning import Pruning
@@ -198,7 +198,7 @@ class Run:
                 "sparsifier": self.sparsifier.state_dict(),
                 "best": self.best_loss,
                 "outcome": {"best_step": self.best_step, "best_loss": self.best_loss},
-                "settings": fixed_settings(as_tree(self.experiment.config)),
+                "settings": as_tree(self.experiment.config),
             }
             save_checkpoint(self.experiment.dest, self.stem, step, content)
 
@@ -208,7 +208,7 @@ class Run:
         state: dict[str, Any] | None = latest_checkpoint(experiment.dest, self.stem, experiment.say)
         if state is None:
             return 0
-        require_same_settings(state["settings"], fixed_settings(as_tree(experiment.config)), self.stem)
+        require_same_settings(state["settings"], experiment, self.stem)
         load_state(self.network, state["network"], f"checkpoint of {self.stem}")
         learner.optimizer.load_state_dict(state["optimizer"])
         learner.fabric.strategy.precision.load_state_dict(state["scaler"])

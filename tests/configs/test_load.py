@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.load import DATASETS, as_tree, load, merge, parse_assignments, paths
+from configs.load import DATASETS, as_tree, load, merge, parse_assignments, paths, result_settings
 from configs.schema import Config
 
 PAPER = {  # formats: training settings of the paper
@@ -131,3 +131,27 @@ def test_overlay_fits_every_dataset():
 def test_paths_name_every_setting():
     assert "optim.lr" in paths() and "loss_weights.TASK" in paths()
     assert len(paths()) == sum(len(section) for section in as_tree(Config()).values()) + 1
+
+
+def test_settings_that_change_no_result_are_left_out():
+    tree = as_tree(load("nyuv2", flags={"run": {"preflight": False, "seed": 3}, "data": {"root": "there"}}))
+    kept = result_settings(tree)
+    assert kept == result_settings(as_tree(load("nyuv2", flags={"run": {"seed": 3}})))
+    assert kept != result_settings(as_tree(load("nyuv2")))
+    assert "root" not in kept["data"] and kept["run"]["seed"] == 3
+    assert kept["loss_weights"] == {"seg": 1, "sn": 20, "depth": 1}
+
+
+def test_an_earlier_name_of_a_setting_is_read_everywhere(tmp_path):
+    (tmp_path / "old.yaml").write_text("data: {mirror: 0.25}\n")
+    assert load("nyuv2", [str(tmp_path / "old.yaml")]).data.hflip == 0.25
+    assert load("nyuv2", flags=parse_assignments(["data.mirror=0"])).data.hflip == 0
+    tree = as_tree(load("nyuv2", flags={"data": {"hflip": 0.75}}))
+    tree["data"]["mirror"] = tree["data"].pop("hflip")  # as an earlier version wrote it
+    assert load("nyuv2", base=tree).data.hflip == result_settings(tree)["data"]["hflip"] == 0.75
+
+
+def test_a_setting_that_a_file_does_not_know_yet_had_its_default():
+    tree = as_tree(load("nyuv2"))
+    del tree["prune"]["shuffle"]
+    assert result_settings(tree) == result_settings(as_tree(load("nyuv2")))

@@ -81,7 +81,7 @@ def test_two_ranks_together_are_one_process(root):
 
 def test_seed_and_epoch_change_the_batches(root):
     assert not same(train(root), train(root, seed=1))
-    fixed = {"scale": (1.0, 1.0), "mirror": 0.0, "crop": 12}
+    fixed = {"scale": (1.0, 1.0), "hflip": 0.0, "crop": 12}
     first, second = (next(iter(train(root, k, k + 1, batch_size=5, **fixed)))[0] for k in (0, 1))
     assert not first.equal(second)
 
@@ -140,7 +140,7 @@ def test_images_of_unequal_size_in_one_batch(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [{"crop": 0}, {"batch_size": 0}, {"eval_batch_size": 0}, {"num_workers": -1}, {"skip_unreadable": -1}]
-    + [{"mirror": 1.5}, {"scale": (0.0, 1.0)}, {"scale": (1.5, 0.5)}, {"scale": (1.0,)}],
+    + [{"hflip": 1.5}, {"scale": (0.0, 1.0)}, {"scale": (1.5, 0.5)}, {"scale": (1.0,)}],
 )
 def test_impossible_settings(root, changes):
     with pytest.raises(ValueError, match=f"^data.{next(iter(changes))} cannot be "):

@@ -1,0 +1,53 @@
+"""What a setting knows about itself beside type and default: range, flag, help, old names, its effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from math import inf
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """What a value must be: a test, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+class Setting(NamedTuple):
+    """The metadata of a field. flag: of the command line, None = only --set. group: of the flag in --help.
+
+    changes_result: False for a setting that changes speed, paths or logs only. aliases: earlier names of the
+    field, still read from files and --set.
+    """
+
+    flag: str | None = None
+    help: str = ""
+    group: str | None = None
+    range: Range | None = None
+    changes_result: bool = True
+    aliases: tuple[str, ...] = ()
+
+
+def setting(default: Any, flag: str | None = None, help: str = "", **more: Any) -> Any:
+    """A dataclass field with this default; `more`: fields of Setting."""
+    return field(default=default, metadata={"setting": Setting(flag, help, **more)})
+
+
+def at_least(low: float, words: str = "") -> Range:
+    return Range(lambda value: low <= value < inf, f"at least {low}{words}")
+
+
+def between(low: float, high: float, words: str) -> Range:
+    """From `low` to `high`, both included."""
+    return Range(lambda value: low <= value <= high, words)
+
+
+def one_of(*choices: str) -> Range:
+    return Range(lambda value: value in choices, " or ".join(choices))
+
+
+POSITIVE = Range(lambda value: 0 < value < inf, "above 0 and finite")
+NOT_NEGATIVE = Range(lambda value: 0 <= value < inf, "at least 0 and finite")
+SHARE = Range(lambda value: 0 < value <= 1, "above 0 and at most 1")
