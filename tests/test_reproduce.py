@@ -1,5 +1,6 @@
 """A study: its plan, its continuation, and one small study from start to table."""
 
+import json
 import os
 import runpy
 import signal
@@ -14,6 +15,7 @@ from prune_utils.methods import METHODS
 from study import runner
 from study.isolated import last_line, run_script
 from study.plan import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
+from study.runner import check, settings
 from study.timing import Times
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -255,3 +257,17 @@ def test_one_command_from_nothing_to_the_table(tmp_path, capfd):
         reproduce(tmp_path, "--batch-size", "4")
     assert stop.value.code == 2
     assert "data.batch_size=2, this study asks for 4" in capfd.readouterr().err
+
+
+def test_finished_runs_may_differ_in_what_changes_no_result(tmp_path):
+    (job,) = Study("nyuv2", tmp_path, (parse_variant("baseline"),), (), (0,)).jobs()
+    made = settings(job)
+    job.folder.mkdir(parents=True)
+    for field, value, refused in (("preflight", False, False), ("log_every", 7, False), ("eval_every", 7, True)):
+        made_then = made | {"run": made["run"] | {field: value}}
+        job.result.write_text(json.dumps({"config": made_then}))
+        if refused:
+            with pytest.raises(ValueError, match="made with run.eval_every=7, this study asks for 500"):
+                check(job)
+        else:
+            check(job)
