@@ -5,7 +5,7 @@ import argparse
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import flags_tree, parser
-from configs.load import load
+from configs.load import overlay
 from prune_utils.methods import METHODS, method
 from workflow import terminal
 
@@ -39,13 +39,12 @@ def main() -> None:
         raise ValueError(f"--pictures '{asked.pictures}' is not a whole number of at least 0")
     if asked.engine not in (None, *ENGINES):
         raise ValueError(f"--engine '{asked.engine}' is not one of {', '.join(ENGINES)}")
-    flags = flags_tree(asked)
-    config = load(asked.dataset, asked.config, flags)
+    given = overlay(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.weights)
 
     from workflow.evaluate import evaluate_network, open_saved
 
-    experiment, saved = open_saved(asked, config, flags)
+    experiment, saved = open_saved(asked, given)
     text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures), asked.engine)
     if experiment.fabric.is_global_zero:
         print(text)

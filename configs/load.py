@@ -132,11 +132,12 @@ def _build(tree: typing.Any, cls: typing.Any, where: str = "") -> typing.Any:
     return cls(**{key: _convert(value, kinds[key], where + key) for key, value in tree.items()})
 
 
-def _check(config: Config) -> Config:
-    """The same Config, or ValueError for the first value outside its range."""
+def _check(config: Config, given: Tree | None = None) -> Config:
+    """The same Config, or ValueError for the first value outside its range; given: look at these alone."""
     for section, field, about in settings():
         value = getattr(getattr(config, section), field)
-        if about.range and value is not None and not about.range.holds(value):
+        looked_at = given is None or field in given.get(section, {})
+        if looked_at and about.range and value is not None and not about.range.holds(value):
             raise ValueError(f"setting '{section}.{field}' is {value}, it must be {about.range.words}")
     for task, weight in config.loss_weights.items():
         if not 0 <= weight < math.inf:
@@ -176,6 +177,21 @@ def result_settings(tree: Tree) -> Tree:
     return result
 
 
+def overlay(dataset: str, files: typing.Iterable[str] = (), flags: Tree | None = None) -> Tree:
+    """What files and flags say together, to be laid over the settings of a data set or of a saved network.
+
+    ValueError for an unknown data set or setting, a wrong type, a value outside its range.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(not_one_of("dataset", dataset, DATASETS))
+    tree: Tree = {}
+    for file in files:
+        tree = merge(tree, _renamed(read_yaml(Path(file))))
+    tree = merge(tree, _renamed(flags or {}))
+    _check(_build(tree, Config), tree)
+    return tree
+
+
 def load(
     dataset: str, files: typing.Iterable[str] = (), flags: Tree | None = None, base: Tree | None = None
 ) -> Config:
@@ -183,13 +199,10 @@ def load(
 
     base: settings to start from instead of the data set's YAML (those that a saved network carries).
     """
-    if dataset not in DATASETS:
-        raise ValueError(not_one_of("dataset", dataset, DATASETS))
+    given = overlay(dataset, files, flags)
     tree = _renamed(read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base)
     known = tree.get("loss_weights", {})
-    for file in files:
-        tree = merge(tree, _renamed(read_yaml(Path(file))))
-    config = _check(_build(merge(tree, _renamed(flags or {})), Config))
+    config = _check(_build(merge(tree, given), Config))
     choices = sorted({*known, *config.data.tasks})
     for task in config.loss_weights:
         if task not in choices:

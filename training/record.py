@@ -63,11 +63,6 @@ class Record:
             self.bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
         self.bar.update(step - self.bar.n)
 
-    def say(self, text: str) -> None:
-        """A line of text that does not break the bar."""
-        if self.writes:
-            self.bar.write(text)
-
     def close(self) -> None:
         self.bar.close()
         if self.file is not None:

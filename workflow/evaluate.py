@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from common.files import write_json
 from common.names import BASELINE
-from configs.load import as_tree, load
-from configs.schema import Config
+from configs.load import Tree, as_tree, load, result_settings
+from configs.schema import Config, Prune
 from training.checkpoint import check_fields, is_own, read_file, versions
 from training.evaluate import evaluate, format_scores
 from training.panels import write_panels
@@ -25,14 +25,15 @@ from .networks import Saved, load_network
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
 
-def open_saved(asked: Namespace, config: Config, flags: dict) -> tuple[Experiment, Saved]:
+def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     """The experiment and the network that the command line names.
 
-    An own file brings its name, its method and the settings that it was made with; files and flags of this
-    command lie over them, and ValueError says where they contradict how the network was trained.
+    given: what --config files and flags say. An own file brings its name, its method and the settings that
+    it was made with; `given` lies over them, and ValueError says where it contradicts them.
     FileNotFoundError names the command that makes the file.
     """
-    ratio, method = config.prune.ratio, asked.method or METHOD
+    ratio = float(given.get("prune", {}).get("ratio", Prune.ratio))
+    method, base = asked.method or METHOD, None
     name = asked.name or experiment_name(asked.dataset, method, ratio)
     path = Path(asked.weights) if asked.weights else Path(asked.dest) / f"best_{name}.pth"
     if not path.is_file():
@@ -50,25 +51,26 @@ def open_saved(asked: Namespace, config: Config, flags: dict) -> tuple[Experimen
             raise ValueError(
                 f"{path} is a network for {made_for}, not for {asked.dataset}: --dataset {made_for}"
             )
-        config = load(asked.dataset, asked.config, flags, base=content["config"])
-        _require_as_trained(path, content, asked.method, config)
-        method = content["method"]
+        base, method = content["config"], content["method"]
         if asked.weights:
             name = asked.name or content["name"]
+    config = load(asked.dataset, flags=given, base=base)
+    if base is not None:
+        _require_as_trained(path, content, asked.method, config)
     experiment = open_experiment(config, method, asked.dest, name)
     return experiment, load_network(experiment, path, content)
 
 
 def _require_as_trained(path: Path, content: dict, method: str | None, config: Config) -> None:
     """ValueError for a flag that would put another label on the network's scores than it was trained with."""
-    trained = load(config.data.dataset, base=content["config"])
+    trained = result_settings(content["config"])
     labels = {
         "method": (content["method"], method or content["method"]),
-        "protocol": (trained.run.protocol, config.run.protocol),
-        "seed": (trained.run.seed, config.run.seed),
+        "protocol": (trained["run"]["protocol"], config.run.protocol),
+        "seed": (trained["run"]["seed"], config.run.seed),
     }
     if content["mask"] is not None:
-        labels["ratio"] = (trained.prune.ratio, config.prune.ratio)
+        labels["ratio"] = (trained["prune"]["ratio"], config.prune.ratio)
     for flag, (was, said) in labels.items():
         if was != said:
             raise ValueError(f"{path} was made with --{flag} {was}, this command says {said}: leave it out")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import as_tree, result_settings
+from training.checkpoint import read_file
 from training.resume import checkpoint_paths
 
 from .experiment import Experiment
-from .networks import load_network
 
 Files = list[tuple[Path, str]]  # written by a command, and what each holds
 
@@ -62,7 +62,7 @@ def finished_before(experiment: Experiment, path: Path, stem: str, options: Opti
 
 def _require_own(experiment: Experiment, path: Path) -> None:
     """ValueError unless the file was made with the settings of this experiment."""
-    config = load_network(experiment, path).content["config"]
+    config = read_file(path).get("config")
     if config is None:
         raise ValueError(f"{path} was not made by this program: --overwrite replaces it")
     require_same_settings(config, experiment, str(path))

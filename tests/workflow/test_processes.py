@@ -1,5 +1,6 @@
 """Which processes are asked for, and what is said when they cannot be had."""
 
+import multiprocessing
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from configs.schema import Run
 from workflow import processes
-from workflow.processes import gatherer, lost_peer, make_fabric, require_same
+from workflow.processes import gatherer, largest, lost_peer, make_fabric, require_same
 
 
 def torchrun(monkeypatch, local, world):
@@ -42,17 +43,53 @@ def test_choices_are_named():
 
 def test_one_process_gathers_from_nobody():
     fabric = make_fabric(Run(device="cpu", devices="1"))
-    assert gatherer(fabric) is None
+    assert gatherer(fabric) is None and largest(fabric, 3) == 3
     require_same(fabric, "anything", 3)
 
 
-def test_processes_that_see_other_files_are_told(monkeypatch):
-    fabric = SimpleNamespace(world_size=2, to_device=lambda tensor: tensor)
-    monkeypatch.setattr(processes, "gatherer", lambda fabric: lambda tensor: [tensor, tensor + 1])
-    with pytest.raises(
-        ValueError, match=r"do not agree on the step \(5, 6\): do all of them see the same --dest"
-    ):
-        require_same(fabric, "the step", 5)
+def talk(rank, store, answers):
+    """One of three processes: gathers, takes the largest, and says on which step it is."""
+    from datetime import timedelta
+
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{store}", timedelta(seconds=60), world_size=3, rank=rank)
+    fabric = SimpleNamespace(world_size=3, to_device=lambda tensor: tensor, all_reduce=all_reduce)
+    gathered = gatherer(fabric)(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T * rank)  # not contiguous
+    said = [part.tolist() for part in gathered], largest(fabric, (5, 7, 6)[rank])
+    require_same(fabric, "the step", 4)
+    try:
+        require_same(fabric, "the step", 5 if rank == 2 else 4)
+    except ValueError as error:
+        answers.put((rank, *said, str(error)))
+    distributed.destroy_process_group()
+
+
+def all_reduce(tensor, reduce_op):
+    from torch import distributed
+
+    distributed.all_reduce(tensor, getattr(distributed.ReduceOp, reduce_op.upper()))
+    return tensor
+
+
+def test_processes_gather_by_rank_and_notice_where_they_differ(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    three = [context.Process(target=talk, args=(rank, tmp_path / "store", answers)) for rank in range(3)]
+    for process in three:
+        process.start()
+    for process in three:
+        process.join(120)
+    assert [process.exitcode for process in three] == [0, 0, 0]
+    found = sorted(answers.get() for _ in three)
+    assert [rank for rank, *_ in found] == [0, 1, 2]
+    for _, gathered, most, error in found:
+        assert gathered == [[[0, 0], [0, 0]], [[1, 3], [2, 4]], [[2, 6], [4, 8]]]
+        assert most == 7
+        assert error == (
+            "the processes do not agree on the step (4, 4, 5): do all of them see the same --dest?"
+        )
 
 
 def test_a_lost_process_is_told_from_other_errors(monkeypatch):
@@ -73,13 +110,3 @@ def test_children_that_do_not_end_are_ended(monkeypatch):
     processes.end_children(2.0)
     assert quick.returncode == 0 and slow.returncode < 0
     assert processes._children == []
-
-
-def test_gathered_values_come_by_rank(monkeypatch):
-    def all_gather(parts, tensor):
-        for rank, part in enumerate(parts):
-            part.copy_(tensor * rank)
-
-    monkeypatch.setattr(processes.distributed, "all_gather", all_gather)
-    gathered = gatherer(SimpleNamespace(world_size=3))(torch.tensor([1.0, 2.0]))
-    assert [part.tolist() for part in gathered] == [[0, 0], [1, 2], [2, 4]]
