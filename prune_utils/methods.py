@@ -6,21 +6,26 @@ Importing this file costs no torch: the scripts read the names for their help pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a sparse network comes about. Names refer to the registries of criteria, voters, budgets.
+    """How a sparse network comes about. Names refer to the registries of criteria, voters, budgets, courses.
 
     setup: "static" (mask before training), "pretrained" (mask from a trained dense network), "dynamic" (the
-        mask moves during training).
+        mask moves during training), "gradual" (the network becomes sparse during training).
     criterion: what the mask is made from; None = the data set's setting for trained networks.
     voters: "tasks" (each task ranks its own weights) or "joint" (the weighted sum of the losses).
     start: weights that training begins with: "init", "dense" (the trained network's) or "rewound" (the
         trained network's initial ones). training: "full" or "finetune" length and learning rate.
+    starts: whether training begins "sparse" or "dense".
     score_init: "own" = scored with the network's own weights; None = as the setting `score_init` says.
-    rounds: steps to the budget; retrain: the network trains between them.
-    grow, grow_voters: criterion and voters of growth, dynamic only.
+    rounds: steps to the budget; retrain: the network trains between them; revive: what one round prunes may
+        return in the next.
+    course: what happens to the mask in training, a name in COURSES (courses.py). pace: of a gradual course, a
+        name in PACES; rhythm: start, end and every of its events, as fractions of the run.
+    grow, grow_voters: criterion and voters of growth, of courses that regrow.
     """
 
     name: str
@@ -31,11 +36,21 @@ class Method:
     budget: str = "global"
     start: str = "init"
     training: str = "full"
+    starts: str = "sparse"
     score_init: str | None = "own"
     rounds: int = 1
     retrain: bool = False
+    revive: bool = False
+    course: str = "hold"
+    pace: str = "cubic"
+    rhythm: tuple[float, float, float] = (0.1, 0.75, 0.01)
     grow: str | None = None
     grow_voters: str = "joint"
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether training needs no mask that was made before."""
+        return self.course != "hold"
 
     @property
     def needs_dense(self) -> bool:
@@ -43,44 +58,77 @@ class Method:
         return self.setup == "pretrained"
 
 
-_STATIC = {"setup": "static"}
-_TUNED = {"setup": "pretrained", "start": "dense", "training": "finetune"}
+_static = partial(Method, setup="static")
+_tuned = partial(Method, setup="pretrained", start="dense", training="finetune")
 # the first mask of a dynamic run is random at the budget's densities
-_DYNAMIC = {"setup": "dynamic", "criterion": "random", "budget": "erk"}
+_dynamic = partial(Method, setup="dynamic", criterion="random", budget="erk", course="regrow")
+_force = partial(_static, criterion="snip_signed", rounds=60, revive=True, score_init=None)
 
 _ROWS = (
-    Method(
+    _static(
         "disparse_static",
         criterion="snip",
         voters="tasks",
         score_init=None,
         summary="each task ranks its weights by |w g| before training",
-        **_STATIC,
     ),
-    Method(
+    _static(
         "snip",
         criterion="snip",
         score_init=None,
         summary="|w g| of the summed loss, before training",
-        **_STATIC,
     ),
-    Method("random", criterion="random", summary="a random mask before training", **_STATIC),
-    Method("magnitude", criterion="magnitude", summary="the largest initial weights", **_STATIC),
-    Method(
+    _static("random", criterion="random", summary="a random mask before training"),
+    _static("magnitude", criterion="magnitude", summary="the largest initial weights"),
+    _static(
+        "synflow",
+        criterion="synflow",
+        rounds=100,
+        summary="the flow of an input of ones, in 100 rounds: no data and no task",
+    ),
+    _static(
+        "grasp",
+        criterion="grasp",
+        score_init=None,
+        summary="w (H g) of the summed loss: what the gradient's size needs",
+    ),
+    _static(
+        "disparse_grasp",
+        criterion="grasp",
+        voters="tasks",
+        score_init=None,
+        summary="each task ranks its weights by w (H g)",
+    ),
+    _force(
+        "force",
+        summary="|w g| of the summed loss in 60 rounds, what was pruned may return",
+    ),
+    _force(
+        "disparse_force",
+        voters="tasks",
+        summary="each task ranks its weights by |w g| in 60 rounds, what was pruned may return",
+    ),
+    _tuned(
         "disparse_pt",
         criterion=None,
         voters="tasks",
         summary="each task ranks the weights of the trained dense network, then fine-tuning",
-        **_TUNED,
     ),
-    Method("random_pt", criterion="random", summary="a random mask on the trained dense network", **_TUNED),
-    Method(
+    _tuned("random_pt", criterion="random", summary="a random mask on the trained dense network"),
+    _tuned("lamp", criterion="lamp", summary="layer-adaptive magnitude of the trained network"),
+    _tuned("fisher", criterion="fisher", summary="w^2 g^2 of the summed loss, trained network"),
+    _tuned(
+        "disparse_fisher",
+        criterion="fisher",
+        voters="tasks",
+        summary="each task ranks the weights of the trained dense network by w^2 g^2",
+    ),
+    _tuned(
         "imp",
         criterion="magnitude",
         rounds=11,
         retrain=True,
         summary="iterative magnitude pruning of the trained dense network, training between the rounds",
-        **_TUNED,
     ),
     Method(
         "lth",
@@ -89,20 +137,18 @@ _ROWS = (
         start="rewound",
         summary="lottery ticket: magnitude of the trained dense network, initial weights, trained again",
     ),
-    Method(
+    _dynamic(
         "disparse_dynamic",
         grow="gradient",
         grow_voters="tasks",
         summary="sparse throughout: drop by magnitude, grow what any task wants",
-        **_DYNAMIC,
     ),
-    Method(
+    _dynamic(
         "rigl",
         grow="gradient",
         summary="sparse throughout: grow by the gradient of the summed loss",
-        **_DYNAMIC,
     ),
-    Method("set", grow="random", summary="sparse throughout: grow at random", **_DYNAMIC),
+    _dynamic("set", grow="random", summary="sparse throughout: grow at random"),
 )
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}

@@ -10,13 +10,14 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .arbiters import find_arbiter
+from .arbiters import Arbiter, find_arbiter
 from .budgets import BUDGETS, Budget, check_ratio, keep_count, make_budget
 from .choosing import keep_by_ratio
 from .covering import weight_shapes
@@ -24,8 +25,9 @@ from .criteria import find_criterion
 from .data import Forward
 from .floors import Floors, check_floor, floor_counts
 from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
-from .methods import Method
+from .methods import Method, method
 from .parameters import find_parameters
+from .ranking import rank_fractions
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
 from .seeds import generator
@@ -50,6 +52,14 @@ class Plan:
     shuffle: bool
     score_init: str
     floor: float = 0.0
+    revive: bool = False
+    starts: str = "sparse"  # "dense": training makes the mask, and begins with everything
+    factors: dict[str, float] | None = None  # task -> what its rank fractions are divided by
+
+    @property
+    def weigh(self) -> Arbiter:
+        """The arbiter, with the tasks' factors."""
+        return replace(find_arbiter(self.arbiter), factors=self.factors or {})
 
 
 def xavier_copy(model: nn.Module, seed: int) -> nn.Module:
@@ -81,30 +91,34 @@ SCOPES: dict[str, Callable[[frozenset[str]], bool]] = {
 }
 
 
-def make_plan(method: Method, settings: Any) -> Plan:
+def make_plan(row: Method, settings: Any) -> Plan:
     """Resolves the method's row and the settings (attributes as in configs.schema.Prune; None = the method's
     own).
 
     Raises ValueError, naming value and choices, for whatever does not exist or does not go together.
     """
+    mask_row = _mask_row(row, getattr(settings, "start_mask", None))
     plan = Plan(
-        method=method.name,
-        criterion=settings.criterion or method.criterion or settings.pt_criterion,
-        voters=method.voters,
-        budget=settings.budget or method.budget,
+        method=row.name,
+        criterion=settings.criterion or mask_row.criterion or settings.pt_criterion,
+        voters=mask_row.voters,
+        budget=settings.budget or mask_row.budget,
         arbiter=settings.arbiter,
         scope=settings.scope,
         protect=tuple(settings.protect),
         ratio=settings.ratio,
         keep_ratio=settings.keep_ratio,
-        rounds=method.rounds if settings.rounds is None else settings.rounds,
-        retrain=method.retrain,
+        rounds=mask_row.rounds if settings.rounds is None else settings.rounds,
+        retrain=mask_row.retrain,
         shuffle=settings.shuffle,
-        score_init=method.score_init or settings.score_init,
+        score_init=mask_row.score_init or settings.score_init,
+        revive=mask_row.revive,
+        starts=row.starts,
+        factors=dict(getattr(settings, "factors", None) or {}) or None,
         floor=getattr(settings, "floor", 0.0),  # settings may leave it out
     )
     find_criterion(plan.criterion)
-    find_arbiter(plan.arbiter)
+    by_rank = plan.weigh.standings is rank_fractions
     for what, value, choices in (
         ("budget", plan.budget, BUDGETS),
         ("scope", plan.scope, SCOPES),
@@ -117,12 +131,32 @@ def make_plan(method: Method, settings: Any) -> Plan:
     geometric_keeps(1, 1, plan.rounds)
     if plan.keep_ratio is not None and plan.floor:
         raise ValueError(f"keep ratio {plan.keep_ratio} is a rule without floors, not for floor {plan.floor}")
+    if plan.factors and "tasks" not in (row.voters, row.grow_voters):
+        raise ValueError(f"factors weigh tasks, and method {row.name} asks them all as one")
+    if plan.keep_ratio is not None and (not by_rank or plan.factors or plan.starts == "dense"):
+        raise ValueError(
+            f"keep ratio {plan.keep_ratio} is a rule for one ranking before training, not for arbiter "
+            f"{plan.arbiter} or method {plan.method}"
+        )
     if plan.keep_ratio is not None and (plan.budget != "global" or plan.rounds > 1):
         raise ValueError(
             f"keep ratio {plan.keep_ratio} is a rule for one global round, not for budget {plan.budget} "
             f"and {plan.rounds} rounds"
         )
     return plan
+
+
+def _mask_row(row: Method, start: str | None) -> Method:
+    """The row that the first mask is made by: the method's own, or another's for a mask that moves later."""
+    if start is None:
+        return row
+    other = method(start)
+    if row.setup != "dynamic" or other.setup != "static":
+        raise ValueError(
+            f"start mask {start!r} does not go with method {row.name}: a method whose mask moves during "
+            "training may start with the mask of one that prunes before it"
+        )
+    return other
 
 
 def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
@@ -135,24 +169,49 @@ def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
 
 
 def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
-    """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
+    """Raises ValueError for a scope, a pattern, a ratio or factors that this network cannot meet."""
+    tasks = sorted({task for of in owners.values() for task in of})
+    for task in plan.factors or ():
+        if task not in tasks:
+            raise ValueError(f"factor of task {task!r}: the tasks are {', '.join(tasks)}")
     if plan.keep_ratio is None:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
         matching(in_scope(model, owners, plan), plan.protect)
 
 
-def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, ...]:
-    """One budget per round, the last with exactly the weights that the plan's ratio keeps."""
+@dataclass(frozen=True)
+class Room:
+    """What the plan's ratio refers to in a network: total weights, those protected, and how many stay."""
+
+    total: int
+    protected: int
+    keep: int
+    budget: Callable[[int], Budget]  # kept weights, from `protected` to `total` -> a budget of so many
+
+
+def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
+    """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
     names = in_scope(model, owners, plan)
     shapes = weight_shapes(model, names)
     protected = matching(names, plan.protect)
     total = sum(math.prod(shape) for shape in shapes.values())
     dense = sum(math.prod(shapes[name]) for name in protected)
-    keep = keep_count(total, plan.ratio)
-    make_budget(plan.budget, shapes, keep, protected)  # complains about an impossible end before the rounds
-    keeps = geometric_keeps(total - dense, keep - dense, plan.rounds)
-    return nest([make_budget(plan.budget, shapes, dense + free, protected) for free in keeps])
+    room = Room(
+        total,
+        dense,
+        keep_count(total, plan.ratio),
+        lambda keep: make_budget(plan.budget, shapes, keep, protected),
+    )
+    room.budget(room.keep)  # complains about an impossible end before the rounds
+    return room
+
+
+def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, ...]:
+    """One budget per round, the last with exactly the weights that the plan's ratio keeps."""
+    room = make_room(model, plan, owners)
+    keeps = geometric_keeps(room.total - room.protected, room.keep - room.protected, plan.rounds)
+    return nest([room.budget(room.protected + free) for free in keeps])
 
 
 def make_floors(
@@ -173,7 +232,7 @@ def make_mask(
     seed: int = 0,
     forward: Forward | None = None,
 ) -> Mask:
-    """The mask that the plan asks for; of a method that trains between its rounds, the first round's mask.
+    """The mask that the plan asks for; of a method that prunes in training, the mask that it begins with.
 
     batches: (number, (input, targets)) pairs that can be read again every round (not an iterator, if rounds >
         1), or a mapping task -> batches of its own. Read only if the criterion needs gradients.
@@ -181,22 +240,38 @@ def make_mask(
     Raises ValueError as `make_budgets`, `score` and `choose` do.
     """
     names = in_scope(model, electorate.owners, plan)
+    weights = find_parameters(model, names)
+    if plan.starts == "dense":
+        return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
     voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
+    scored = INITS[plan.score_init](model, seed)
+    whole = None
+    if plan.revive:
+        whole = {name: w.detach().clone() for name, w in find_parameters(scored, names).items()}
+    few = find_criterion(plan.criterion).batches
+    if few is not None and not isinstance(batches, Mapping):
+        batches = list(islice(batches, few))
 
     def score_network(network: nn.Module) -> dict[str, Scores]:
-        gather = electorate.gather
-        return score(network, voters, batches, plan.criterion, seed=seed, gather=gather, forward=forward)
+        return score(
+            network,
+            voters,
+            batches,
+            plan.criterion,
+            seed=seed,
+            gather=electorate.gather,
+            forward=forward,
+            values=whole,
+        )
 
     if plan.keep_ratio is None:
         budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
         if isinstance(batches, Iterator) and len(budgets) > 1:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)
-        network = INITS[plan.score_init](model, seed)
-        mask = progressive(network, score_network, budgets, plan.arbiter, floors)
+        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive)
     else:
-        scores = score_network(INITS[plan.score_init](model, seed))
-        weights = find_parameters(model, names)
+        scores = score_network(scored)
         mask = _published_rule(scores, plan, {name: weights[name] for name in names})
     mask = {name: mask[name] for name in names}
     if plan.shuffle:

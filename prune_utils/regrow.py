@@ -12,20 +12,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .arbiters import Arbiter
 from .attaching import unwrapped
 from .budgets import Pool
 from .choosing import choose
 from .criteria import find_criterion
 from .data import Forward, is_by_task
 from .masked import Masked
-from .masks import Mask, check_same_everywhere, count, size
+from .masks import Mask, Scores, check_same_everywhere, count, size
 from .scoring import score
 from .voters import Gather, Voter
+
+
+class Timing(Protocol):
+    """When a mask moves, and by how much."""
+
+    def due(self, step: int) -> bool: ...
+
+    def drop_fraction(self, step: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ def make_schedule(until: float, every: float, fraction: float, iterations: int) 
 class Growth:
     """Who decides what grows, and how.
 
+    memory: from 0 up to, not including, 1: the weight of the votes before in a moving average, by voter.
     gather: a tensor of every process, None = there is one process. Each of several sees its share of a step's
         batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
@@ -72,10 +82,15 @@ class Growth:
 
     voters: tuple[Voter, ...]
     criterion: str = "gradient"
-    arbiter: str = "unanimous"
+    arbiter: str | Arbiter = "unanimous"
     seed: int = 0
     gather: Gather | None = None
     forward: Forward | None = None
+    memory: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"growth memory {self.memory!r} is not from 0 up to, not including, 1")
 
 
 class Regrowth(Masked):
@@ -88,7 +103,7 @@ class Regrowth(Masked):
         model: nn.Module,
         mask: Mask,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
-        schedule: Schedule,
+        schedule: Timing,
         growth: Growth,
         *,
         batches: Iterable[Any] | None = None,
@@ -108,6 +123,7 @@ class Regrowth(Masked):
         self.growth = growth
         self.batches = batches
         self.updates = 0
+        self._average: dict[str, Scores] = {}  # of the votes so far, by voter; only with a memory
         self._stream: Iterator[Any] | None = None
 
     @torch.no_grad()
@@ -159,7 +175,7 @@ class Regrowth(Masked):
             return 0, mask
         if not self.optimizers:
             raise ValueError("no optimizer is known, whose state must be fresh for grown weights: attach it")
-        votes = self._votes(step, batch, frozenset(moving))
+        votes = self._remembered(self._votes(step, batch, frozenset(moving), self.growth))
         # a layer whose owners have nothing to say about this batch stays as it is
         moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
@@ -172,9 +188,10 @@ class Regrowth(Masked):
             self._start_at_zero(weights[name], ~kept[name])
         return sum(drops[name] for name in moving), mask | {name: kept[name] | grown[name] for name in moving}
 
-    def _votes(self, step: int, batch: Any, moving: frozenset[str]) -> dict[str, dict[str, Tensor]]:
+    def _votes(
+        self, step: int, batch: Any, moving: frozenset[str], growth: Growth
+    ) -> dict[str, Scores]:
         """What the voters want of these weights; who has nothing to say about this batch is left out."""
-        growth = self.growth
         voters = [voter.among(moving) for voter in growth.voters]
         gather = growth.gather
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
@@ -195,6 +212,17 @@ class Regrowth(Masked):
             forward=growth.forward,
             silent="abstain",
         )
+
+    def _remembered(self, votes: dict[str, Scores]) -> dict[str, Scores]:
+        """The votes, averaged with those before where growth has a memory."""
+        memory = self.growth.memory
+        if memory:
+            for voter, of in votes.items():
+                before = self._average.setdefault(voter, {})
+                for name, score in of.items():
+                    before[name] = score.lerp(before[name], memory) if name in before else score
+                votes = votes | {voter: {name: before[name] for name in of}}
+        return votes
 
     def _batch(self, batch: Any) -> Any:
         """The batch that votes: the one at hand, or the next of `batches`, which begin again at their end."""
@@ -217,17 +245,25 @@ class Regrowth(Masked):
         return batch
 
     def _start_at_zero(self, weight: Tensor, where: Tensor) -> None:
-        """Weight and optimiser state become 0 in place, in whichever optimiser holds it (Adam's step counter
-        is per tensor and stays)."""
+        """Weight and optimiser state become 0 in place."""
         weight.masked_fill_(where, 0.0)
+        self._forget(weight, where)
+
+    def _forget(self, weight: Tensor, where: Tensor) -> None:
+        """Optimiser state becomes 0 in place, in whichever optimiser holds it (Adam's step counter is per
+        tensor and stays)."""
         for optimizer in self.optimizers:
             for value in optimizer.state.get(weight, {}).values():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
                     value.masked_fill_(where, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"updates": self.updates}
+        return super().state_dict() | {"updates": self.updates, "average": self._average}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = int(state["updates"])
+        self._average = {
+            voter: {name: score.to(self._kept[name].device, copy=True) for name, score in of.items()}
+            for voter, of in state.get("average", {}).items()
+        }

@@ -1,8 +1,8 @@
 """Rounds: reach a budget in several steps of equal proportion instead of one.
 
-`progressive` scores the surviving network again before every step (iterative SNIP and FORCE, de Jorge et al.,
-ICLR 2021, without regrowth); `Rounds` trains between the steps (iterative magnitude pruning, Han et al.,
-2015).
+`progressive` scores the surviving network again before every step (iterative SNIP, or FORCE where pruned
+weights may return; de Jorge et al., ICLR 2021); `Rounds` trains between the steps (iterative magnitude
+pruning, Han et al., 2015).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .arbiters import Arbiter
 from .budgets import Budget, Pool
 from .floors import Floors, choose_above
 from .masked import Masked
@@ -50,21 +51,23 @@ def progressive(
     model: nn.Module,
     score_network: Callable[[nn.Module], Mapping[str, Scores]],
     budgets: Sequence[Budget],
-    arbiter: str,
+    arbiter: str | Arbiter,
     floors: Sequence[Floors] = (),
+    revive: bool = False,
 ) -> Mask:
     """The mask of the last budget: each budget chooses among the survivors of the one before.
 
     floors: of every budget, () = none (floors.py).
 
     score_network(model) sees the network with its pruned weights at 0; the model is restored afterwards.
+    revive: each budget chooses among all weights; the scores should be those of the weights before pruning.
     """
-    among: Mask = dense_mask(model, [name for pool in budgets[0] for name in pool.names])
+    everything = mask = dense_mask(model, [name for pool in budgets[0] for name in pool.names])
     for budget, least in zip(budgets, floors or [{}] * len(budgets), strict=True):
-        with pruned(model, among):
+        with pruned(model, mask):
             scores = score_network(model)
-        among = choose_above(scores, budget, arbiter, least, among)
-    return among
+        mask = choose_above(scores, budget, arbiter, least, everything if revive else mask)
+    return mask
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def score(
     gather: Gather | None = None,
     forward: Forward | None = None,
     silent: str = "refuse",
+    values: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Scores]:
     """Scores by voter and weight, for the weights that the voter owns; float32 or better.
 
@@ -47,6 +48,8 @@ def score(
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     silent: what happens to a voter that has nothing to say, because none of its batches holds its task (every
         loss None) or all its scores are equal. "refuse": ValueError; "abstain": it is no key of the result.
+    values: the weights that the saliencies are of, by name; None = the network's own. Those before pruning,
+        for pruned weights that may return.
     Raises ValueError: no batch, a gradient or score that is not finite (names voter, batch and layer), a
         voter with nothing to say, a loss that is no single value, an unknown criterion, a weight that the
         network does not have.
@@ -75,7 +78,11 @@ def score(
             draws = generator(seed, criterion, voter.name)
             gradients = sums.pop(voter.name, {})
             found = {
-                name: rule.saliency(weights[name].detach(), gradients.pop(name, None), draws)
+                name: rule.saliency(
+                    weights[name].detach() if values is None else values[name],
+                    gradients.pop(name, None),
+                    draws,
+                )
                 for name in owned[voter.name]
             }
             nothing = _nothing_to_say(found, voter.name)

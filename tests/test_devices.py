@@ -90,11 +90,11 @@ def test_the_tensor_part_of_a_regrowth(bench):
     optimizer.step()
     voters = electorate(tasks, network).voters("tasks")
     regrowth = Regrowth(network, mask, optimizer, Schedule(10, 2), Growth(voters))
-    votes = regrowth._votes((2, batch), frozenset(weights))
+    votes = regrowth._votes((2, batch), frozenset(weights), regrowth.growth)
     assert set(votes) == set(tasks) and all(v.is_meta for of in votes.values() for v in of.values())
     with torch.no_grad():
-        for name, weight in weights.items():
-            regrowth._start_at_zero(name, weight > 0)
+        for weight in weights.values():
+            regrowth._start_at_zero(weight, weight > 0)
     regrowth._set_mask({name: weight == 0 for name, weight in weights.items()})
     regrowth.mask_gradients()
 

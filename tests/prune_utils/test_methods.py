@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from prune_utils import BUDGETS, CRITERIA, METHODS, method
+from prune_utils.courses import COURSES
+from prune_utils.gradual import PACES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -12,14 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_row_refers_to_what_exists():
     for name, row in METHODS.items():
         assert row.name == name
-        assert row.setup in ("static", "pretrained", "dynamic")
+        assert row.setup in ("static", "pretrained", "dynamic", "gradual")
+        assert row.course in COURSES and row.pace in PACES
+        assert row.starts in ("sparse", "dense")
         assert row.criterion is None or row.criterion in CRITERIA
         assert row.grow is None or row.grow in CRITERIA
         assert row.budget in BUDGETS
         assert {row.voters, row.grow_voters} <= {"tasks", "joint"}
         assert row.start in ("init", "dense", "rewound")
         assert (row.start != "init") == row.needs_dense == (row.setup == "pretrained")
-        assert (row.grow is not None) == (row.setup == "dynamic")
+        assert row.by_itself == (row.setup in ("dynamic", "gradual"))
+        assert row.grow is None or row.by_itself
+        assert (row.starts == "dense") == (row.setup == "gradual")
         assert row.training in ("full", "finetune")
         assert row.score_init in (None, "own")
         assert row.retrain <= (row.rounds > 1)
@@ -27,8 +33,9 @@ def test_every_row_refers_to_what_exists():
 
 def test_the_table_of_the_paper_and_its_peers():
     names = "disparse_static disparse_pt disparse_dynamic snip random magnitude random_pt imp lth rigl set"
+    names += " synflow grasp disparse_grasp force disparse_force lamp fisher disparse_fisher"
     assert set(names.split()) <= set(METHODS)
-    assert method("imp").rounds == 11
+    assert (method("imp").rounds, method("synflow").rounds, method("force").rounds) == (11, 100, 60)
     assert method("disparse_pt").criterion is None
     for name in names.split():
         row = method(name)

@@ -11,7 +11,9 @@ from prune_utils import (
     Criterion,
     Electorate,
     Method,
+    choose,
     count,
+    dense_mask,
     keep_count,
     make_mask,
     make_plan,
@@ -23,7 +25,7 @@ from prune_utils import (
     task_voters,
     xavier_copy,
 )
-from prune_utils.prune import make_budgets
+from prune_utils.prune import check_plan, make_budgets
 
 from . import reference
 
@@ -41,6 +43,8 @@ class Settings:
     rounds: int | None = None
     shuffle: bool = False
     score_init: str = "xavier"
+    start_mask: str | None = None
+    factors: dict[str, float] | None = None
 
 
 def electorate(net):
@@ -63,11 +67,14 @@ def test_every_method_meets_the_ratio_exactly_and_touches_nothing(tiny, name, bu
     net = tiny("a", "b", "c")
     before = copy.deepcopy(net.model.state_dict())
     row = method(name)
-    rounds = 1 if row.retrain else None
+    rounds = 1 if row.retrain else min(row.rounds, 3)
     mask = mask_of(net, name, ratio=ratio, budget=budget, rounds=rounds)
     assert list(mask) == list(prunable(net.model))
-    assert count(mask) == keep_count(total(net), ratio)
     assert all(torch.equal(value, before[key]) for key, value in net.model.state_dict().items())
+    if row.starts == "dense":  # training prunes
+        assert count(mask) == total(net)
+        return
+    assert count(mask) == keep_count(total(net), ratio)
     if "erk" in (budget, budget or row.budget):
         plan = make_plan(row, Settings(ratio=ratio, budget=budget, rounds=rounds))
         asked = {p.names[0]: p.keep for p in make_budgets(net.model, plan, net.owners)[-1]}
@@ -107,6 +114,70 @@ def test_equals_the_obvious_reference(tiny, tasks, arbiter, name, criterion, use
     sizes = {n: len(values) for n, values in weights.items()}
     keep = round(0.2 * sum(sizes.values()))
     assert reference.as_set(mask) == reference.choose(as_float32, [(list(sizes), keep)], arbiter, sizes)
+
+
+def test_force_is_iterative_snip_with_everything_as_candidate(tiny):
+    """By hand, round by round: the gradient of the pruned network times the weights before pruning."""
+    net = tiny("a", "b")
+    net.model.drop.p = 0.0
+    mask = mask_of(net, "disparse_force", ratio=90, rounds=4)
+    model = xavier_copy(net.model, 0)
+    whole = {name: w.detach().clone() for name, w in prunable(model).items()}
+    voters, batches = task_voters(net.losses, net.owners), list(enumerate(net.batches))
+    now, back = dense_mask(model), 0
+    for budget in make_budgets(
+        net.model, make_plan(method("disparse_force"), Settings(rounds=4)), net.owners
+    ):
+        with torch.no_grad():
+            for name, weight in prunable(model).items():
+                weight.copy_(whole[name] * now[name])
+        scores = score(model, voters, batches, "snip_signed", values=whole)
+        after = choose(scores, budget, "unanimous")
+        back += sum(int((after[name] & ~now[name]).sum()) for name in after)
+        now = after
+    assert back > 0
+    assert mask_hash(mask) == mask_hash(now)
+
+
+def test_synflow_reads_one_batch_and_no_loss(tiny):
+    net = tiny("a", "b")
+    net.losses = dict.fromkeys(net.losses, lambda *given: 1 / 0)
+    plan = make_plan(method("synflow"), Settings(ratio=95))
+    one = make_mask(net.model, plan, electorate(net), list(enumerate(net.batches)))
+    again = make_mask(net.model, plan, electorate(net), iter([(0, net.batches[1])]))
+    assert plan.rounds == 100 and count(one) == keep_count(total(net), 95)
+    assert mask_hash(one) == mask_hash(again)
+    assert all(kept.any() for kept in one.values())  # no layer collapses
+
+
+def test_a_dynamic_run_may_start_with_the_mask_of_a_static_method(tiny):
+    net = tiny("a", "b")
+    plain = mask_of(net, "disparse_static", ratio=80)
+    started = mask_of(net, "disparse_dynamic", ratio=80, start_mask="disparse_static")
+    assert mask_hash(started) == mask_hash(plain)
+    for name, start in (("disparse_dynamic", "imp"), ("snip", "random")):
+        with pytest.raises(ValueError, match=f"start mask '{start}' does not go with method {name}"):
+            make_plan(method(name), Settings(start_mask=start))
+    with pytest.raises(ValueError, match="method 'x' is not one of"):
+        make_plan(method("set"), Settings(start_mask="x"))
+
+
+def test_factors_weigh_tasks(tiny):
+    net = tiny("a", "b")
+    plain = mask_of(net, "disparse_static", ratio=80)
+    assert mask_hash(mask_of(net, "disparse_static", ratio=80, factors={"a": 3.0, "b": 3.0})) == mask_hash(
+        plain
+    )
+    favoured = mask_of(net, "disparse_static", ratio=80, arbiter="weighted", factors={"a": 4.0})
+    assert count(favoured) == count(plain)
+    assert favoured["heads.a.weight"].sum() > plain["heads.a.weight"].sum()
+    with pytest.raises(ValueError, match="factors weigh tasks, and method snip asks them all as one"):
+        make_plan(method("snip"), Settings(factors={"a": 2.0}))
+    plan = make_plan(method("disparse_static"), Settings(factors={"c": 2.0}))
+    with pytest.raises(ValueError, match="factor of task 'c': the tasks are a, b"):
+        check_plan(net.model, plan, net.owners)
+    with pytest.raises(ValueError, match="factors divide rank fractions"):
+        make_plan(method("disparse_static"), Settings(arbiter="share", factors={"a": 2.0}))
 
 
 def test_one_task_of_weight_one_equals_snip(tiny):
@@ -265,6 +336,7 @@ def test_weights_that_no_task_owns_go_first(tiny):
         ({"rounds": 0}, "rounds 0 is not a whole number"),
         ({"keep_ratio": 0.1, "budget": "erk"}, "keep ratio 0.1 is a rule for one global round"),
         ({"keep_ratio": 0.1, "rounds": 2}, "keep ratio 0.1 is a rule for one global round"),
+        ({"keep_ratio": 0.1, "arbiter": "share"}, "keep ratio 0.1 is a rule for one ranking before training"),
     ],
 )
 def test_a_plan_complains_before_anything_is_computed(settings, words):

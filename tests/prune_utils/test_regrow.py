@@ -286,3 +286,27 @@ def test_state_is_zeroed_on_the_networks_device():
     with torch.no_grad():
         regrowth._start_at_zero(model.weight, torch.ones(2, 4, dtype=torch.bool, device="meta"))
     assert optimizer.state[model.weight]["step"] == 3
+
+
+def test_growth_remembers_the_votes_before():
+    """Memory 0.75: 8 before and 0 now (average 6) beats 0 before and 4 now (average 1)."""
+    grown = {}
+    for memory in (0.0, 0.75):
+        model = Row([4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+        mask = {"row.weight": torch.tensor([[True] * 4 + [False] * 4])}
+        voter = Voter("a", lambda out, target: out.sum(), frozenset(mask))
+        growth = Growth((voter,), memory=memory)
+        regrowth = Regrowth(
+            model, mask, torch.optim.Adam(model.parameters()), Schedule(10**9, 1, 0.25), growth
+        )
+        first = torch.tensor([[0.0, 0, 0, 9, 0, 8, 0, 0]])  # the weight just dropped grows again
+        regrowth.after_step(1, (first, None))
+        with torch.no_grad():
+            model.row.weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0, 0, 0, 0, 0]]))
+        regrowth.after_step(2, (torch.tensor([[0.0, 0, 0, 0, 4, 0, 0, 0]]), None))
+        grown[memory] = regrowth.mask["row.weight"][0, 3:].tolist()
+        assert bool(regrowth.state_dict()["average"]) == (memory > 0)
+    assert grown[0.0] == [False, True, False, False, False]
+    assert grown[0.75] == [True, False, False, False, False]  # 0.75 * 9 = 6.75, 0.75 * 8 = 6, 0.25 * 4 = 1
+    with pytest.raises(ValueError, match="growth memory 1.0 is not from 0"):
+        Growth((), memory=1.0)

@@ -1,0 +1,135 @@
+"""Courses: what happens to a network's mask while it trains, by the word in a method's row.
+
+One function per kind of sparsifier puts the row, the plan and the settings together; none asks for a method
+by name. To add one: a line in COURSES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from .gradual import PACES, Gradual, Pace, gradual_budgets, make_pace
+from .masked import Masked
+from .masks import Mask, count, size
+from .methods import Method
+from .prune import Plan, make_room
+from .regrow import Growth, Regrowth, make_schedule
+from .rounds import nest
+from .top_kast import TopKast
+from .voters import Electorate
+
+
+class DynamicSettings(Protocol):
+    """until and every in steps, or below 1 as fractions of the run; fraction: the first drop."""
+
+    until: float
+    every: float
+    fraction: float
+
+
+class GradualSettings(Protocol):
+    """start, end and every in steps, or below 1 as fractions of the run; None = the method's own rhythm.
+
+    fraction: the first drop beside an event. backward: share of all weights that is trained beside the kept.
+    """
+
+    start: float | None
+    end: float | None
+    every: float | None
+    fraction: float
+    backward: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training run, as far as its sparsifier must know it.
+
+    mask: what it begins with. electorate: its losses are of one step's batch. steps: length of the run.
+    known: owners and asked, as of Masked.
+    """
+
+    model: nn.Module
+    mask: Mask
+    optimizer: torch.optim.Optimizer
+    row: Method
+    plan: Plan
+    electorate: Electorate
+    steps: int
+    seed: int
+    dynamic: DynamicSettings
+    gradual: GradualSettings
+    known: Mapping[str, Any] = field(default_factory=dict)
+
+    def growth(self, voters: str, criterion: str) -> Growth:
+        """Who decides, by what, on the batch of a step."""
+        gather = self.electorate.gather
+        return Growth(self.electorate.voters(voters), criterion, self.plan.weigh, self.seed, gather)
+
+    @property
+    def regrowth(self) -> Growth | None:
+        return None if self.row.grow is None else self.growth(self.row.grow_voters, self.row.grow)
+
+    @property
+    def pace(self) -> Pace:
+        """Raises ValueError for a rhythm that does not fit into the run."""
+        asked = (self.gradual.start, self.gradual.end, self.gradual.every)
+        start, end, every = (
+            own if other is None else other for own, other in zip(self.row.rhythm, asked, strict=True)
+        )
+        return make_pace(start, end, every, self.gradual.fraction, self.steps)
+
+
+def _hold(course: Course) -> Masked:
+    return Masked(course.model, course.mask, **course.known)
+
+
+def _regrow(course: Course) -> Masked:
+    growth, dynamic = course.regrowth, course.dynamic
+    if growth is None:
+        raise ValueError(f"method {course.row.name} regrows, and says by no criterion what")
+    schedule = make_schedule(dynamic.until, dynamic.every, dynamic.fraction, course.steps)
+    return Regrowth(course.model, course.mask, course.optimizer, schedule, growth, **course.known)
+
+
+def _gradual(course: Course) -> Masked:
+    if count(course.mask) < size(course.mask):
+        raise ValueError(f"method {course.row.name} starts with a dense network, and this one has a mask")
+    pace, plan = course.pace, course.plan
+    room = make_room(course.model, plan, course.electorate.owners)
+    events = gradual_budgets(PACES[course.row.pace](pace), room.total, room.keep, room.budget)
+    ranking = course.growth(plan.voters, plan.criterion)
+    return Gradual(
+        course.model, course.mask, course.optimizer, pace, events, ranking, course.regrowth, **course.known
+    )
+
+
+def _top_kast(course: Course) -> Masked:
+    room = make_room(course.model, course.plan, course.electorate.owners)
+    forward = room.budget(room.keep)
+    more = room.budget(min(room.total, room.keep + round(course.gradual.backward * room.total)))
+    backward = nest([more, forward])[0]
+    gather = course.electorate.gather
+    return TopKast(
+        course.model, course.mask, course.optimizer, course.pace, forward, backward, gather, **course.known
+    )
+
+
+COURSES: dict[str, Callable[[Course], Masked]] = {
+    "hold": _hold,
+    "regrow": _regrow,
+    "gradual": _gradual,
+    "top_kast": _top_kast,
+}
+
+
+def make_sparsifier(course: Course) -> Masked:
+    """What holds or moves the mask in training; zeroes pruned weights now.
+
+    Raises ValueError for settings that do not fit the run or the network.
+    """
+    return COURSES[course.row.course](course)
