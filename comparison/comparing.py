@@ -10,7 +10,7 @@ from comparison.report import Options, Report, report
 from comparison.results import Result, read_results
 from prune_utils.methods import METHODS
 
-GROUPS = ("static", "dynamic", "pretrained")
+GROUPS = ("static", "dynamic", "gradual", "pretrained")
 
 
 def setups() -> dict[str, str]:

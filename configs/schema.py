@@ -108,7 +108,7 @@ class Prune:
     criterion: str | None = setting(None, "criterion", "saliency, default: the method's")
     pt_criterion: str = "magnitude"  # this data set's criterion for trained networks
     budget: str | None = setting(None, "budget", "global, erk or uniform, default: the method's")
-    arbiter: str = setting("unanimous", "arbiter", "unanimous, majority or intersection")
+    arbiter: str = setting("unanimous", "arbiter", "unanimous, weighted, majority, intersection or share")
     scope: str = setting(
         "all", "scope", "all, or backbone: only shared weights", range=one_of("all", "backbone")
     )
@@ -125,6 +125,10 @@ class Prune:
     rewind_step: int = setting(
         0, "rewind-step", "lth: return to this step of the dense run", range=at_least(0)
     )
+    start_mask: str | None = setting(
+        None, "start-mask", "dynamic: first mask by this method that prunes before training"
+    )
+    factors: dict[str, float] = field(default_factory=dict)  # task -> what its rank fractions are divided by
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,21 @@ class Dynamic:
     until: float = setting(15000, range=POSITIVE)
     every: float = setting(50, range=POSITIVE)
     fraction: float = setting(0.5, range=between(0, 1, "between 0 and 1"))
+    # weight of the votes on growth before, in a moving average
+    memory: float = setting(0.0, range=Range(lambda value: 0 <= value < 1, "from 0 to below 1"))
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """Become sparse during training. start, end and every below 1 are fractions of the run, None = the
+    method's own."""
+
+    start: float | None = setting(None, range=NOT_NEGATIVE)
+    end: float | None = setting(None, range=POSITIVE)
+    every: float | None = setting(None, range=POSITIVE)
+    fraction: float = setting(0.5, range=between(0, 1, "between 0 and 1"))  # first drop, where it regrows
+    # top_kast: share of all weights that is trained beside the kept ones
+    backward: float = setting(0.1, range=between(0, 1, "between 0 and 1"))
 
 
 @dataclass(frozen=True)
@@ -190,6 +209,7 @@ class Config:
     finetune: Finetune = field(default_factory=Finetune)
     prune: Prune = field(default_factory=Prune)
     dynamic: Dynamic = field(default_factory=Dynamic)
+    gradual: Gradual = field(default_factory=Gradual)
     run: Run = field(default_factory=Run)
 
 

@@ -7,8 +7,8 @@ by name. To add one: a line in COURSES.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -18,18 +18,20 @@ from .masked import Masked
 from .masks import Mask, count, size
 from .methods import Method
 from .prune import Plan, make_room
-from .regrow import Growth, Regrowth, make_schedule
+from .regrow import Growth, Regrowth, Timing, make_schedule
 from .rounds import nest
 from .top_kast import TopKast
 from .voters import Electorate
 
 
 class DynamicSettings(Protocol):
-    """until and every in steps, or below 1 as fractions of the run; fraction: the first drop."""
+    """until and every in steps, or below 1 as fractions of the run; fraction: the first drop; memory: of the
+    votes on growth."""
 
     until: float
     every: float
     fraction: float
+    memory: float
 
 
 class GradualSettings(Protocol):
@@ -72,16 +74,14 @@ class Course:
 
     @property
     def regrowth(self) -> Growth | None:
-        return None if self.row.grow is None else self.growth(self.row.grow_voters, self.row.grow)
+        if self.row.grow is None:
+            return None
+        return replace(self.growth(self.row.grow_voters, self.row.grow), memory=self.dynamic.memory)
 
     @property
     def pace(self) -> Pace:
         """Raises ValueError for a rhythm that does not fit into the run."""
-        asked = (self.gradual.start, self.gradual.end, self.gradual.every)
-        start, end, every = (
-            own if other is None else other for own, other in zip(self.row.rhythm, asked, strict=True)
-        )
-        return make_pace(start, end, every, self.gradual.fraction, self.steps)
+        return _pace(self.row, self.steps, self.dynamic, self.gradual)
 
 
 def _hold(course: Course) -> Masked:
@@ -89,10 +89,10 @@ def _hold(course: Course) -> Masked:
 
 
 def _regrow(course: Course) -> Masked:
-    growth, dynamic = course.regrowth, course.dynamic
+    growth = course.regrowth
     if growth is None:
         raise ValueError(f"method {course.row.name} regrows, and says by no criterion what")
-    schedule = make_schedule(dynamic.until, dynamic.every, dynamic.fraction, course.steps)
+    schedule = _schedule(course.row, course.steps, course.dynamic, course.gradual)
     return Regrowth(course.model, course.mask, course.optimizer, schedule, growth, **course.known)
 
 
@@ -119,11 +119,30 @@ def _top_kast(course: Course) -> Masked:
     )
 
 
-COURSES: dict[str, Callable[[Course], Masked]] = {
-    "hold": _hold,
-    "regrow": _regrow,
-    "gradual": _gradual,
-    "top_kast": _top_kast,
+def _schedule(row: Method, steps: int, dynamic: DynamicSettings, gradual: GradualSettings) -> Timing:
+    return make_schedule(dynamic.until, dynamic.every, dynamic.fraction, steps)
+
+
+def _pace(row: Method, steps: int, dynamic: DynamicSettings, gradual: GradualSettings) -> Pace:
+    asked = (gradual.start, gradual.end, gradual.every)
+    start, end, every = (
+        own if other is None else other for own, other in zip(row.rhythm, asked, strict=True)
+    )
+    return make_pace(start, end, every, gradual.fraction, steps)
+
+
+class Kind(NamedTuple):
+    """A kind of course: what makes its sparsifier, and when that changes the mask (None = never)."""
+
+    make: Callable[[Course], Masked]
+    timing: Callable[[Method, int, DynamicSettings, GradualSettings], Timing] | None = None
+
+
+COURSES: dict[str, Kind] = {
+    "hold": Kind(_hold),
+    "regrow": Kind(_regrow, _schedule),
+    "gradual": Kind(_gradual, _pace),
+    "top_kast": Kind(_top_kast, _pace),
 }
 
 
@@ -132,4 +151,10 @@ def make_sparsifier(course: Course) -> Masked:
 
     Raises ValueError for settings that do not fit the run or the network.
     """
-    return COURSES[course.row.course](course)
+    return COURSES[course.row.course].make(course)
+
+
+def changes(row: Method, steps: int, dynamic: DynamicSettings, gradual: GradualSettings) -> int:
+    """How often the mask of a method changes in a run of so many steps. Raises ValueError as its timing."""
+    timing = COURSES[row.course].timing
+    return 0 if timing is None else sum(map(timing(row, steps, dynamic, gradual).due, range(1, steps + 1)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from .arbiters import Arbiter
 from .budgets import Budget, Pool
 from .choosing import choose
 from .masks import Mask, Scores
@@ -37,7 +38,7 @@ def floor_counts(sizes: Mapping[str, int], budget: Budget, floor: float, names: 
 
 
 def choose_above(
-    scores: Mapping[str, Scores], budget: Budget, arbiter: str, floors: Floors, among: Mask | None = None
+    scores: Mapping[str, Scores], budget: Budget, arbiter: str | Arbiter, floors: Floors, among: Mask | None = None
 ) -> Mask:
     """`choose`, with at least floors[name] weights in every layer that has a floor.
 

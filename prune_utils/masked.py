@@ -71,6 +71,11 @@ class Masked:
         return {name: find_weight(self.model, name) for name in self._kept}
 
     @property
+    def ready(self) -> bool:
+        """Whether the mask has the size that it will end with."""
+        return True
+
+    @property
     def density(self) -> float:
         """Kept weights / weights that the mask covers."""
         return count(self._kept) / size(self._kept)

@@ -62,6 +62,7 @@ _static = partial(Method, setup="static")
 _tuned = partial(Method, setup="pretrained", start="dense", training="finetune")
 # the first mask of a dynamic run is random at the budget's densities
 _dynamic = partial(Method, setup="dynamic", criterion="random", budget="erk", course="regrow")
+_gradual = partial(Method, setup="gradual", course="gradual", starts="dense")
 _force = partial(_static, criterion="snip_signed", rounds=60, revive=True, score_init=None)
 
 _ROWS = (
@@ -149,6 +150,44 @@ _ROWS = (
         summary="sparse throughout: grow by the gradient of the summed loss",
     ),
     _dynamic("set", grow="random", summary="sparse throughout: grow at random"),
+    Method(
+        "top_kast",
+        setup="dynamic",
+        criterion="magnitude",
+        budget="uniform",
+        course="top_kast",
+        rhythm=(0.0, 0.75, 0.005),
+        summary="sparse forward, somewhat denser update: the largest weights, whoever they are now",
+    ),
+    _gradual("gmp", criterion="magnitude", summary="gradually by magnitude while it trains"),
+    _gradual("lamp_gmp", criterion="lamp", summary="gradually by layer-adaptive magnitude"),
+    _gradual(
+        "disparse_gmp",
+        criterion="snip",
+        voters="tasks",
+        summary="gradually, each task ranking what is left by |w g|: only what no task needs goes",
+    ),
+    _gradual(
+        "granet",
+        criterion="magnitude",
+        grow="gradient",
+        summary="gradually by magnitude, regrowing a part by gradient",
+    ),
+    _gradual(
+        "disparse_granet",
+        criterion="snip",
+        voters="tasks",
+        grow="gradient",
+        grow_voters="tasks",
+        summary="gradually, each task ranking what is left and what comes back",
+    ),
+    _gradual(
+        "ac_dc",
+        criterion="magnitude",
+        pace="alternating",
+        rhythm=(0.1, 0.85, 0.05),
+        summary="dense and sparse phases in turn, the largest weights in each sparse one",
+    ),
 )
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}

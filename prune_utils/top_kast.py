@@ -58,11 +58,6 @@ class TopKast(Masked):
         self._aside = {name: value.masked_fill_(self._kept[name], 0.0) for name, value in values.items()}
         self._entered = False  # whether the parameters hold B
 
-    @property
-    def ready(self) -> bool:
-        """Whether the budget is met: always."""
-        return True
-
     @torch.no_grad()
     def mask_gradients(self) -> None:
         super().mask_gradients()

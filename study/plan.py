@@ -174,7 +174,7 @@ class Study:
             Command("launch", "launch_training.py", (*where, *tuned, "--resume")),
             Command("eval", "eval_pruned_net.py", (*where, *self.shared, "--split", self.split)),
         ]
-        if variant.row and variant.row.setup != "dynamic":
+        if variant.row and not variant.row.by_itself:
             commands.insert(0, Command("create", "create_pruned_net.py", (*where, *tuned, "--resume")))
         return Job(variant, ratio, seed, folder, name, tuple(commands))
 

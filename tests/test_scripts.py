@@ -22,6 +22,7 @@ model: {backbone: resnet18, width: 0.05}
 optim: {iterations: 4, step_every: 100, lr: 1.0e-3}
 finetune: {iterations: 4, lr: 1.0e-3}
 dynamic: {every: 1, until: 3}
+gradual: {every: 1, start: 1, end: 3}
 prune: {num_batches: 2, round_iterations: 1}
 run: {eval_every: 2, log_every: 1, checkpoint_every: 100}
 """
@@ -83,12 +84,18 @@ def assert_zero_outside(content):
         assert not content["state"][name][~mask].any()
 
 
+def words_of(method, ratio):
+    """A method at a ratio; in few rounds where it has many."""
+    few = ("--rounds", "4") if METHODS[method].rounds > 11 else ()
+    return ("--method", method, "--ratio", ratio, *few)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_from_start_to_scores(place, method, capsys):
-    words = ("--method", method, "--ratio", "90")
+    words = words_of(method, "90")
     name = f"nyuv2_{method}_90"
     out = place / "out"
-    if METHODS[method].grow is None:
+    if not METHODS[method].by_itself:
         call(place, "create_pruned_net.py", *words)
         content = saved(out / f"{name}.pth")
         assert kept(content) == round(0.1 * total(content))
@@ -104,17 +111,72 @@ def test_every_method_from_start_to_scores(place, method, capsys):
     assert result["images"] == 2 and set(result["metrics"]) == {"seg", "sn"}
     assert result["certificate"]["kept"] == kept(content)
     text = capsys.readouterr().out
-    assert "sparsity 90" in text or METHODS[method].grow
+    assert "sparsity 90" in text or METHODS[method].by_itself
     assert str(out / f"{name}.json") in text
 
 
-@pytest.mark.parametrize("ratio", ["50", "92.5", "95", "99"])
+def counts_are_exact(place, method, ratio):
+    """Of what is created, or trained where training prunes."""
+    dense = METHODS[method].starts == "dense"
+    call(place, "launch_training.py" if dense else "create_pruned_net.py", *words_of(method, ratio))
+    names = ("final_", "best_") if dense else ("",)
+    for name in names:
+        content = saved(place / "out" / f"{name}nyuv2_{method}_{ratio}.pth")
+        assert kept(content) == keep_count(total(content), float(ratio))
+        assert_zero_outside(content)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_exact_counts_at_other_ratios(place, method, ratio):
-    call(place, "create_pruned_net.py", "--method", method, "--ratio", ratio)
-    content = saved(place / "out" / f"nyuv2_{method}_{ratio}.pth")
-    assert kept(content) == keep_count(total(content), float(ratio))
-    assert_zero_outside(content)
+def test_exact_counts_at_another_ratio(place, method):
+    ratios = ("50", "92.5", "95", "99")
+    counts_are_exact(place, method, ratios[list(METHODS).index(method) % len(ratios)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", ["50", "90", "95", "99"])
+@pytest.mark.parametrize("method", METHODS)
+def test_exact_counts_at_all_ratios(place, method, ratio):
+    counts_are_exact(place, f"{method}", ratio)
+
+
+def test_a_method_that_prunes_in_training_has_nothing_to_create(place, capsys):
+    error = refused(capsys, place, "create_pruned_net.py", "--method", "gmp")
+    assert "method gmp prunes while it trains" in error and "launch_training.py" in error
+
+
+def test_gradual_runs_choose_among_sparse_weights_and_record_every_event(place):
+    import csv
+
+    words = ("--method", "granet", "--ratio", "90", "--name", "granet_events", "--set", "run.eval_every=1")
+    call(place, "launch_training.py", *words)
+    best = saved(place / "out" / "best_granet_events.pth")
+    assert best["step"] >= 3 and kept(best) == round(0.1 * total(best))
+    with (place / "out" / "granet_events_training.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["name"] == "density"]
+    full, keep = total(best), kept(best)
+    expected = [keep + round(left * (full - keep)) for left in (1, 1 / 8, 0)]
+    assert [float(row["value"]) for row in rows] == [kept / full for kept in expected]
+
+
+def test_ac_dc_writes_its_dense_twin(place):
+    words = ("--method", "ac_dc", "--name", "with_twin", "--set", "gradual.end=4")
+    call(place, "launch_training.py", *words)
+    twin, sparse = (saved(place / "out" / f"{name}_with_twin.pth") for name in ("dense", "final"))
+    assert twin["mask"] is None and twin["certificate"] is None
+    counts = [
+        sum(int(content["state"][name].count_nonzero()) for name in sparse["mask"])
+        for content in (twin, sparse)
+    ]
+    assert counts[0] > 2 * counts[1]
+
+
+def test_a_dynamic_run_starts_with_another_methods_mask(place):
+    words = ("--ratio", "90", "--set", "run.seed=0")
+    call(place, "create_pruned_net.py", "--method", "disparse_static", "--name", "first", *words)
+    start = ("--start-mask", "disparse_static", "--name", "started")
+    call(place, "create_pruned_net.py", "--method", "disparse_dynamic", *start, *words)
+    one, two = (saved(place / "out" / f"{name}.pth")["certificate"] for name in ("first", "started"))
+    assert one["hash"] == two["hash"]
 
 
 def test_erk_counts_in_every_layer(place):

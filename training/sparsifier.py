@@ -11,6 +11,10 @@ from typing import Protocol
 class Sparsifier(Protocol):
     """Keeps pruned weights at 0 and may change which weights are pruned."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether the network is as sparse as asked, so that its weights may be the best ones."""
+
     def mask_gradients(self) -> None:
         """After backward, before the optimiser's step."""
 
@@ -28,6 +32,8 @@ class Sparsifier(Protocol):
 
 class Dense:
     """The sparsifier of a dense network: nothing to do."""
+
+    ready = True
 
     def mask_gradients(self) -> None:
         pass

@@ -70,6 +70,11 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
 
 def prepare_pruning(experiment: Experiment, method: Method, options: Options) -> Pruning:
     """The method on the network that it scores; complains about settings, files and data before any work."""
+    if method.starts == "dense":
+        raise ValueError(
+            f"method {method.name} prunes while it trains and there is nothing to create: "
+            f"`{experiment.command('launch_training.py', method.name)}`"
+        )
     experiment.check_dest()
     network = start_of_pruning(experiment, method, options).network
     pruning = Pruning(experiment, method, experiment.fabric.to_device(network))

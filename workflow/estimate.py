@@ -21,7 +21,7 @@ from training.loop import Plan
 from training.resume import KEPT
 
 from .experiment import Experiment
-from .pruning import regrowth_schedule
+from .pruning import mask_changes
 
 Cost = tuple[str, float]  # a kind of work, and its seconds
 
@@ -87,7 +87,7 @@ def training_rows(
         (f"{evaluations} evaluations of {images} images", evaluations * images * measured.seconds_per_image),
         ("checkpoints and best weights", saves * measured.seconds_per_byte),
     ]
-    if method is not None and (method.grow or method.retrain) and 3 in steps:
+    if method is not None and (method.by_itself or method.retrain) and 3 in steps:
         moves = _moves(experiment, method, plan)
         extra = max(0.0, (steps[2] - steps[1]) - step)
         work.insert(1, (f"{moves} changes of the mask", moves * extra))
@@ -97,8 +97,7 @@ def training_rows(
 def _moves(experiment: Experiment, method: Method, plan: Plan) -> int:
     if method.retrain:
         return plan.steps // experiment.config.prune.round_iterations
-    schedule = regrowth_schedule(experiment, plan.steps)
-    return min(schedule.until, plan.steps) // schedule.every
+    return mask_changes(experiment, method, plan.steps)
 
 
 def scoring_row(experiment: Experiment, measured: Measured, rounds: int) -> Cost:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from prune_utils.methods import Method
+from training.checkpoint import load_state
 from training.loop import make_optimizer
 from training.sparsifier import Dense
 
 from .experiment import Experiment
 from .files import Files, Options, finished_before, refuse_other_run
-from .networks import Saved, check_export, export_published, load_network, new_network
+from .networks import Saved, check_export, export_published, load_network, new_network, save_network
 from .pruning import Pruning
 from .running import Run, training_plan
 
@@ -37,6 +38,7 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
     run, source = training_run(experiment, method, options)
     run.train(options.resume)
     run.save(experiment.final_path, run.plan.steps)
+    twin = save_twin(run)
     run.finish()
     done = f"trained {run.plan.steps} steps from {source}; best weights at step {run.best_step}"
     files: Files = [
@@ -44,11 +46,23 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
         (experiment.final_path, "the last weights"),
         (run.metrics_path, "every figure of the run"),
         (run.board_path, "the same for TensorBoard"),
+        *twin,
     ]
     if options.export_published and experiment.fabric.is_global_zero:
         best = load_network(experiment, experiment.best_path)
         files.append(export_published(Path(options.export_published), best.network, best.mask))
     return done, files
+
+
+def save_twin(run: Run) -> Files:
+    """Write the dense network that a method with dense phases leaves beside the sparse one; else nothing."""
+    experiment, state = run.experiment, getattr(run.sparsifier, "twin", None)
+    if state is None or not experiment.fabric.is_global_zero:
+        return []
+    path, network = experiment.dest / f"dense_{experiment.name}.pth", new_network(experiment)
+    load_state(network, {name: value.cpu() for name, value in state.items()}, "the dense twin")
+    save_network(experiment, path, network, step=run.plan.steps)
+    return [(path, "the dense twin, as the last dense phase left it")]
 
 
 def training_run(experiment: Experiment, method: Method | None, options: Options) -> tuple[Run, str]:
@@ -66,7 +80,7 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
     if saved.mask is None:
         pruning = Pruning(experiment, method, network)
         mask = pruning.make_mask()
-        source = f"{source}, {pruning.plan.budget} densities"
+        source = f"{source}, {pruning.starts}"
     else:
         pruning = Pruning(experiment, method, network, asked_of(saved))
         pruning.check_certificate(saved.content.get("certificate"), source)
@@ -86,7 +100,7 @@ def trainee(experiment: Experiment, method: Method | None, options: Options) -> 
         saved, source = load_network(experiment, experiment.pruned_path), str(experiment.pruned_path)
     else:
         saved, source = Saved(Path(), new_network(experiment), None, {}), "a new initialisation"
-    if method is None or saved.mask is not None or method.grow is not None:
+    if method is None or saved.mask is not None or method.by_itself:
         return saved, source
     make = f"`{experiment.command('create_pruned_net.py', method.name)}"
     if not saved.content:

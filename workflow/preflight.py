@@ -260,6 +260,7 @@ def _small_config(config: Config, method: Method | None, rhythm: Rhythm, world: 
         optim=replace(config.optim, iterations=rhythm.steps),
         finetune=replace(config.finetune, iterations=rhythm.steps),
         dynamic=replace(config.dynamic, every=rhythm.every, until=rhythm.until),
+        gradual=replace(config.gradual, start=rhythm.every, every=rhythm.every, end=rhythm.until),
         prune=replace(
             prune,
             num_batches=min(prune.num_batches, rhythm.batches),

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from models.multitask import MultiTaskNet
+from prune_utils.courses import Course, changes, make_sparsifier
 from prune_utils.criteria import find_criterion
 from prune_utils.masked import Masked
 from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
 from prune_utils.prune import Plan, check_plan, make_budgets, make_mask, make_plan
-from prune_utils.regrow import Growth, Regrowth, Schedule, make_schedule
 from prune_utils.report import certificate
 from prune_utils.rounds import Rounds
 from prune_utils.voters import Electorate
@@ -103,6 +103,11 @@ class Pruning:
         batches = NumberedBatches(self.experiment)
         return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
 
+    @property
+    def starts(self) -> str:
+        """What training begins with where it makes the mask, for people."""
+        return {"dense": "dense", "sparse": f"{self.plan.budget} densities"}[self.plan.starts]
+
     def certify(self, mask: Mask) -> dict[str, Any]:
         """The certificate of a mask of this method."""
         asked = self._planned() if self.asked is None else self.asked
@@ -125,20 +130,24 @@ class Pruning:
 
     def sparsifier(self, mask: Mask, optimizer: Optimizer, steps: int) -> Masked:
         """What holds the mask, or moves it, during `steps` steps of training; zeroes pruned weights now."""
-        if self.method.grow is None:
-            return Masked(self.network, mask)
-        shared = replace(self.electorate, losses=self.experiment.objective.shared(self.experiment.fabric))
-        growth = Growth(
-            shared.voters(self.method.grow_voters),
-            self.method.grow,
-            self.plan.arbiter,
-            self.experiment.config.run.seed,
-            self.electorate.gather,
+        config, fabric = self.experiment.config, self.experiment.fabric
+        shared = replace(self.electorate, losses=self.experiment.objective.shared(fabric))
+        return make_sparsifier(
+            Course(
+                self.network,
+                mask,
+                optimizer,
+                self.method,
+                self.plan,
+                shared,
+                steps,
+                config.run.seed,
+                config.dynamic,
+                config.gradual,
+            )
         )
-        return Regrowth(self.network, mask, optimizer, regrowth_schedule(self.experiment, steps), growth)
 
 
-def regrowth_schedule(experiment: Experiment, steps: int) -> Schedule:
-    """When the mask moves in a run of so many steps, as the settings say."""
-    dynamic = experiment.config.dynamic
-    return make_schedule(dynamic.until, dynamic.every, dynamic.fraction, steps)
+def mask_changes(experiment: Experiment, method: Method, steps: int) -> int:
+    """How often the mask changes in a run of so many steps, as the settings say."""
+    return changes(method, steps, experiment.config.dynamic, experiment.config.gradual)

@@ -178,7 +178,8 @@ class Run:
         found = figures(scores)
         record.add(step, "evaluate", found)
         loss = found["loss/total"] if math.isfinite(found["loss/total"]) else math.inf
-        if self.best_loss is None or loss < self.best_loss:
+        # of a network that is denser than asked nothing is kept
+        if self.sparsifier.ready and (self.best_loss is None or loss < self.best_loss):
             self.best_step, self.best_loss = step, loss
             if self.keep_best:
                 self.save(experiment.best_path, step)

@@ -55,7 +55,7 @@ def voted_mask(scores: dict[str, Scores], mask: Mask, present: tuple[str, ...]) 
 
 def _scores(pruning: Pruning) -> dict[str, Scores]:
     experiment, plan = pruning.experiment, pruning.plan
-    if plan.voters != "tasks" or pruning.method.grow is not None:
+    if plan.voters != "tasks" or pruning.method.by_itself:
         raise ValueError(
             f"method {plan.method} holds no vote of the tasks: every kept weight is wanted by all"
         )

@@ -34,6 +34,7 @@ def test_every_row_refers_to_what_exists():
 def test_the_table_of_the_paper_and_its_peers():
     names = "disparse_static disparse_pt disparse_dynamic snip random magnitude random_pt imp lth rigl set"
     names += " synflow grasp disparse_grasp force disparse_force lamp fisher disparse_fisher"
+    names += " top_kast gmp lamp_gmp disparse_gmp granet disparse_granet ac_dc"
     assert set(names.split()) <= set(METHODS)
     assert (method("imp").rounds, method("synflow").rounds, method("force").rounds) == (11, 100, 60)
     assert method("disparse_pt").criterion is None

@@ -1,6 +1,6 @@
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ class Settings:
     shuffle: bool = False
     score_init: str = "xavier"
     start_mask: str | None = None
-    factors: dict[str, float] | None = None
+    factors: dict[str, float] = field(default_factory=dict)
 
 
 def electorate(net):

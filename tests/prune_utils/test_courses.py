@@ -1,0 +1,125 @@
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from prune_utils import (
+    METHODS,
+    Course,
+    Electorate,
+    count,
+    keep_count,
+    make_mask,
+    make_plan,
+    make_sparsifier,
+    method,
+    prunable,
+)
+from prune_utils.courses import changes
+
+from .test_masked import OPTIMIZERS, train
+from .test_prune import Settings
+
+IN_TRAINING = [name for name, row in METHODS.items() if row.by_itself]
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    until: float = 6
+    every: float = 2
+    fraction: float = 0.5
+    memory: float = 0.5
+
+
+@dataclass(frozen=True)
+class Gradual:
+    start: float | None = 1
+    end: float | None = 7
+    every: float | None = 2
+    fraction: float = 0.5
+    backward: float = 0.1
+
+
+def course(net, name, optimizer, steps=9, gradual=None, **settings):
+    plan = make_plan(method(name), Settings(**settings))
+    electorate = Electorate(net.losses, net.weights, net.owners)
+    mask = make_mask(net.model, plan, electorate, list(enumerate(net.batches)))
+    return Course(
+        net.model, mask, optimizer, method(name), plan, electorate, steps, 0, Dynamic(), gradual or Gradual()
+    )
+
+
+def total(net):
+    return sum(w.numel() for w in prunable(net.model).values())
+
+
+@pytest.mark.parametrize("ratio", [50, 90, 99])
+@pytest.mark.parametrize("name", IN_TRAINING)
+def test_every_method_that_prunes_in_training_ends_exactly(tiny, name, ratio):
+    net = tiny("a", "b", "c")
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    sparsifier = make_sparsifier(course(net, name, optimizer, ratio=ratio))
+    for _ in train(net, sparsifier, optimizer, 9):
+        for layer, weight in prunable(net.model).items():
+            assert not weight[~sparsifier.mask[layer]].any()
+    assert count(sparsifier.mask) == keep_count(total(net), ratio)
+    assert getattr(sparsifier, "ready", True)
+
+
+@pytest.mark.parametrize("budget", ["erk", "uniform"])
+@pytest.mark.parametrize("name", ["gmp", "disparse_granet", "ac_dc", "top_kast"])
+def test_budgets_by_layer_are_met_too(tiny, name, budget):
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    made = course(net, name, optimizer, ratio=80, budget=budget)
+    sparsifier = make_sparsifier(made)
+    list(train(net, sparsifier, optimizer, 9))
+    static = make_plan(method("random"), Settings(ratio=80, budget=budget))
+    expected = make_mask(net.model, static, made.electorate, [])
+    kept = {name: int(of.sum()) for name, of in sparsifier.mask.items()}
+    assert kept == {name: int(of.sum()) for name, of in expected.items()}
+
+
+def test_layers_outside_the_scope_stay_dense(tiny):
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    sparsifier = make_sparsifier(course(net, "disparse_gmp", optimizer, ratio=80, scope="backbone"))
+    list(train(net, sparsifier, optimizer, 9))
+    assert set(sparsifier.mask) == {"stem.weight", "trunk.weight"}
+    assert count(sparsifier.mask) == keep_count(sum(m.numel() for m in sparsifier.mask.values()), 80)
+
+
+def test_the_rhythm_is_the_settings_or_the_methods(tiny):
+    net = tiny("a")
+    made = course(net, "ac_dc", None, steps=1000, gradual=Gradual(None, 700, None))
+    assert (made.pace.start, made.pace.end, made.pace.every) == (100, 700, 50)
+    with pytest.raises(ValueError, match="ends after step 20, but the run has 9 steps"):
+        make_sparsifier(course(net, "gmp", None, gradual=Gradual(end=20)))
+
+
+def test_gradual_starts_dense(tiny):
+    net = tiny("a")
+    made = course(net, "gmp", None)
+    made.mask["stem.weight"].view(-1)[0] = False
+    with pytest.raises(ValueError, match="method gmp starts with a dense network, and this one has a mask"):
+        make_sparsifier(made)
+
+
+def test_changes_are_counted(tiny):
+    counts = {
+        name: changes(method(name), 9, Dynamic(), Gradual()) for name in ("snip", "set", "gmp", "top_kast")
+    }
+    assert counts == {"snip": 0, "set": 3, "gmp": 4, "top_kast": 4}
+
+
+def test_same_seed_same_masks(tiny):
+    ends = []
+    for _ in range(2):
+        net = tiny("a", "b")
+        net.model.drop.p = 0.0
+        optimizer = OPTIMIZERS["adam"](net.model.parameters())
+        sparsifier = make_sparsifier(course(net, "disparse_granet", optimizer))
+        list(train(net, sparsifier, optimizer, 9))
+        ends.append(copy.deepcopy(net.model.state_dict()))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
