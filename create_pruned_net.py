@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
+    terminal.load_plugins(asked.plugin)
     row = method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.init_from)

@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
+    terminal.load_plugins(asked.plugin)
     if asked.method not in (None, BASELINE):
         method(asked.method)
     if not asked.pictures.isdecimal():

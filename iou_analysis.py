@@ -47,6 +47,7 @@ def seeds_of(text: str, first: int) -> tuple[int, ...]:
 
 def main() -> None:
     asked = arguments()
+    terminal.load_plugins(asked.plugin)
     keep_ratios = numbers(asked.keep_ratios, "--keep-ratios", float)
     terminal.check_files(asked.init_from)
     terminal.check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports

@@ -49,6 +49,7 @@ def make_study(asked):
     for flag, instead in ELSEWHERE.items():
         if getattr(asked, flag) is not None:
             raise ValueError(f"--{flag} is not for a study: use {instead}")
+    plugins = [word for file in asked.plugin for word in ("--plugin", file)]
     tuned = words_of(asked, ("pruning", "training"))
     for flag, values in (("--config", asked.config), ("--set", asked.set)):
         tuned += [word for value in values for word in (flag, value)]
@@ -58,7 +59,7 @@ def make_study(asked):
         variants=tuple(parse_methods(asked.methods)),
         ratios=tuple(parse_numbers("--ratios", asked.ratios, float)),
         seeds=tuple(parse_seeds(asked.seeds)),
-        shared=tuple(words_of(asked, ("data", "network", "machine"))),
+        shared=(*plugins, *words_of(asked, ("data", "network", "machine"))),
         tuned=tuple(tuned),
         split=asked.split,
     )
@@ -66,6 +67,7 @@ def make_study(asked):
 
 def main() -> None:
     asked = arguments()
+    terminal.load_plugins(asked.plugin)
     study = make_study(asked)
     load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
 

@@ -90,6 +90,9 @@ def parser(description: str, examples: str, groups: tuple[str, ...]) -> Parser:
         "--config", action="append", default=[], metavar="FILE", help="settings laid over (repeat)"
     )
     result.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one setting (repeat)")
+    result.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers your own"
+    )
     for title in groups:
         group = result.add_argument_group(title)
         for name, flag in FLAGS.items():
@@ -127,7 +130,8 @@ def flags_tree(arguments: argparse.Namespace) -> Tree:
 
 def flags_text(arguments: argparse.Namespace) -> str:
     """The settings of a command line as a shell would take them again; --ratio left out, names carry it."""
-    words = [word for file in arguments.config for word in ("--config", file)]
+    words = [word for file in arguments.plugin for word in ("--plugin", file)]
+    words += [word for file in arguments.config for word in ("--config", file)]
     for name in FLAGS | SWITCHES:
         value = getattr(arguments, name.replace("-", "_"), None)
         if value is not None and name != "ratio":

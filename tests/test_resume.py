@@ -46,6 +46,10 @@ RUNS = {
     ),
     "imp": (CREATE, ("nyuv2_imp_90",)),
 }
+GRADUAL = {
+    method: (LAUNCH, (f"final_nyuv2_{method}_90", f"best_nyuv2_{method}_90"))
+    for method in ("gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,7 @@ def fresh(prepared: Path, folder: Path, method: str) -> Path:
 
 
 def start(method: str, words: list[str], folder: Path, *more: str, **how) -> Script:
-    name = RUNS[method][0]
+    name = (RUNS | GRADUAL)[method][0]
     given = [*words, "--method", method, "--dest", str(folder), *more]
     return Script(name, given, folder / "log", **how).start()
 
@@ -93,7 +97,7 @@ def same(one, two, where="") -> None:
 
 
 def assert_same_ends(method: str, folder: Path, other: Path) -> None:
-    for name in RUNS[method][1]:
+    for name in (RUNS | GRADUAL)[method][1]:
         one, two = (torch.load(place / f"{name}.pth", weights_only=True) for place in (folder, other))
         same(one, two)
     tables = [path.name for path in other.glob("*.csv")]
@@ -132,7 +136,7 @@ def await_writing(script: Script, folder: Path, number: int) -> None:
             seen.update((entry.name, entry.inode()) for entry in entries if entry.name.endswith(".part"))
 
 
-@pytest.mark.parametrize("method", RUNS)
+@pytest.mark.parametrize("method", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in GRADUAL)])
 def test_killed_runs_end_with_the_same_bits(method, words, prepared, undisturbed, tmp_path):
     other, seconds = undisturbed(method)
     folder = fresh(prepared, tmp_path / "dest", method)

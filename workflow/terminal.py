@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs.schema import Data
@@ -28,6 +28,16 @@ def check_files(*files: str | None) -> None:
 def check_data(data: Data) -> None:
     """FileNotFoundError, saying how to get the data, for a data folder that is not there."""
     existing_folder(data.root, DATASETS[data.dataset].how_to_get)
+
+
+def load_plugins(files: Sequence[str]) -> None:
+    """Run the user's own files, which register criteria, budgets, arbiters and methods, before names are
+    looked up. FileNotFoundError or ValueError for one that is missing or fails."""
+    if files:
+        from prune_utils.registering import load_plugin
+
+        for file in files:
+            load_plugin(file)
 
 
 def run(main: Callable[[], None]) -> None:
