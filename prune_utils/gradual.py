@@ -149,8 +149,12 @@ class Gradual(Regrowth):
             self.reopened = False
             self.twin = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         batch = self._batch(batch) if self.reads_batches else batch
-        # who is silent would lose all its own weights: that is refused
-        scores = self._votes((step, batch), frozenset(mask), self.ranking, silent="refuse")
+        scores = self._votes(step, batch, frozenset(mask), self.ranking)
+        weights = self.weights
+        for voter in self.ranking.voters:
+            # a task without a label in this batch must not lose all that it owns: it ranks by |w|
+            if voter.name not in scores:
+                scores[voter.name] = {name: weights[name].abs() for name in mask if name in voter.owns}
         mask = choose(scores, budget, self.ranking.arbiter, among=mask)
         self._set_mask(mask)
         self.zero_pruned()

@@ -136,6 +136,32 @@ def test_unanimous_gradual_prunes_only_what_no_task_needs(tiny):
     assert all(gradual.mask[f"heads.{task}.weight"].any() for task in net.losses)
 
 
+def test_a_task_without_a_label_ranks_by_magnitude():
+    """Each owns one layer and "b" is not in this batch: the largest of its weights stays all the same."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 1, bias=False), nn.Linear(4, 1, bias=False)
+            with torch.no_grad():
+                self.a.weight.fill_(1.0)
+                self.b.weight.copy_(torch.tensor([[1.0, 4.0, 3.0, 2.0]]))
+
+        def forward(self, x):
+            return {"a": self.a(x), "b": self.b(x)}
+
+    voters = (
+        Voter("a", lambda out, _: out["a"].sum(), frozenset({"a.weight"})),
+        Voter("b", lambda out, _: None, frozenset({"b.weight"})),
+    )
+    model, names = Two(), ("a.weight", "b.weight")
+    plan = {1: (Pool(names, 2),)}
+    gradual = Gradual(model, dense_mask(model), None, Pace(1, 1, 1), plan, Growth(voters, "snip"))
+    gradual.after_step(1, (torch.tensor([[9.0, 8.0, 7.0, 6.0]]), None))
+    assert gradual.mask["a.weight"].tolist() == [[True, False, False, False]]
+    assert gradual.mask["b.weight"].tolist() == [[False, True, False, False]]
+
+
 class Row(nn.Module):
     """y = sum(w x), so that dL/dw is the input."""
 
