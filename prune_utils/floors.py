@@ -38,7 +38,11 @@ def floor_counts(sizes: Mapping[str, int], budget: Budget, floor: float, names: 
 
 
 def choose_above(
-    scores: Mapping[str, Scores], budget: Budget, arbiter: str | Arbiter, floors: Floors, among: Mask | None = None
+    scores: Mapping[str, Scores],
+    budget: Budget,
+    arbiter: str | Arbiter,
+    floors: Floors,
+    among: Mask | None = None,
 ) -> Mask:
     """`choose`, with at least floors[name] weights in every layer that has a floor.
 

@@ -188,9 +188,7 @@ class Regrowth(Masked):
             self._start_at_zero(weights[name], ~kept[name])
         return sum(drops[name] for name in moving), mask | {name: kept[name] | grown[name] for name in moving}
 
-    def _votes(
-        self, step: int, batch: Any, moving: frozenset[str], growth: Growth
-    ) -> dict[str, Scores]:
+    def _votes(self, step: int, batch: Any, moving: frozenset[str], growth: Growth) -> dict[str, Scores]:
         """What the voters want of these weights; who has nothing to say about this batch is left out."""
         voters = [voter.among(moving) for voter in growth.voters]
         gather = growth.gather

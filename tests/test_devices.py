@@ -90,7 +90,7 @@ def test_the_tensor_part_of_a_regrowth(bench):
     optimizer.step()
     voters = electorate(tasks, network).voters("tasks")
     regrowth = Regrowth(network, mask, optimizer, Schedule(10, 2), Growth(voters))
-    votes = regrowth._votes((2, batch), frozenset(weights), regrowth.growth)
+    votes = regrowth._votes(2, batch, frozenset(weights), regrowth.growth)
     assert set(votes) == set(tasks) and all(v.is_meta for of in votes.values() for v in of.values())
     with torch.no_grad():
         for weight in weights.values():
