@@ -56,8 +56,8 @@ def drop_unvoted(asked, path: Path, content: dict, tasks: tuple[str, ...] | None
     """The network without what only absent tasks wanted; prints what that does to the scores."""
     if not tasks:
         raise ValueError("--only-voted needs --tasks: with all tasks present every kept weight is wanted")
-    from prune_utils.deploy.source import for_tasks
     from workflow import voted
+    from workflow.saved import for_tasks
 
     for_tasks(content, tasks)  # complains about unknown tasks before any work
     experiment = voted.reopen(content, path.parent, asked.data_root)
@@ -79,8 +79,8 @@ def target(asked, path: Path, tasks: tuple[str, ...] | None, ending: str) -> Pat
 
 def main() -> None:
     asked = arguments()
-    from prune_utils.deploy.export import export, find_format
-    from prune_utils.deploy.source import read_saved
+    from prune_utils.deploy.export import find_format
+    from workflow.saved import export_saved, read_saved
 
     form = find_format(asked.format, asked.half)
     path = source(asked)
@@ -88,7 +88,7 @@ def main() -> None:
     content = read_saved(path)
     if asked.only_voted:
         content = drop_unvoted(asked, path, content, tasks)
-    done = export(content, tasks, asked.format, target(asked, path, tasks, form.ending), asked.half)
+    done = export_saved(content, tasks, asked.format, target(asked, path, tasks, form.ending), asked.half)
     rows = [
         ("weights of these tasks", f"{done.prunable:,}"),
         ("kept by the mask", f"{done.kept:,}"),

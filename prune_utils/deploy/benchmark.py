@@ -1,10 +1,12 @@
 """Compare the CPU engine with dense runtimes: latency, throughput, memory, file size, and a picture.
 
-    python3 -m prune_utils.deploy.benchmark FILE                   bars for batch 1 and 8, one and two threads
-    python3 -m prune_utils.deploy.benchmark FILE FILE FILE ...     also the curve of speed against sparsity
+    python3 -m prune_utils.deploy.benchmark FILE --network MODULE:FUNCTION
+    python3 -m prune_utils.deploy.benchmark FILE FILE ... --network MODULE:FUNCTION     also speed against
+    sparsity
 
-FILE is a saved network (.pth, or .safetensors from export_net.py). Every runtime is measured in a process of
-its own; runtimes that are not installed are left out and named.
+FUNCTION is given a FILE and returns the network that it holds, for images [N, 3, H, W], pruned weights 0.
+Bars for batch 1 and 8, one and two threads. Every runtime is measured in a process of its own; runtimes that
+are not installed are left out and named.
 """
 
 from __future__ import annotations
@@ -15,19 +17,19 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from ..sparse_file import save_sparse
 from .charts import latency_bars, speed_curve
-from .measuring import measure, speedup
+from .measuring import load_by, measure, speedup
 from .runtimes import OURS, REFERENCE, RUNTIMES
-from .source import read_saved
-from .sparse_file import write_sparse
 
 
-def arguments(words: list[str] | None = None) -> argparse.Namespace:
+def arguments(words: list[str] | None = None, loader: str | None = None) -> argparse.Namespace:
     result = argparse.ArgumentParser(
-        prog="python3 -m prune_utils.deploy.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,6 +39,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     result.add_argument("--threads", type=int, nargs="+", default=[2, 1], metavar="N", help="threads (2 1)")
     result.add_argument(
         "--only", nargs="+", metavar="NAME", help=f"of {', '.join(r.label for r in RUNTIMES)}"
+    )
+    result.add_argument(
+        "--network", default=loader, required=loader is None, metavar="MODULE:FUNCTION", help="reads a FILE"
     )
     result.add_argument("--dest", default="outputs", metavar="DIR", help="where results go (outputs)")
     return result.parse_args(words)
@@ -61,20 +66,26 @@ def _chosen(only: list[str] | None) -> list[str]:
     return chosen
 
 
-def sparsity(content: dict) -> float:
-    """Percent of the prunable weights (of four dimensions) that are 0."""
-    weights = [value for value in content["state"].values() if value.dim() == 4]
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Its weights of two or more dimensions, by name."""
+    return {name: value.detach() for name, value in network.named_parameters() if value.dim() > 1}
+
+
+def sparsity(network: nn.Module) -> float:
+    """Percent of the weights of two or more dimensions that are 0."""
+    weights = weights_of(network).values()
     total = sum(value.numel() for value in weights)
     return 100 * (1 - sum(int(torch.count_nonzero(value)) for value in weights) / total)
 
 
-def file_sizes(content: dict) -> dict[str, int]:
+def file_sizes(network: nn.Module) -> dict[str, int]:
     """Bytes of the network as a dense state dict and as sparse files of 32 and 16 bits."""
-    sizes = {"dense": sum(value.numel() * value.element_size() for value in content["state"].values())}
+    sizes = {"dense": sum(value.numel() * value.element_size() for value in network.state_dict().values())}
+    mask = {name: value != 0 for name, value in weights_of(network).items()}
     with tempfile.TemporaryDirectory() as folder:
         for name, half in (("sparse", False), ("sparse half", True)):
             path = Path(folder) / "network.safetensors"
-            write_sparse(content, path, half)
+            save_sparse(path, network, mask, half=half)
             sizes[name] = path.stat().st_size
     return sizes
 
@@ -116,16 +127,15 @@ def _cases(rows: list[dict]) -> list[dict]:
     return cases
 
 
-def main(words: list[str] | None = None) -> None:
-    asked = arguments(words)
+def main(words: list[str] | None = None, loader: str | None = None) -> None:
+    """loader: what reads a FILE where the command line does not say it."""
+    asked = arguments(words, loader)
     dest, labels = Path(asked.dest), _chosen(asked.only)
-    contents = {path: read_saved(Path(path)) for path in asked.files}
-    ratios = {path: sparsity(content) for path, content in contents.items()}
     first, stem = asked.files[0], Path(asked.files[0]).stem
-    result = {"file": first, "sparsity": ratios[first], "bytes": file_sizes(contents[first])}
-    contents.clear()
+    ratios = {path: sparsity(load_by(asked.network, path)) for path in asked.files}
+    sizes = file_sizes(load_by(asked.network, first))
+    result: dict[str, Any] = {"file": first, "sparsity": ratios[first], "bytes": sizes}
     dest.mkdir(parents=True, exist_ok=True)
-    sizes = result["bytes"]
     print(
         f"{first}: {ratios[first]:.2f} % sparse; "
         + "; ".join(
@@ -133,7 +143,7 @@ def main(words: list[str] | None = None) -> None:
         )
     )
     wanted = [(batch, threads, asked.size) for threads in asked.threads for batch in asked.batch]
-    rows = [row for label in labels for row in measure(Path(first), label, wanted)]
+    rows = [row for label in labels for row in measure(Path(first), label, wanted, asked.network)]
     cases = _cases(rows)
     for case in cases:
         print(_summary(case["rows"], case["limit"]))
@@ -141,10 +151,10 @@ def main(words: list[str] | None = None) -> None:
     title = f"{stem}, {ratios[first]:.1f} % sparse, {asked.size} x {asked.size}"
     pictures = [latency_bars(cases, title, dest / f"{stem}_speed.png")]
     if len(asked.files) > 1:
-        case = [wanted[0]]
-        others = {path: measure(Path(path), OURS, case)[0] for path in asked.files[1:]}
-        others[first] = next(row for row in rows if row["runtime"] == OURS) if OURS in labels else None
-        points = [(ratios[path], row["milliseconds"]["median"]) for path, row in others.items() if row]
+        others = {path: measure(Path(path), OURS, wanted[:1], asked.network)[0] for path in asked.files[1:]}
+        if OURS in labels:
+            others[first] = next(row for row in rows if row["runtime"] == OURS)
+        points = [(ratios[path], row["milliseconds"]["median"]) for path, row in others.items()]
         dense = [row for row in cases[0]["rows"] if row["kind"] != "ours"]
         result["curve"] = sorted(points)
         pictures.append(speed_curve(points, dense, cases[0]["title"], dest / f"{stem}_curve.png"))

@@ -1,64 +1,111 @@
-"""One network, several ways to run it: the same outputs from each."""
+"""One network, several ways to run it: the same outputs from each.
+
+The engines take any module. What the sparse engine does not know (transposed and grouped convolutions,
+attention, recurrent layers, code that cannot be traced) runs in PyTorch within the same graph; `left_dense`
+names it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
-
-from models.multitask import MultiTaskNet
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .build import sparse_engine
-from .graph import Graph, read_network
+from .graph import Graph
+from .layers import SparseLayer
 from .plain import PlainNet
+from .reading import masked_copy, read_network
 from .simplify import simplify
 from .tuning import tuned
 
-Engine = Callable[[Tensor], dict[str, Tensor]]
 
+class Engine:
+    """A callable with the network's own arguments and results, in evaluation mode.
 
-class DenseEngine:
-    """PyTorch's own convolutions on the simplified graph, where the image is."""
+    left_dense: layers whose zeros are multiplied all the same -> what they are.
+    """
 
     def __init__(self, graph: Graph):
+        self.left_dense = graph.left_dense()
+
+    def __call__(self, *inputs: Any) -> Any:
+        raise NotImplementedError
+
+
+class DenseEngine(Engine):
+    """PyTorch's own convolutions on the simplified graph, where the first input is."""
+
+    def __init__(self, graph: Graph):
+        super().__init__(graph)
         self.net = PlainNet(graph).eval()
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        return self.net.to(image.device)(image)
+    def __call__(self, *inputs: Any) -> Any:
+        return self.net.to(_device(inputs))(*inputs)
 
 
-class SparseEngine:
-    """The CPU engine for unstructured sparsity, tuned on the first image that it sees, for that size."""
+class SparseEngine(Engine):
+    """The CPU engine for unstructured sparsity, tuned on the first inputs that it sees, for their sizes."""
 
     def __init__(self, graph: Graph):
+        super().__init__(graph)
         self.graph: Graph | None = graph  # until it is tuned: dense weights need not stay in memory
         self.net: PlainNet | None = None
         sparse_engine()  # built now, so that a missing compiler is said before any work
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        host = image.to("cpu", torch.float32)
-        if self.net is None:
-            self.net, self.graph = tuned(self.graph, host), None
-        return {task: value.to(image.device) for task, value in self.net(host).items()}
+    def __call__(self, *inputs: Any) -> Any:
+        host = pytree.tree_map_only(Tensor, _on_host, inputs)
+        if self.graph is not None:
+            self.net, self.graph = tuned(self.graph, *host), None
+        assert self.net is not None
+        device = _device(inputs)
+        return pytree.tree_map_only(Tensor, lambda value: value.to(device), self.net(*host))
+
+    def layers(self) -> dict[str, str]:
+        """Convolutions and linear layers -> "sparse" or "dense", as tuning decided at the first call."""
+        found = {} if self.net is None else self.net.layers
+        return {
+            name: "sparse" if isinstance(layer, SparseLayer) else "dense" for name, layer in found.items()
+        }
 
 
-class OnnxEngine:
+class OnnxEngine(Engine):
     """onnxruntime on the graph's ONNX form."""
 
     def __init__(self, graph: Graph):
+        super().__init__(graph)
+        self.graph, self.session = graph, None
+        from .onnx_file import written_by_hand
+
+        if written_by_hand(graph):
+            self._open(())
+
+    def _open(self, inputs: tuple[Any, ...]) -> None:
         from .onnx_file import make_session, onnx_model
 
-        self.session = make_session(onnx_model(graph).SerializeToString())
-        self.tasks = list(graph.outputs)
+        self.session = make_session(onnx_model(self.graph, example=inputs or None).SerializeToString())
+        self.graph = Graph([], self.graph.outputs, self.graph.inputs, self.graph.structure)
 
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        found = self.session.run(self.tasks, {"image": image.to("cpu", torch.float32).numpy()})
-        pairs = zip(self.tasks, found, strict=True)
-        return {task: torch.from_numpy(value).to(image.device) for task, value in pairs}
+    def __call__(self, *inputs: Any) -> Any:
+        host = pytree.tree_map_only(Tensor, _on_host, inputs)
+        if self.session is None:
+            self._open(host)
+        names, device = list(self.graph.outputs), _device(inputs)
+        given = {name: value.numpy() for name, value in zip(self.graph.inputs, host, strict=True)}
+        found = self.session.run(names, given)
+        values = {
+            self.graph.outputs[name]: torch.from_numpy(value).to(device)
+            for name, value in zip(names, found, strict=True)
+        }
+        return self.graph.result(values)
 
+
+TOLERANCE = 1e-3  # share of an output's range: rounding is far below, another program far above
 
 ENGINES: dict[str, Callable[[Graph], Engine]] = {
     "dense": DenseEngine,
@@ -67,27 +114,60 @@ ENGINES: dict[str, Callable[[Graph], Engine]] = {
 }
 
 
-def masked_graph(model: MultiTaskNet, mask: dict[str, Tensor] | None, simplified: bool = True) -> Graph:
+def masked_graph(
+    model: nn.Module, mask: Mapping[str, Tensor] | None, simplified: bool = True, inputs: int | None = None
+) -> Graph:
     """The network's graph, weights outside the mask taken as 0; ValueError for a mask of another network."""
-    state = model.state_dict()
-    if mask is not None:
-        unknown = [name for name in mask if name not in state]
-        if unknown:
-            raise ValueError(f"the mask names '{unknown[0]}', which is no tensor of this network")
-        state |= {name: state[name] * kept.to(state[name]) for name, kept in mask.items()}
-    with torch.device("meta"):
-        copy = MultiTaskNet(**model.description)
-    copy.load_state_dict({name: value.detach().cpu() for name, value in state.items()}, assign=True)
-    graph = read_network(copy.eval())
+    graph = read_network(model, mask=mask, inputs=inputs)
     return simplify(graph) if simplified else graph
 
 
-def wrap(model: MultiTaskNet, mask: dict[str, Tensor] | None, engine: str) -> Engine:
-    """A callable image [N, 3, H, W] -> {task: [N, channels, h, w]}: the masked network in evaluation mode.
+def wrap(
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None,
+    engine: str,
+    example: tuple[Any, ...] | None = None,
+) -> Engine:
+    """A callable with the network's own arguments and results: the masked network in evaluation mode.
 
     engine: dense, sparse or onnx. The weights are those of now: train on and wrap again.
-    ValueError for another engine, or naming the package that one needs.
+    example: arguments of one call, where the network takes optional ones; the outputs for them are compared
+    with
+        the network's own.
+    ValueError for another engine, naming the package that one needs, or where outputs differ.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine '{engine}' is not one of {', '.join(ENGINES)}")
-    return ENGINES[engine](masked_graph(model, mask))
+    graph = masked_graph(model, mask, inputs=None if example is None else len(example))
+    made = ENGINES[engine](graph)
+    if example is not None:
+        _compare(made(*example), model, mask, example)
+    return made
+
+
+def _compare(
+    found: Any, model: nn.Module, mask: Mapping[str, Tensor] | None, example: tuple[Any, ...]
+) -> None:
+    """ValueError where an engine's outputs are not those of the masked network."""
+    with torch.no_grad():
+        expected = masked_copy(model, mask)(*pytree.tree_map_only(Tensor, _on_host, example))
+    pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
+    for index, (ours, theirs) in enumerate(pairs):
+        if isinstance(theirs, Tensor) and theirs.is_floating_point() and theirs.numel():
+            scale = float((theirs.max() - theirs.min()).clamp_min(1e-30))
+            off = float((ours.cpu() - theirs).abs().max()) / scale
+            if not off <= TOLERANCE:
+                raise ValueError(
+                    f"output {index} of the traced network is off by {off:.1e} of its range: its code "
+                    "decides by values that a trace does not see"
+                )
+
+
+def _device(inputs: tuple[Any, ...]) -> torch.device:
+    tensors = [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor)]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _on_host(value: Tensor) -> Tensor:
+    """On the CPU, floating-point values in float32."""
+    return value.to("cpu", torch.float32 if value.is_floating_point() else value.dtype)

@@ -1,44 +1,44 @@
-"""A saved network, for all or some of its tasks, written in one of the formats."""
+"""Any pruned network written in one of the formats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor, nn
+
+from ..files import replacing
+from ..sparse_file import save_sparse
 from .engines import masked_graph
 from .graph import Graph
 from .onnx_file import write_onnx
 from .program import write_program
-from .source import build_network, for_tasks
-from .sparse_file import write_sparse
 
 
 @dataclass(frozen=True)
 class Format:
-    """ending of the file; write(content of the saved network, simplified graph, path, half)."""
+    """ending of the file; write(simplified graph, path, metadata, example), None = the network as it is."""
 
     ending: str
-    write: Callable[[dict, Graph, Path, bool], None]
+    write: Callable[[Graph, Path, dict[str, Any], tuple[Any, ...] | None], None] | None = None
     halves: bool = False
 
 
-def _metadata(content: dict) -> dict:
-    return {field: content[field] for field in ("name", "network", "certificate", "step")}
-
-
 FORMATS = {
-    "sparse": Format(
-        ".safetensors", lambda content, graph, path, half: write_sparse(content, path, half), halves=True
-    ),
-    "onnx": Format(".onnx", lambda content, graph, path, half: write_onnx(graph, path, _metadata(content))),
-    "torch": Format(".pt2", lambda content, graph, path, half: write_program(graph, path)),
+    "sparse": Format(".safetensors", halves=True),
+    "onnx": Format(".onnx", write_onnx),
+    "torch": Format(".pt2", lambda graph, path, metadata, example: write_program(graph, path, example)),
 }
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written and what is left: prunable weights of these tasks, kept ones, those that matter."""
+    """What was written and what is left: weights that the engine could skip, kept ones, those that matter.
+
+    left_dense: layers whose zeros no engine skips -> what they are.
+    """
 
     path: Path
     prunable: int
@@ -46,6 +46,7 @@ class Exported:
     live: int
     channels_before: int
     channels_after: int
+    left_dense: dict[str, str]
 
 
 def find_format(name: str, half: bool) -> Format:
@@ -54,39 +55,47 @@ def find_format(name: str, half: bool) -> Format:
         raise ValueError(f"format '{name}' is not one of {', '.join(FORMATS)}")
     if half and not FORMATS[name].halves:
         halving = [other for other, row in FORMATS.items() if row.halves]
-        raise ValueError(f"--half is for format {', '.join(halving)}, not for {name}")
+        raise ValueError(f"half is for format {', '.join(halving)}, not for {name}")
     return FORMATS[name]
 
 
 def export(
-    content: dict, tasks: tuple[str, ...] | None, format_name: str, path: Path, half: bool
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None,
+    path: str | Path,
+    format_name: str = "sparse",
+    *,
+    half: bool = False,
+    certificate: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    example: tuple[Any, ...] | None = None,
 ) -> Exported:
-    """Writes the network of these tasks (None = all) to `path`; its folder is made if missing.
+    """Write a network of any class to `path`; its folder is made if missing, the file is whole or not there.
 
-    The sparse format holds the network and loads to it bit for bit; the others hold the simplified graph.
+    The sparse format holds the network and loads to it bit for bit (prune_utils.load_sparse); the others hold
+    the simplified graph. extra: plain JSON values to travel along. example: arguments of one call, needed by
+    the other formats for networks that take more than one image. ValueError in one sentence for a wrong
+    format, ending, mask or certificate.
     """
-    form = find_format(format_name, half)
-    if tasks is not None:
-        content = for_tasks(content, tasks)
-    network = build_network(content, content["name"])
-    graph, whole = masked_graph(network, content["mask"]), masked_graph(network, None, simplified=False)
-    path = Path(path)
+    form, path = find_format(format_name, half), Path(path)
     if path.suffix != form.ending:
         raise ValueError(f"{path} should end in {form.ending}: format {format_name} is read by that ending")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part_{path.name}")
-    try:
-        form.write(content, graph, temporary, half)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    weights = [value for value in network.state_dict().values() if value.dim() == 4]
-    kept = content["mask"] or {}
+    inputs = None if example is None else len(example)
+    whole = masked_graph(model, None, simplified=False, inputs=inputs)
+    graph = masked_graph(model, mask, inputs=inputs)
+    if form.write is None:
+        save_sparse(path, model, mask, certificate, half=half, extra=extra)
+    else:
+        metadata = dict(extra or {}) | ({} if certificate is None else {"certificate": dict(certificate)})
+        with replacing(path) as temporary:
+            form.write(graph, temporary, metadata | {"left_dense": graph.left_dense()}, example)
+    weights = [node.weight.numel() for node in whole.convolutions()]
     return Exported(
         path,
-        sum(value.numel() for value in weights),
-        sum(int(mask.sum()) for mask in kept.values()) if kept else sum(value.numel() for value in weights),
+        sum(weights),
+        sum(int(kept.sum()) for kept in mask.values()) if mask else sum(weights),
         graph.kept(),
         sum(whole.channels().values()),
         sum(graph.channels().values()),
+        graph.left_dense(),
     )

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from models.multitask import MultiTaskNet
-
-from .graph import Conv, read_network
+from .plain import PlainNet
+from .reading import read_network
 from .runtimes import OURS, Run, Runtime, find_runtime
-from .source import build_network, read_saved
 
 SECONDS = 3.0  # that a runtime is measured for, at least
 RUNS = (9, 200)  # fewest and most runs
@@ -27,7 +29,8 @@ RUNS = (9, 200)  # fewest and most runs
 def timed(run: Run, seconds: float = SECONDS) -> dict[str, float]:
     """median, low and high (deciles) and best in milliseconds, after two runs that do not count."""
     run(), run()
-    times, start = [], time.perf_counter()
+    times: list[float] = []
+    start = time.perf_counter()
     while len(times) < RUNS[0] or (time.perf_counter() - start < seconds and len(times) < RUNS[1]):
         before = time.perf_counter()
         run()
@@ -56,21 +59,25 @@ def example_image(batch: int, size: int) -> Tensor:
     return 60 * torch.randn((batch, 3, size, size), generator=torch.Generator().manual_seed(0))
 
 
-def kept_operations(network: MultiTaskNet, image: Tensor) -> dict[str, float]:
-    """Billions of multiply-adds for this image: of all weights, and of the kept ones."""
+@torch.inference_mode()
+def kept_operations(network: nn.Module, image: Tensor) -> dict[str, float]:
+    """Billions of multiply-adds for this image: of all weights, and of the kept ones.
+
+    Convolutions and linear layers that the engines know; others are not counted.
+    """
     graph = read_network(network)
-    shapes, total, kept = {"image": image.shape[-2:]}, 0, 0
-    for node in graph.nodes:
-        height, width = shapes[node.input]
-        if isinstance(node, Conv):
-            reach = node.dilation * (node.weight.shape[2] - 1) + 1 - 2 * node.padding
-            height, width = (height - reach) // node.stride + 1, (width - reach) // node.stride + 1
-            total += node.weight.numel() * height * width
-            kept += int(torch.count_nonzero(node.weight)) * height * width
-        else:
-            height, width = -(-(height - 1) // node.stride) + 1, -(-(width - 1) // node.stride) + 1
-        shapes[node.name] = height, width
-    return {"all": total * len(image) / 1e9, "kept": kept * len(image) / 1e9}
+    net, found = PlainNet(graph), {"all": 0.0, "kept": 0.0}
+    weights = {node.name: node.weight for node in graph.convolutions()}
+
+    def count(name: str, output: Tensor) -> None:
+        pixels = output.numel() / len(weights[name]) / 1e9
+        found["all"] += weights[name].numel() * pixels
+        found["kept"] += int(torch.count_nonzero(weights[name])) * pixels
+
+    for name, layer in net.layers.items():
+        layer.register_forward_hook(lambda _, __, output, name=name: count(name, output))
+    net(image)
+    return found
 
 
 @torch.inference_mode()
@@ -81,33 +88,58 @@ def peak_rate() -> float:
     return 1024 * 1024 * 48 * 48 / timed(lambda: layer(image), 1.0)["best"] / 1e6
 
 
-def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Largest difference as a share of the output's range, the worst of the tasks."""
+def _difference(found: Any, expected: Any) -> float:
+    """Largest difference as a share of the output's range, the worst of the outputs."""
     return max(
-        float((found[task].float() - value).abs().max() / (value.max() - value.min()).clamp_min(1e-30))
-        for task, value in expected.items()
+        float((ours.float() - value).abs().max() / (value.max() - value.min()).clamp_min(1e-30))
+        for ours, value in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
     )
 
 
-def _ready(path: str, runtime: Runtime, image: Tensor, threads: int) -> tuple[Run, dict]:
+def load_by(loader: str, path: str) -> nn.Module:
+    """The network of a file by a "module:function" that is given the path; ValueError where there is none."""
+    module, _, name = loader.partition(":")
+    try:
+        load = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"'{loader}' names no function of an importable module: {error}") from error
+    return load(path).eval()
+
+
+def _ready(
+    path: str, loader: str, runtime: Runtime, image: Tensor, threads: int
+) -> tuple[Run, dict[str, Any]]:
     """(the runtime's run, what is known before measuring); nothing else of the network stays in memory."""
-    network = build_network(read_saved(Path(path)), path)
-    expected, known = network(image), {}
+    network = load_by(loader, path)
+    expected = network(image)
+    known: dict[str, Any] = {}
     if runtime.label == OURS:
         known = {"peak": peak_rate(), "operations": kept_operations(network, image)}
     run = runtime.make(network, image, threads)
     return run, known | {"difference": _difference(run(), expected)}
 
 
-def measure_here(path: str, label: str, cases: list[tuple[int, int, int]]) -> list[dict]:
-    """One row for each case (batch, threads, size) here. memory: beyond the idle process's."""
-    runtime, rows = find_runtime(label), []
+def measure_here(
+    path: str, label: str, cases: Sequence[tuple[int, int, int]], loader: str
+) -> list[dict[str, Any]]:
+    """One row for each case (batch, threads, size) here. memory: beyond the idle process's.
+
+    loader: "module:function" that gives the network of the file, its pruned weights 0.
+    """
+    runtime = find_runtime(label)
+    rows: list[dict[str, Any]] = []
     idle = resident_mebibytes()
     for batch, threads, size in cases:
         torch.set_num_threads(threads)
-        row = {"runtime": label, "kind": runtime.kind, "batch": batch, "threads": threads, "size": size}
+        row: dict[str, Any] = {
+            "runtime": label,
+            "kind": runtime.kind,
+            "batch": batch,
+            "threads": threads,
+            "size": size,
+        }
         with torch.no_grad():  # inference_mode would keep torch.compile from freezing the weights
-            run, known = _ready(path, runtime, example_image(batch, size), threads)
+            run, known = _ready(path, loader, runtime, example_image(batch, size), threads)
             gc.collect()
             row |= known | {"milliseconds": timed(run), "memory": resident_mebibytes() - idle}
         rows.append(row)
@@ -115,9 +147,12 @@ def measure_here(path: str, label: str, cases: list[tuple[int, int, int]]) -> li
     return rows
 
 
-def measure(path: Path, label: str, cases: list[tuple[int, int, int]]) -> list[dict]:
+def measure(
+    path: Path, label: str, cases: Sequence[tuple[int, int, int]], loader: str
+) -> list[dict[str, Any]]:
     """measure_here in a fresh process. ValueError with its last line where that fails."""
-    command = [sys.executable, "-m", "prune_utils.deploy.measuring", str(path), label, json.dumps(cases)]
+    words = [str(path), label, json.dumps(cases), loader]
+    command = [sys.executable, "-m", "prune_utils.deploy.measuring", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
@@ -125,7 +160,7 @@ def measure(path: Path, label: str, cases: list[tuple[int, int, int]]) -> list[d
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def speedup(rows: list[dict], kind: str) -> float | None:
+def speedup(rows: Sequence[dict[str, Any]], kind: str) -> float | None:
     """How many times faster the engine is than the fastest runtime of a kind: medians, rows of one case."""
     ours = [row["milliseconds"]["median"] for row in rows if row["runtime"] == OURS]
     theirs = [row["milliseconds"]["median"] for row in rows if row["kind"] == kind]
@@ -133,6 +168,5 @@ def speedup(rows: list[dict], kind: str) -> float | None:
 
 
 if __name__ == "__main__":
-    print(
-        json.dumps(measure_here(sys.argv[1], sys.argv[2], [tuple(case) for case in json.loads(sys.argv[3])]))
-    )
+    file, wanted, cases, loader = sys.argv[1:]
+    print(json.dumps(measure_here(file, wanted, [tuple(case) for case in json.loads(cases)], loader)))

@@ -1,17 +1,24 @@
-"""A graph as an ONNX model: convolutions, rectifiers, sums and one pooling, any batch and image size.
+"""A graph as an ONNX model, any batch and image size where the network's code leaves them free.
 
-Written node by node with the onnx package alone: names stay readable and outputs are named by task.
+Graphs of convolutions, linear layers, rectifiers, sums, joins and maximum poolings are written node by node
+with
+the onnx package alone: names stay readable. Any other graph goes through torch.export and onnxscript.
+Outputs are named by task.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from .graph import IMAGE, Conv, Graph, Pool
+from .graph import Call, Conv, Graph
 from .packages import need
+from .program import exported_program
 
 OPSET = 18
 
@@ -19,89 +26,153 @@ OPSET = 18
 class _Writer:
     """Collects nodes and constants."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.onnx = need("onnx")
-        self.nodes, self.constants = [], []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
 
     def constant(self, name: str, value: np.ndarray) -> str:
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
-    def pool(self, node: Pool, output: str) -> None:
+    def pool(self, node: Call) -> None:
+        pool = node.op
         self.node(
             "MaxPool",
-            [node.input],
-            output,
-            kernel_shape=[node.kernel] * 2,
-            strides=[node.stride] * 2,
-            pads=[node.padding] * 4,
-            ceil_mode=1,
+            [node.args[0].name],
+            node.name,
+            kernel_shape=[pool.kernel_size] * 2,
+            strides=[pool.stride] * 2,
+            pads=[pool.padding] * 4,
+            ceil_mode=int(pool.ceil_mode),
         )
 
-    def residual(self, node: Conv) -> str:
+    def residual(self, name: str, node: Conv) -> str:
         if node.rows is None:
-            return node.residual
+            return name
         amounts = self.constant(f"{node.name}.pads", np.array([0, 1], dtype=np.int64))
-        axes = self.constant(f"{node.name}.axes", np.array([1], dtype=np.int64))
-        padded = self.node("Pad", [node.residual, amounts, "", axes], f"{node.name}.padded")
+        axes = self.constant(f"{node.name}.axes", np.array([node.axis], dtype=np.int64))
+        padded = self.node("Pad", [name, amounts, "", axes], f"{node.name}.padded")
         rows = self.constant(f"{node.name}.rows", node.rows.numpy())  # -1 is the zero channel put at the end
-        return self.node("Gather", [padded, rows], f"{node.name}.picked", axis=1)
+        return self.node("Gather", [padded, rows], f"{node.name}.picked", axis=node.axis)
 
-    def conv(self, node: Conv, output: str) -> None:
-        weight = self.constant(f"{node.name}.weight", node.weight.numpy())
-        bias = self.constant(f"{node.name}.bias", node.bias.float().numpy())
-        steps = ["Conv"] + ["Add"] * (node.residual is not None) + ["Relu"] * node.relu
-        names = [f"{node.name}.{step.lower()}" for step in steps[:-1]] + [output]
-        value = self.node(
-            "Conv",
-            [node.input, weight, bias],
-            names[0],
-            strides=[node.stride] * 2,
-            pads=[node.padding] * 4,
-            dilations=[node.dilation] * 2,
-            kernel_shape=list(node.weight.shape[2:]),
-        )
-        for step, name in zip(steps[1:], names[1:], strict=True):
-            inputs = [value, self.residual(node)] if step == "Add" else [value]
-            value = self.node(step, inputs, name)
+    def conv(self, node: Conv) -> None:
+        bias = node.bias.float().numpy()
+        weight = node.weight.flatten(1).t() if node.linear else node.weight
+        steps = ["MatMul", "Add"] if node.linear else ["Conv"]
+        steps += ["Residual"] * (node.residual is not None) + ["Relu"] * node.relu
+        names = [f"{node.name}.{step.lower()}" for step in steps[:-1]] + [node.name]
+        inputs = [node.input, self.constant(f"{node.name}.weight", weight.numpy())]
+        value = ""
+        for step, name in zip(steps, names, strict=True):
+            if step == "Conv":
+                inputs.append(self.constant(f"{node.name}.bias", bias))
+                value = self.node(
+                    step,
+                    inputs,
+                    name,
+                    strides=list(node.stride),
+                    pads=list(node.padding) * 2,
+                    dilations=list(node.dilation),
+                    group=node.groups,
+                    kernel_shape=list(node.weight.shape[2:]),
+                )
+            elif step == "MatMul":
+                value = self.node(step, inputs, name)
+            elif step == "Add":
+                value = self.node(step, [value, self.constant(f"{node.name}.bias", bias)], name)
+            elif step == "Residual" and node.residual is not None:
+                value = self.node("Add", [value, self.residual(node.residual, node)], name)
+            else:
+                value = self.node(step, [value], name)
 
 
-def onnx_model(graph: Graph, metadata: dict | None = None):
-    """onnx.ModelProto, checked: input `image` [batch, 3, height, width] float32, one output a task.
+def written_by_hand(graph: Graph) -> bool:
+    """Whether the graph can be written without onnxscript, for any batch and image size."""
+    linear = {node.name for node in graph.convolutions() if node.linear}
+    image = not linear or all(node.linear for node in graph.nodes if isinstance(node, Conv))
+    return (
+        len(graph.inputs) == 1
+        and image
+        and all(isinstance(node, Conv) or _simple(node) for node in graph.nodes)
+    )
 
-    metadata: JSON values by name, kept in the model's properties. ValueError where onnx is not installed.
+
+def _simple(node: Call) -> bool:
+    pool = node.op
+    return (
+        isinstance(pool, nn.MaxPool2d)
+        and all(isinstance(value, int) for value in (pool.kernel_size, pool.stride, pool.padding))
+        and pool.dilation == 1
+        and not pool.return_indices
+    )
+
+
+def onnx_model(
+    graph: Graph, metadata: dict[str, Any] | None = None, example: tuple[Any, ...] | None = None
+) -> Any:
+    """onnx.ModelProto, checked: the network's arguments as inputs (float32), its outputs by name.
+
+    metadata: JSON values by name, kept in the model's properties. example: arguments of one call, for
+    networks that are more than convolutions. ValueError where a package is missing, or where an example is
+    needed.
     """
-    writer = _Writer()
-    helper, kind = writer.onnx.helper, writer.onnx.TensorProto.FLOAT
-    for node in graph.nodes:
-        (writer.pool if isinstance(node, Pool) else writer.conv)(node, node.name)
-    channels, outputs = graph.channels(), []
-    for task, name in graph.outputs.items():
-        writer.node("Identity", [name], task)
-        shape = ["batch", channels[name], f"{task}_height", f"{task}_width"]
-        outputs.append(helper.make_tensor_value_info(task, kind, shape))
-    image = helper.make_tensor_value_info(IMAGE, kind, ["batch", graph.image_channels, "height", "width"])
-    body = helper.make_graph(writer.nodes, "multitask", [image], outputs, writer.constants)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-    helper.set_model_props(model, {key: json.dumps(value) for key, value in (metadata or {}).items()})
-    writer.onnx.checker.check_model(model, full_check=True)
+    onnx = need("onnx")
+    model = _by_hand(graph) if written_by_hand(graph) else _by_torch(graph, example)
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in (metadata or {}).items()})
+    onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def write_onnx(graph: Graph, path: Path, metadata: dict | None = None) -> None:
+def _by_hand(graph: Graph) -> Any:
+    writer = _Writer()
+    helper, kind = writer.onnx.helper, writer.onnx.TensorProto.FLOAT
+    for node in graph.nodes:
+        if isinstance(node, Conv):
+            writer.conv(node)
+        else:
+            writer.pool(node)
+    made, outputs = {node.name: node for node in graph.nodes}, []
+    for task, name in graph.outputs.items():
+        writer.node("Identity", [name], task)
+        sizes = ["batch", made[name].channels, f"{task}_height", f"{task}_width"]
+        outputs.append(
+            helper.make_tensor_value_info(task, kind, sizes[:2] if made[name].axis == -1 else sizes)
+        )
+    first = next(node for node in graph.nodes if isinstance(node, Conv))
+    shape = ["batch", first.weight.shape[1]] + ([] if first.linear else ["height", "width"])
+    image = helper.make_tensor_value_info(graph.inputs[0], kind, shape)
+    body = helper.make_graph(writer.nodes, "multitask", [image], outputs, writer.constants)
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:
+    need("onnxscript")
+    program = torch.onnx.export(
+        exported_program(graph, example),
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    return program.model_proto
+
+
+def write_onnx(
+    graph: Graph, path: Path, metadata: dict[str, Any] | None = None, example: tuple[Any, ...] | None = None
+) -> None:
     """The checked model as a file."""
-    need("onnx").save(onnx_model(graph, metadata), str(path))
+    need("onnx").save(onnx_model(graph, metadata, example), str(path))
 
 
-def make_session(model: bytes | str, threads: int = 0):
+def make_session(model: bytes | str, threads: int = 0) -> Any:
     """onnxruntime.InferenceSession on the CPU; threads 0 = torch's number."""
     runtime = need("onnxruntime")
-    import torch
-
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

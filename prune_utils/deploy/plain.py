@@ -2,72 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .graph import IMAGE, Conv, Graph, Pool
+from .graph import Call, Conv, Graph, Node, Ref, mapped
 
 
-def pick_rows(residual: Tensor, rows: Tensor | None) -> Tensor:
-    """residual [N, C, h, w] -> [N, O, h, w]: channel rows[o], or zeros where that is -1. None: as it is."""
+def pick_rows(residual: Tensor, rows: Tensor | None, axis: int = 1) -> Tensor:
+    """Channel rows[o] of the residual along `axis`, or zeros where that is -1. rows None: as it is."""
     if rows is None:
         return residual
-    padded = functional.pad(residual, (0, 0, 0, 0, 0, 1))
-    return padded.index_select(1, torch.where(rows < 0, residual.shape[1], rows))
+    padded = torch.cat([residual, torch.zeros_like(residual.narrow(axis, 0, 1))], dim=axis)
+    return padded.index_select(axis, torch.where(rows < 0, residual.shape[axis], rows))
 
 
 class Layer(nn.Module):
-    """One convolution of a graph with its residual and rectifier."""
+    """One convolution or linear layer of a graph with its residual and rectifier."""
+
+    weight: Tensor
+    bias: Tensor
+    rows: Tensor | None
 
     def __init__(self, node: Conv):
         super().__init__()
-        self.register_buffer("weight", node.weight)
+        self.register_buffer("weight", node.weight.flatten(1) if node.linear else node.weight)
         self.register_buffer("bias", node.bias.float())
         self.register_buffer("rows", node.rows)
-        self.geometry = node.stride, node.padding, node.dilation
-        self.relu = node.relu
+        self.stride, self.padding, self.dilation = node.stride, node.padding, node.dilation
+        self.groups, self.axis, self.relu = node.groups, node.axis, node.relu
+        self.kernel: tuple[int, ...] = tuple(node.weight.shape[2:])
 
     def forward(self, image: Tensor, residual: Tensor | None = None) -> Tensor:
-        out = functional.conv2d(image, self.weight, self.bias, *self.geometry)
         if residual is not None:
-            out = out + pick_rows(residual, self.rows)
-        return functional.relu(out) if self.relu else out
+            residual = pick_rows(residual, self.rows, self.axis)
+            if residual.shape != self.shape(
+                image
+            ):  # it is broadcast: nothing that a kernel could add in passing
+                out = self.run(image, None, False) + residual
+                return functional.relu(out) if self.relu else out
+        return self.run(image, residual, self.relu)
+
+    def run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        """residual: None, or of the output's shape."""
+        if self.axis == -1:
+            out = functional.linear(image, self.weight, self.bias)
+        else:
+            geometry = self.stride, self.padding, self.dilation, self.groups
+            out = functional.conv2d(image, self.weight, self.bias, *geometry)
+        if residual is not None:
+            out = out + residual
+        return functional.relu(out) if relu else out
+
+    def shape(self, image: Tensor) -> tuple[int, ...]:
+        """Of the output for this input."""
+        channels = self.bias.shape[0]
+        if self.axis == -1:
+            return (*image.shape[:-1], channels)
+        sizes = zip(image.shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return (
+            image.shape[0],
+            channels,
+            *((size + 2 * pad - gap * (taps - 1) - 1) // step + 1 for size, taps, step, pad, gap in sizes),
+        )
 
 
 class PlainNet(nn.Module):
-    """image [N, 3, H, W] -> {task: [N, channels, h, w]}. `layer` makes the module of a convolution."""
+    """The network's own arguments -> what it returns. `layer` makes the module of a convolution."""
 
-    def __init__(self, graph: Graph, layer=Layer):
+    def __init__(self, graph: Graph, layer: Callable[[Conv], nn.Module] = Layer):
         super().__init__()
-        self.layers = nn.ModuleDict(
-            {node.name.replace(".", "_"): layer(node) for node in graph.nodes if isinstance(node, Conv)}
-        )
-        self.steps = [self._step(node) for node in graph.nodes]
-        self.outputs = dict(graph.outputs)
+        self.steps = nn.ModuleList(step_of(node, layer) for node in graph.nodes)
+        self.plan = [(node.name, sources(node)) for node in graph.nodes]
+        self.graph = Graph([], dict(graph.outputs), graph.inputs, graph.structure)
         last = graph.last_use()
-        self.drops = [
-            [name for name, index in last.items() if index == step] for step in range(len(graph.nodes))
-        ]
+        self.drops = [[name for name, at in last.items() if at == step] for step in range(len(self.plan))]
 
-    @staticmethod
-    def _step(node: Conv | Pool) -> tuple:
-        if isinstance(node, Pool):
-            return node.name, node.input, (node.kernel, node.stride, node.padding)
-        return node.name, node.input, node.residual
+    @property
+    def layers(self) -> dict[str, nn.Module]:
+        """Convolution name -> its module."""
+        pairs = zip(self.plan, self.steps, strict=True)
+        return {name: step for (name, read), step in pairs if read is not None}
 
-    @staticmethod
-    def pool(value: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-        return functional.max_pool2d(value, kernel, stride, padding, ceil_mode=True)
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        values = {IMAGE: image}
-        for (name, source, other), drops in zip(self.steps, self.drops, strict=True):
-            if isinstance(other, tuple):
-                values[name] = self.pool(values[source], *other)
-            else:
-                layer = self.layers[name.replace(".", "_")]
-                values[name] = layer(values[source], None if other is None else values[other])
+    def forward(self, *inputs: Any) -> Any:
+        values = given(self.graph, inputs)
+        for (name, read), step, drops in zip(self.plan, self.steps, self.drops, strict=True):
+            values[name] = run_step(step, read, values)
             for dropped in drops:
                 del values[dropped]
-        return {task: values[name] for task, name in self.outputs.items()}
+        return self.graph.result(values)
+
+
+def given(graph: Graph, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    """Value name -> value of the network's arguments; ValueError for another number of them."""
+    if len(inputs) != len(graph.inputs):
+        raise ValueError(f"the network takes {', '.join(graph.inputs)}, not {len(inputs)} arguments")
+    return dict(zip(graph.inputs, inputs, strict=True))
+
+
+def sources(node: Node) -> tuple[str, str | None] | None:
+    """Input and residual of a convolution; None for a call, which looks up what it reads."""
+    return (node.input, node.residual) if isinstance(node, Conv) else None
+
+
+def step_of(node: Node, layer: Callable[[Conv], nn.Module]) -> nn.Module:
+    """The module that computes a node."""
+    return layer(node) if isinstance(node, Conv) else Calling(node)
+
+
+def run_step(step: nn.Module, read: tuple[str, str | None] | None, values: dict[str, Any]) -> Any:
+    """A node's value, computed by its module."""
+    if read is None:
+        return step(values)
+    return step(values[read[0]], None if read[1] is None else values[read[1]])
+
+
+class Calling(nn.Module):
+    """A call; its module and tensors are registered, so that they move and export along."""
+
+    def __init__(self, node: Call):
+        super().__init__()
+        self.op = node.op
+        self.args, self.kwargs = self._held(node.args), self._held(node.kwargs)
+
+    def _held(self, tree: Any) -> Any:
+        """The tree with the name of a buffer in the place of each tensor."""
+        if isinstance(tree, Tensor):
+            name = f"tensor_{len(self._buffers)}"
+            self.register_buffer(name, tree)
+            return Held(name)
+        return mapped(self._held, tree)
+
+    def forward(self, values: dict[str, Any]) -> Any:
+        def fill(tree: Any) -> Any:
+            if isinstance(tree, Held):
+                return getattr(self, tree.name)
+            return values[tree.name] if isinstance(tree, Ref) else mapped(fill, tree)
+
+        return self.op(*fill(self.args), **fill(self.kwargs))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor that a module holds, among a call's arguments."""
+
+    name: str

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.multitask import MultiTaskNet
-
-from .graph import read_network
 from .packages import need
+from .reading import read_network
 from .simplify import simplify
 from .tuning import tuned
 
-Run = Callable[[], dict[str, Tensor]]
+Run = Callable[[], Any]  # what the network returns
 
 
 class Runtime(NamedTuple):
@@ -27,25 +25,23 @@ class Runtime(NamedTuple):
 
     label: str
     kind: str
-    make: Callable[[MultiTaskNet, Tensor, int], Run]
+    make: Callable[[nn.Module, Tensor, int], Run]
     package: str | None = None
 
 
-def _torch(network: MultiTaskNet, image: Tensor, layout: torch.memory_format, kind: torch.dtype) -> Run:
-    network = network.to(kind).to(memory_format=layout)
+def _torch(network: nn.Module, image: Tensor, layout: torch.memory_format, kind: torch.dtype) -> Run:
+    network = network.to(kind).to(memory_format=layout)  # type: ignore[call-overload]  # a documented argument
     image = image.to(kind).contiguous(memory_format=layout)
     return lambda: network(image)
 
 
-def _compiled(network: MultiTaskNet, image: Tensor, kind: torch.dtype) -> Run:
+def _compiled(network: nn.Module, image: Tensor, kind: torch.dtype) -> Run:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
     layout = torch.channels_last
-    network, image = (
-        network.to(kind).to(memory_format=layout),
-        image.to(kind).contiguous(memory_format=layout),
-    )
+    network = network.to(kind).to(memory_format=layout)  # type: ignore[call-overload]  # a documented argument
+    image = image.to(kind).contiguous(memory_format=layout)
     compiled = torch.compile(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -53,26 +49,26 @@ def _compiled(network: MultiTaskNet, image: Tensor, kind: torch.dtype) -> Run:
     return lambda: compiled(image)
 
 
-def _onnxruntime(network: MultiTaskNet, image: Tensor, threads: int) -> Run:
+def _onnxruntime(network: nn.Module, image: Tensor, threads: int) -> Run:
     from .onnx_file import make_session, onnx_model
 
     graph = read_network(network)
-    session = make_session(onnx_model(graph).SerializeToString(), threads)
-    inputs, tasks = {"image": image.numpy()}, list(graph.outputs)
+    session = make_session(onnx_model(graph, example=(image,)).SerializeToString(), threads)
+    inputs, names = {graph.inputs[0]: image.numpy()}, list(graph.outputs)
 
-    def run() -> dict[str, Tensor]:
-        found = session.run(tasks, inputs)
-        return {task: torch.from_numpy(value) for task, value in zip(tasks, found, strict=True)}
+    def run() -> Any:
+        found = map(torch.from_numpy, session.run(names, inputs))
+        return graph.result(dict(zip(graph.outputs.values(), found, strict=True)))
 
     return run
 
 
-def _openvino(network: MultiTaskNet, image: Tensor, threads: int, precision: str) -> Run:
+def _openvino(network: nn.Module, image: Tensor, threads: int, precision: str) -> Run:
     from .onnx_file import onnx_model
 
-    core = need("openvino").Core()
-    model = core.read_model(onnx_model(read_network(network)).SerializeToString())
-    model.reshape({"image": list(image.shape)})
+    core, graph = need("openvino").Core(), read_network(network)
+    model = core.read_model(onnx_model(graph, example=(image,)).SerializeToString())
+    model.reshape({graph.inputs[0]: list(image.shape)})
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": str(threads),
@@ -81,14 +77,18 @@ def _openvino(network: MultiTaskNet, image: Tensor, threads: int, precision: str
     request = core.compile_model(model, "CPU", options).create_infer_request()
     array = image.numpy()
 
-    def run() -> dict[str, Tensor]:
-        request.infer({"image": array}, share_inputs=True)
-        return {task: torch.from_numpy(request.get_tensor(task).data.copy()) for task in network.tasks}
+    def run() -> Any:
+        request.infer({graph.inputs[0]: array}, share_inputs=True)
+        values = {
+            value: torch.from_numpy(request.get_tensor(name).data.copy())
+            for name, value in graph.outputs.items()
+        }
+        return graph.result(values)
 
     return run
 
 
-def _ours(network: MultiTaskNet, image: Tensor, threads: int) -> Run:
+def _ours(network: nn.Module, image: Tensor, threads: int) -> Run:
     net = tuned(simplify(read_network(network)), image)
     return lambda: net(image)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .build import sparse_engine
-from .graph import IMAGE, Conv, Graph, Pool
+from .graph import Conv, Graph
 from .layers import TILINGS, DenseLayer, SparseLayer
-from .plain import Layer, PlainNet
+from .plain import Layer, PlainNet, given, run_step, sources, step_of
 
 REPEATS = 5
 HOPELESS = 2.0  # a first run this many times slower than the best so far is not repeated
@@ -40,10 +42,11 @@ def _shortest(call: Callable[[], object], best: float) -> float:
 
 def _candidates(node: Conv) -> list[Callable[[Conv], nn.Module]]:
     """Makers of a layer, the likeliest first."""
-    sparse = [lambda node, tiling=tiling: SparseLayer(node, tiling) for tiling in TILINGS]
-    if sparse_engine() is None:
-        return [DenseLayer, Layer]
-    return sparse if _density(node) < NEVER_DENSE else [*sparse, DenseLayer, Layer]
+    dense: list[Callable[[Conv], nn.Module]] = [DenseLayer, Layer]
+    if sparse_engine() is None or node.groups > 1:
+        return dense
+    sparse: list[Callable[[Conv], nn.Module]] = [partial(SparseLayer, tiling=tiling) for tiling in TILINGS]
+    return sparse if _density(node) < NEVER_DENSE else [*sparse, *dense]
 
 
 def fastest_layer(node: Conv, image: Tensor, residual: Tensor | None) -> nn.Module:
@@ -51,33 +54,34 @@ def fastest_layer(node: Conv, image: Tensor, residual: Tensor | None) -> nn.Modu
     best, chosen = float("inf"), None
     for make in _candidates(node):
         layer = make(node)
-        seconds = _shortest(lambda layer=layer: layer(image, residual), best)
-        if seconds < best:
+        seconds = _shortest(partial(layer, image, residual), best)
+        if chosen is None or seconds < best:
             best, chosen = seconds, layer
+    assert chosen is not None
     return chosen
 
 
 @torch.inference_mode()
-def choose_layers(graph: Graph, image: Tensor) -> dict[str, nn.Module]:
-    """Convolution name -> its layer, for images [N, C, H, W] like this one."""
-    values, last, chosen = {IMAGE: image}, graph.last_use(), {}
+def choose_layers(graph: Graph, *inputs: Any) -> dict[str, nn.Module]:
+    """Convolution name -> its layer, for inputs like these."""
+    values, last = given(graph, inputs), graph.last_use()
+    chosen: dict[str, nn.Module] = {}
     for index, node in enumerate(graph.nodes):
-        if isinstance(node, Pool):
-            window = node.kernel, node.stride, node.padding
-            values[node.name] = PlainNet.pool(values[node.input], *window)
+        if isinstance(node, Conv):
+            residual = None if node.residual is None else values[node.residual]
+            step = chosen[node.name] = fastest_layer(node, values[node.input], residual)
         else:
-            inputs = values[node.input], values[node.residual] if node.residual else None
-            chosen[node.name] = fastest_layer(node, *inputs)
-            values[node.name] = chosen[node.name](*inputs)
+            step = step_of(node, Layer)
+        values[node.name] = run_step(step, sources(node), values)
         for name in [name for name, at in last.items() if at == index]:
             del values[name]
     return chosen
 
 
 @torch.inference_mode()
-def tuned(graph: Graph, image: Tensor) -> PlainNet:
+def tuned(graph: Graph, *inputs: Any) -> PlainNet:
     """The network with its quickest layers; all dense where that is quicker as a whole."""
-    layers = choose_layers(graph, image)
+    layers = choose_layers(graph, *inputs)
     mixed, dense = PlainNet(graph, lambda node: layers[node.name]), PlainNet(graph, DenseLayer)
-    best = _shortest(lambda: mixed(image), float("inf"))
-    return dense if _shortest(lambda: dense(image), best) < best else mixed
+    best = _shortest(lambda: mixed(*inputs), float("inf"))
+    return dense if _shortest(lambda: dense(*inputs), best) < best else mixed

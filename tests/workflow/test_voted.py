@@ -67,7 +67,7 @@ def run(script, *words):
 def test_the_script_drops_and_measures(tmp_path, capsys):
     pytest.importorskip("safetensors")
     from dataloaders.synthetic import main as draw_rooms
-    from prune_utils.deploy.source import read_saved
+    from workflow.saved import read_saved
 
     rooms = tmp_path / "rooms"
     draw_rooms([str(rooms), "--layout", "nyuv2", "--images", "6", "--size", "48x64", "--workers", "1"])

@@ -1,4 +1,4 @@
-// A convolution that walks its kept weights only. Bound to Python as SparseConv; see deploy/engine.py.
+// A convolution that walks its kept weights only. Bound to Python as SparseConv; see deploy/layers.py.
 #include <ATen/Parallel.h>
 #include <torch/extension.h>
 
@@ -12,10 +12,13 @@ namespace sparse {
 
 class SparseConv {
  public:
+  using Two = std::pair<int, int>;  // height, width
+
   // weight [O, I, kh, kw] and bias [O], float32, pruned weights 0. vectors: tile size in vectors; columns: block size.
-  SparseConv(const at::Tensor& weight, const at::Tensor& bias, int stride, int padding, int dilation, int vectors,
+  SparseConv(const at::Tensor& weight, const at::Tensor& bias, Two stride, Two padding, Two dilation, int vectors,
              int columns)
-      : geometry_{int(weight.size(2)), int(weight.size(3)), stride, padding, dilation},
+      : geometry_{{int(weight.size(2)), stride.first, padding.first, dilation.first},
+                  {int(weight.size(3)), stride.second, padding.second, dilation.second}},
         outputs_(int(weight.size(0))),
         inputs_(int(weight.size(1))),
         vectors_(vectors),
@@ -90,7 +93,7 @@ class SparseConv {
         if (tile.taps[column.tap].empty())
           std::fill_n(target, size, 0.f);
         else
-          pack(in + column.channel * plane, limit, tile.taps[column.tap], geometry_.stride, target);
+          pack(in + column.channel * plane, limit, tile.taps[column.tap], geometry_.x.stride, target);
         target += size;
       }
       step(block, packed, sums);
@@ -122,6 +125,7 @@ class SparseConv {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   namespace py = pybind11;
   py::class_<sparse::SparseConv>(m, "SparseConv", py::module_local())
-      .def(py::init<const at::Tensor&, const at::Tensor&, int, int, int, int, int>())
+      .def(py::init<const at::Tensor&, const at::Tensor&, sparse::SparseConv::Two, sparse::SparseConv::Two,
+                    sparse::SparseConv::Two, int, int>())
       .def("forward", &sparse::SparseConv::forward, py::call_guard<py::gil_scoped_release>());
 }

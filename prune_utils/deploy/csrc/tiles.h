@@ -11,9 +11,17 @@
 namespace sparse {
 
 struct Geometry {
-  int kernel_h, kernel_w, stride, padding, dilation;
-  int taps() const { return kernel_h * kernel_w; }
-  int out(int size, int kernel) const { return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1; }
+  struct Axis {
+    int kernel, stride, padding, dilation;
+    // Input coordinate of a tap for an output coordinate.
+    int source(int at, int tap) const { return at * stride - padding + tap * dilation; }
+    int out(int size) const {
+      int room = size + 2 * padding - dilation * (kernel - 1) - 1;
+      return room < 0 ? 0 : room / stride + 1;
+    }
+  };
+  Axis y, x;
+  int taps() const { return y.kernel * x.kernel; }
 };
 
 struct Run {
@@ -38,10 +46,10 @@ struct Pixel {
 };
 
 // Bit k: tap k of this output coordinate lies inside the image.
-inline uint64_t reach(int at, int size, int kernel, const Geometry& g) {
+inline uint64_t reach(int at, int size, const Geometry::Axis& axis) {
   uint64_t inside = 0;
-  for (int k = 0; k < kernel; ++k) {
-    int source = at * g.stride - g.padding + k * g.dilation;
+  for (int k = 0; k < axis.kernel; ++k) {
+    int source = axis.source(at, k);
     if (source >= 0 && source < size) inside |= uint64_t(1) << k;
   }
   return inside;
@@ -53,14 +61,14 @@ inline std::vector<Pixel> ordered_pixels(const Plan& plan, const Geometry& g) {
   for (int y = 0; y < plan.out_h; ++y)
     for (int x = 0; x < plan.out_w; ++x) pixels.push_back({y, x});
   constexpr int worth_sorting = 4;  // narrower borders are cheaper to multiply than to scatter
-  if (g.padding < worth_sorting) return pixels;
-  auto runs = [&](int count, int size, int kernel) {  // coordinate -> index of its run of equal reach
+  if (std::max(g.y.padding, g.x.padding) < worth_sorting) return pixels;
+  auto runs = [&](int count, int size, const Geometry::Axis& axis) {  // coordinate -> index of its run of equal reach
     std::vector<int> run(count, 0);
     for (int at = 1; at < count; ++at)
-      run[at] = run[at - 1] + (reach(at, size, kernel, g) != reach(at - 1, size, kernel, g));
+      run[at] = run[at - 1] + (reach(at, size, axis) != reach(at - 1, size, axis));
     return run;
   };
-  auto rows = runs(plan.out_h, plan.height, g.kernel_h), columns = runs(plan.out_w, plan.width, g.kernel_w);
+  auto rows = runs(plan.out_h, plan.height, g.y), columns = runs(plan.out_w, plan.width, g.x);
   auto key = [&](const Pixel& p) {  // back and forth, so that neighbouring regions share taps
     return std::pair<int, int>(rows[p.y], rows[p.y] % 2 ? -columns[p.x] : columns[p.x]);
   };
@@ -83,14 +91,13 @@ inline void extend(std::vector<Run>& runs, int position, int source, int step) {
 inline Tile make_tile(const Pixel* pixels, int count, const Plan& plan, const Geometry& g) {
   Tile tile;
   for (int at = 0; at < count; ++at) extend(tile.output, at, pixels[at].y * plan.out_w + pixels[at].x, 1);
-  for (int ky = 0; ky < g.kernel_h; ++ky)
-    for (int kx = 0; kx < g.kernel_w; ++kx) {
+  for (int ky = 0; ky < g.y.kernel; ++ky)
+    for (int kx = 0; kx < g.x.kernel; ++kx) {
       std::vector<Run> runs;
       for (int at = 0; at < count; ++at) {
-        int y = pixels[at].y * g.stride - g.padding + ky * g.dilation;
-        int x = pixels[at].x * g.stride - g.padding + kx * g.dilation;
+        int y = g.y.source(pixels[at].y, ky), x = g.x.source(pixels[at].x, kx);
         bool inside = y >= 0 && y < plan.height && x >= 0 && x < plan.width;
-        extend(runs, at, inside ? y * plan.width + x : -1, g.stride);
+        extend(runs, at, inside ? y * plan.width + x : -1, g.x.stride);
       }
       if (runs.size() == 1 && runs[0].source < 0) runs.clear();
       tile.taps.push_back(std::move(runs));
@@ -99,7 +106,7 @@ inline Tile make_tile(const Pixel* pixels, int count, const Plan& plan, const Ge
 }
 
 inline Plan make_plan(int height, int width, const Geometry& g, int tile_size) {
-  Plan plan{height, width, g.out(height, g.kernel_h), g.out(width, g.kernel_w), {}};
+  Plan plan{height, width, g.y.out(height), g.x.out(width), {}};
   auto pixels = ordered_pixels(plan, g);
   for (size_t at = 0; at < pixels.size(); at += tile_size)
     plan.tiles.push_back(make_tile(&pixels[at], int(std::min<size_t>(tile_size, pixels.size() - at)), plan, g));

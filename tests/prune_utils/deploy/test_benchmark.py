@@ -3,11 +3,9 @@
 import pytest
 import torch
 
+from prune_utils import load_sparse, save_sparse
 from prune_utils.deploy import benchmark, charts, measuring, runtimes
-from prune_utils.deploy.graph import read_network
-from prune_utils.deploy.plain import PlainNet
 from tests.prune_utils.deploy.networks import random_image, random_network
-from training.checkpoint import versions, write_file
 
 
 def row(label, kind, median):
@@ -28,29 +26,27 @@ def test_speed_is_compared_with_the_fastest_of_each_kind():
 def test_operations_are_those_of_the_convolutions():
     network, _ = random_network(2, density=0.2)
     image = random_image(0, 2, 34, 27)
-    net, counted = PlainNet(read_network(network)), {"all": 0, "kept": 0}
+    counted = {"all": 0, "kept": 0}
 
     def count(layer, inputs, output):
         pixels = output.numel() // output.shape[1]
         counted["all"] += layer.weight.numel() * pixels
         counted["kept"] += int(torch.count_nonzero(layer.weight)) * pixels
 
-    for layer in net.layers.values():
-        layer.register_forward_hook(count)
-    with torch.no_grad():
-        net(image)
     found = measuring.kept_operations(network, image)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        network(image)
     assert found == pytest.approx({name: value / 1e9 for name, value in counted.items()})
 
 
 def test_a_runtime_is_measured_against_the_networks_own_outputs(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "RUNS", (3, 3))
-    network, mask = random_network(2, density=0.1)
-    content = dict.fromkeys(("certificate", "config"), {}) | {"format": 1, "name": "n", "step": 0}
-    content |= {"network": network.description, "state": network.state_dict(), "mask": mask}
-    write_file(tmp_path / "n.pth", content | {"versions": versions()})
+    path = save_sparse(tmp_path / "n.safetensors", *random_network(2, density=0.1))
     cases = [(1, torch.get_num_threads(), 33), (2, torch.get_num_threads(), 33)]
-    rows = measuring.measure_here(str(tmp_path / "n.pth"), runtimes.OURS, cases)
+    rows = measuring.measure_here(str(path), runtimes.OURS, cases, f"{__name__}:load")
     assert [found["batch"] for found in rows] == [1, 2]
     for found in rows:
         assert found["difference"] < 1e-4
@@ -58,9 +54,22 @@ def test_a_runtime_is_measured_against_the_networks_own_outputs(tmp_path, monkey
         assert 0 < found["operations"]["kept"] < found["operations"]["all"]
 
 
-def test_sparsity_counts_the_zeros_of_convolutions():
-    state = {"a.weight": torch.tensor([0.0, 1, 0, 0]).reshape(1, 1, 2, 2), "norm.bias": torch.zeros(9)}
-    assert benchmark.sparsity({"state": state}) == 75.0
+def load(path):
+    """A user's function that reads a file of theirs."""
+    network, _ = random_network(0)
+    load_sparse(path, network)
+    return network
+
+
+def test_sparsity_counts_the_zeros_of_weights():
+    layer = torch.nn.Conv2d(1, 1, 2)
+    layer.weight.data = torch.tensor([0.0, 1, 0, 0]).reshape(1, 1, 2, 2)
+    assert benchmark.sparsity(torch.nn.Sequential(layer, torch.nn.BatchNorm2d(9))) == 75.0
+
+
+def test_functions_that_are_not_there_are_named():
+    with pytest.raises(ValueError, match="'nowhere:load' names no function"):
+        measuring.load_by("nowhere:load", "net.pth")
 
 
 def test_pictures_are_drawn(tmp_path):
@@ -75,4 +84,4 @@ def test_unknown_runtimes_are_refused_with_the_choices():
     with pytest.raises(ValueError, match="runtime 'TVM' is not one of PyTorch, "):
         runtimes.find_runtime("TVM")
     with pytest.raises(ValueError, match="runtime 'TVM' is not one of PyTorch, "):
-        benchmark.main(["none.pth", "--only", "TVM"])
+        benchmark.main(["none.pth", "--only", "TVM"], loader=f"{__name__}:load")

@@ -28,12 +28,17 @@ def convolutions(draw):
     """(node, image, residual): any small convolution that the engine is asked for."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     inputs, outputs = draw(st.integers(1, 9)), draw(st.integers(1, 40))
-    kernel, stride = draw(st.sampled_from([1, 3, 5, 7])), draw(st.integers(1, 3))
-    dilation = draw(st.sampled_from([1, 2, 4, 24]))
-    padding = draw(st.sampled_from([0, kernel // 2 * dilation]))
-    reach = max(1, dilation * (kernel - 1) + 1 - 2 * padding)
-    height, width = draw(st.integers(reach, reach + 20)), draw(st.integers(reach, reach + 45))
-    weight = torch.randn((outputs, inputs, kernel, kernel), generator=generator)
+    sides = []  # (kernel, stride, padding, dilation, size) down and across, alike more often than not
+    for room in (20, 45):
+        kernel, stride = draw(st.sampled_from([1, 2, 3, 5, 7])), draw(st.integers(1, 3))
+        dilation = draw(st.sampled_from([1, 2, 4, 24]))
+        padding = draw(st.sampled_from([0, kernel // 2 * dilation]))
+        if sides and draw(st.booleans()):
+            kernel, stride, padding, dilation, _ = sides[0]
+        reach = max(1, dilation * (kernel - 1) + 1 - 2 * padding)
+        sides.append((kernel, stride, padding, dilation, draw(st.integers(reach, reach + room))))
+    kernel, stride, padding, dilation, (height, width) = zip(*sides, strict=True)
+    weight = torch.randn((outputs, inputs, *kernel), generator=generator)
     weight *= torch.rand(weight.shape, generator=generator) < draw(st.sampled_from([0, 0.01, 0.1, 0.5, 1]))
     bias = torch.randn(outputs, generator=generator).double()
     geometry = stride, padding, dilation
@@ -60,6 +65,31 @@ def test_the_packed_dense_convolution_is_the_plain_one(case):
     with torch.inference_mode():
         found, expected = DenseLayer(node)(image, residual), Layer(node)(image, residual)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5), (0, 5)])
+@compiled
+def test_the_sparse_linear_layer_is_the_dense_one(shape):
+    weight, bias = torch.randn(4, 5, 1, 1), torch.randn(4)
+    weight[torch.rand(4, 5) < 0.6] = 0.0
+    rows = torch.tensor([2, -1, 0, 0])
+    node = Conv("n", "x", weight, bias.double(), linear=True, relu=True, rows=rows, residual="r")
+    x, residual = torch.randn(shape), torch.randn(*shape[:-1], 3)
+    added = torch.cat([residual, torch.zeros(*shape[:-1], 1)], dim=-1)[..., [2, 3, 0, 0]]
+    expected = torch.relu(functional.linear(x, weight[:, :, 0, 0], bias) + added)
+    for make in (Layer, DenseLayer, SparseLayer):
+        torch.testing.assert_close(make(node)(x, residual), expected)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3, 9, 9), (2, 4, 1, 1)), ((2, 3, 1, 1), (2, 4, 5, 5))])
+@compiled
+def test_a_residual_of_another_size_is_broadcast(shapes):
+    node = Conv("n", "x", torch.randn(4, 3, 1, 1), torch.randn(4).double(), relu=True, residual="r")
+    x, residual = map(torch.randn, shapes)
+    expected = torch.relu(functional.conv2d(x, node.weight, node.bias.float()) + residual)
+    with torch.inference_mode():
+        for make in (Layer, DenseLayer, SparseLayer):
+            torch.testing.assert_close(make(node)(x, residual), expected)
 
 
 @compiled

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune_utils.deploy.graph import IMAGE, Conv, Graph, read_network
+from prune_utils.deploy.graph import IMAGE, Conv, Graph
 from prune_utils.deploy.plain import PlainNet
+from prune_utils.deploy.reading import read_network
 from prune_utils.deploy.simplify import simplify
 from tests.prune_utils.deploy.networks import CHANNELS, random_image, random_network, worst
 
@@ -57,7 +58,7 @@ def test_nothing_is_left_to_remove_after_one_pass():
 
 def chain(*weights, padding=0, biases=None):
     """A graph of 3x3 or 1x1 convolutions in a row, rectified but for the last."""
-    graph, source = Graph(image_channels=weights[0].shape[1]), IMAGE
+    graph, source = Graph(), IMAGE
     for index, weight in enumerate(weights):
         bias = torch.zeros(len(weight)) if biases is None else biases[index]
         relu = index + 1 < len(weights)
@@ -98,7 +99,7 @@ def test_a_network_without_weights_still_has_maps_of_the_right_size():
 
 def test_an_unknown_task_is_refused_with_the_choices():
     network, _ = random_network(0)
-    with pytest.raises(ValueError, match="task 'dpeth' is not one of seg, sn, depth"):
+    with pytest.raises(ValueError, match="output 'dpeth' is not one of seg, sn, depth"):
         read_network(network, ("dpeth",))
-    with pytest.raises(ValueError, match="no task"):
+    with pytest.raises(ValueError, match="no output"):
         read_network(network, ())

@@ -1,0 +1,147 @@
+"""The second half of reading: norms, sums and rectifiers move into convolutions, channels are counted."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
+
+
+class Affine(nn.Module):
+    """A batch norm in evaluation mode: x * scale + shift, channel by channel of axis 1."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ):
+        super().__init__()
+        scale = 1 / (variance.double() + eps).sqrt()
+        scale = scale if weight is None else weight.double() * scale
+        shift = -mean.double() * scale
+        self.mean = mean.double()
+        self.offset = torch.zeros_like(shift) if bias is None else bias.double()
+        self.exact = scale
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("shift", (shift + self.offset).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        return x * self.scale.reshape(shape) + self.shift.reshape(shape)
+
+
+def fused(nodes: list[Node], structure: Any, inputs: tuple[str, ...]) -> Graph:
+    """The graph with norms, sums and rectifiers in the convolutions, and what is known of channels."""
+    done: dict[str, Node] = {}
+    names: dict[str, str] = {}
+    uses = Counter(ref.name for node in nodes for ref in _read_by(node))
+    uses.update(ref.name for ref in refs(structure))
+    moves = not any(isinstance(node, Call) and node.keep for node in nodes)
+
+    def renamed(tree: Any) -> Any:
+        if isinstance(tree, Ref):
+            return Ref(names.get(tree.name, tree.name))
+        return mapped(renamed, tree)
+
+    for node in nodes:
+        if isinstance(node, Conv):
+            done[node.name] = replace(node, input=names.get(node.input, node.input))
+            continue
+        node = replace(node, args=renamed(node.args), kwargs=renamed(node.kwargs))
+        into = _absorbed(node, done, uses, moves)
+        if into is None:
+            done[node.name] = _with_channels(node, done)
+        else:
+            done.pop(into.name)
+            done[into.name] = into
+            names[node.name] = into.name
+            uses[into.name] = uses[node.name]
+    structure = renamed(structure)
+    return Graph(list(done.values()), _outputs(structure), inputs, structure)
+
+
+def _read_by(node: Node) -> list[Ref]:
+    return [Ref(name) for name in node.reads]
+
+
+def _absorbed(node: Call, done: dict[str, Node], uses: Counter[str], moves: bool) -> Conv | None:
+    """The convolution before the call with what the call does; None where it has to be a step of its own."""
+
+    def open_conv(arg: Any) -> Conv | None:
+        found = done.get(arg.name) if isinstance(arg, Ref) else None
+        return found if isinstance(found, Conv) and uses[found.name] == 1 and not found.relu else None
+
+    first = open_conv(node.args[0]) if node.args else None
+    if isinstance(node.op, Affine) and first and first.residual is None and not first.linear:
+        scale = node.op.exact
+        weight = first.weight.double() * scale[:, None, None, None]
+        bias = (first.bias - node.op.mean) * scale + node.op.offset
+        return replace(first, weight=weight.float().contiguous(), bias=bias)
+    if node.op is functional.relu and first:
+        return replace(first, relu=True)
+    if node.op is operator.add and moves and len(node.args) == 2:
+        sides = []
+        for arg, other in (node.args, node.args[::-1]):
+            conv, added = open_conv(arg), done.get(other.name) if isinstance(other, Ref) else None
+            if conv is None or added is None or conv.residual is not None or added.name == conv.name:
+                continue
+            if added.channels == conv.channels and added.axis == conv.axis:
+                sides.append(replace(conv, residual=added.name))
+        # the sum is free in the last write of the convolution that has more to do
+        return max(sides, key=lambda conv: (conv.weight.numel(), list(done).index(conv.name)), default=None)
+    return None
+
+
+def _with_channels(node: Call, done: dict[str, Node]) -> Call:
+    """The call with its channels, or as one of kind other where they are not known."""
+    sources = [done.get(name) for name in node.values]
+    known = [source for source in sources if source is not None and source.channels is not None]
+    if not sources or len(known) < len(sources) or len({source.axis for source in known}) > 1:
+        return replace(node, kind="other")
+    axis = known[0].axis
+    if node.kind == "window" and (axis != 1 or not _keeps_constants(node)):
+        return replace(node, kind="other")
+    if node.kind == "join":
+        along = node.kwargs.get("dim", node.kwargs.get("axis", node.args[1] if len(node.args) > 1 else 0))
+        if along not in ((1, -3) if axis == 1 else (-1,)):
+            return replace(node, kind="other")
+    return replace(node, channels=sum(source.channels or 0 for source in known), axis=axis)
+
+
+def _keeps_constants(node: Call) -> bool:
+    """Whether a pooling turns a constant channel into the same constant: not where zeros of padding count."""
+    if isinstance(node.op, nn.AvgPool2d):
+        return node.op.padding in (0, (0, 0)) and node.op.divisor_override is None
+    if isinstance(node.op, nn.MaxPool2d | nn.AdaptiveMaxPool2d):
+        return not node.op.return_indices
+    if isinstance(node.op, nn.Module):
+        return True
+    if getattr(node.op, "__name__", "") == "avg_pool2d":
+        return len(node.args) < 4 and not set(node.kwargs) & {"padding", "divisor_override"}
+    return not node.kwargs.get("return_indices", False)
+
+
+def _outputs(structure: Any) -> dict[str, str]:
+    """Name of an output -> its value: keys and positions joined by dots, or `output` for a single one."""
+    found: dict[str, str] = {}
+
+    def walk(tree: Any, path: tuple[str, ...]) -> None:
+        if isinstance(tree, Ref):
+            found[".".join(path) or "output"] = tree.name
+        elif isinstance(tree, dict):
+            for key, part in tree.items():
+                walk(part, (*path, str(key)))
+        elif isinstance(tree, tuple | list):
+            for index, part in enumerate(tree):
+                walk(part, (*path, str(index)))
+
+    walk(structure, ())
+    return found

@@ -1,0 +1,411 @@
+"""Any module as a graph: its program is traced by torch.fx and told in the terms of graph.py.
+
+Norms move into the convolutions before them, sums and rectifiers into the last write of a convolution. A
+submodule that cannot be traced stays whole and runs as it is; everything that is not known does too. Weights
+are copied: the network may be trained on. Leaves out training mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .fusing import Affine, fused
+from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
+
+# what torch calls its modules, functions and methods, in lower case and without underscores
+_WORDS = {
+    "each": "relu relu6 hardswish silu sigmoid tanh leakyrelu gelu elu selu celu hardtanh hardsigmoid "
+    "softplus softsign mish logsigmoid",
+    "window": "maxpool2d avgpool2d adaptiveavgpool2d adaptivemaxpool2d upsample interpolate "
+    "upsamplingnearest2d upsamplingbilinear2d",
+    "same": "identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout contiguous",
+    "views": "view reshape flatten unflatten transpose permute t movedim squeeze unsqueeze expand expandas "
+    "chunk split unbind narrow select getitem viewas detach swapaxes",
+}
+EACH, WINDOW, SAME, VIEWS = (frozenset(words.split()) for words in _WORDS.values())
+SPACES = (torch, functional, Tensor)
+
+
+def read_network(
+    model: nn.Module,
+    outputs: tuple[str, ...] | None = None,
+    *,
+    mask: Mapping[str, Tensor] | None = None,
+    inputs: int | None = None,
+) -> Graph:
+    """The graph of a network as it computes in evaluation mode, in float32 on the CPU.
+
+    outputs: only these, by the keys of the dict that the network returns; None = all. mask: weights outside
+    count as 0. inputs: how many arguments the network is called with; None = those without a default.
+    ValueError for a mask of another network, an output that is not there, or none at all.
+    """
+    twin = masked_copy(model, mask)
+    names = _inputs(twin, inputs)
+    tracer = _Tracer()
+    graph = _Reader(twin, tracer.trace(_root(twin, names)), names).read()
+    if outputs is None:
+        return graph
+    if not outputs:
+        raise ValueError(f"no output is asked for; the network has {', '.join(graph.outputs)}")
+    for name in outputs:
+        if name not in graph.outputs:
+            raise ValueError(f"output '{name}' is not one of {', '.join(graph.outputs)}")
+    return replace(graph, outputs={name: graph.outputs[name] for name in outputs}, structure=None)
+
+
+def masked_copy(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
+    """A copy on the CPU, in float32 and evaluation mode, weights outside the mask 0, without gradients."""
+    while hasattr(model, "_orig_mod") or isinstance(
+        model, nn.DataParallel | nn.parallel.DistributedDataParallel
+    ):
+        model = getattr(model, "_orig_mod", None) or model.module
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if (
+                isinstance(value, Tensor) and value.grad_fn is not None
+            ):  # what old-style weight norm leaves behind
+                memo[id(value)] = value.detach().clone()
+    twin = copy.deepcopy(model, memo).cpu().float().eval().requires_grad_(False)
+    weights = dict(twin.named_parameters(remove_duplicate=False)) | dict(twin.named_buffers())
+    for name, kept in (mask or {}).items():
+        if name not in weights:
+            raise ValueError(f"the mask names '{name}', which is no tensor of this network")
+        if kept.shape != weights[name].shape:
+            shapes = f"{tuple(kept.shape)}, the weight {tuple(weights[name].shape)}"
+            raise ValueError(f"the mask of '{name}' has shape {shapes}")
+        weights[name].masked_fill_(~kept.to("cpu"), 0.0)
+    return twin
+
+
+def _inputs(model: nn.Module, count: int | None) -> list[str]:
+    """Names of the arguments that the network is called with."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if count is None:
+        count = sum(p.default is p.empty for p in positional) or 1
+    names = [p.name for p in positional[:count]]
+    return names + [f"input{number}" for number in range(len(names), count)]
+
+
+def _root(net: nn.Module, names: list[str]) -> nn.Module:
+    """A module that calls the network with these arguments, so that the network itself is a submodule."""
+    space: dict[str, Any] = {}
+    words = ", ".join(names)
+    exec(
+        f"def forward(self, {words}): return self.net({words})", space
+    )  # fx counts the arguments in the code
+    root = type("Root", (nn.Module,), {"forward": space["forward"]})()
+    root.net = net
+    return root
+
+
+class _Tracer(fx.Tracer):
+    """Leaves a submodule whole where its code asks for values that only a run knows."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _conv_like(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        last, stack = next(iter(reversed(self.graph.nodes)), None), OrderedDict(self.module_stack)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:  # whatever the network's own code says when it is given a proxy
+            for node in reversed(self.graph.nodes):
+                if node is last:
+                    break
+                self.graph.erase_node(node)
+            self.module_stack = stack
+            return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+
+def _conv_like(module: nn.Module) -> bool:
+    """A convolution whose own forward computes what torch's does and says so by `computes_as`."""
+    return getattr(type(module), "computes_as", None) is nn.Conv2d
+
+
+class Method:
+    """A tensor's method as a function."""
+
+    def __init__(self, name: str):
+        self.__name__ = name
+
+    def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(value, self.__name__)(*args, **kwargs)
+
+
+class _Reader:
+    """Turns a traced program into nodes, one for one."""
+
+    def __init__(self, model: nn.Module, program: fx.Graph, inputs: list[str]):
+        self.program = program
+        self.modules = {f"net.{name}" if name else "net": m for name, m in _named(model)}
+        self.state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+        self.parameters = {id(value): name for name, value in model.named_parameters()}
+        self.model = model
+        self.inputs = inputs
+        self.values: dict[fx.Node, Any] = {}  # what stands for a node of the program: a Ref or a tensor
+        self.now: dict[str, str] = {}  # value changed in place -> the value that later steps find instead
+        self.shared: set[str] = set()  # values that share memory with another
+        self.nodes: dict[str, Node] = {}
+
+    def read(self) -> Graph:
+        structure: Any = None
+        placeholders = iter(self.inputs)
+        for node in self.program.nodes:
+            if node.op == "placeholder":
+                self.values[node] = Ref(next(placeholders))
+            elif node.op == "get_attr":
+                self.values[node] = operator.attrgetter(str(node.target).removeprefix("net."))(self.model)
+            elif node.op == "output":
+                structure = self._tree(node.args[0])
+            elif node.target is not torch._assert:
+                self.values[node] = self._step(node)
+        return fused(list(self.nodes.values()), structure, tuple(self.inputs))
+
+    def _tree(self, tree: Any) -> Any:
+        """Arguments of the program as ours."""
+        if isinstance(tree, fx.Node):
+            value = self.values[tree]
+            return Ref(self._latest(value.name)) if isinstance(value, Ref) else value
+        return mapped(self._tree, tree)
+
+    def _latest(self, name: str) -> str:
+        while name in self.now:
+            name = self.now[name]
+        return name
+
+    def _fresh(self, name: str) -> str:
+        found, number = name, 1
+        while found in self.nodes or found in self.inputs:
+            found, number = f"{name}.{number}", number + 1
+        return found
+
+    def _add(self, node: Node) -> Ref:
+        self.nodes[node.name] = node
+        return Ref(node.name)
+
+    def _step(self, node: fx.Node) -> Any:
+        args, kwargs = self._tree(tuple(node.args)), self._tree(dict(node.kwargs))
+        module = self.modules.get(str(node.target)) if node.op == "call_module" else None
+        word, in_place = _word(node, module)
+        name = self._fresh(str(node.target).removeprefix("net.") if module is not None else node.name)
+        first = args[0] if args else None
+        if isinstance(first, Ref) and not (module is not None and _hooked(module)):
+            if word in SAME and not _training(word, args, kwargs, module):
+                return first
+            if word == "to" and set(kwargs) == {"memory_format"} and len(args) == 1:
+                return first
+            made = self._conv(name, word, module, args, kwargs) or self._norm(
+                name, word, module, args, kwargs
+            )
+            if made is not None:
+                return self._add(made)
+        op: Callable[..., Any] = module if module is not None else _function(node, args)
+        in_place |= kwargs.get("inplace") is True or (word in EACH and any(arg is True for arg in args[1:]))
+        return self._call(name, word, op, args, kwargs, in_place)
+
+    def _call(
+        self,
+        name: str,
+        word: str,
+        op: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        in_place: bool,
+    ) -> Ref:
+        first = args[0] if args else None
+        if word in VIEWS:
+            self.shared.update([name, *(ref.name for ref in refs(args))])
+        kind, keep = _kind(word, args, kwargs), False
+        if in_place and isinstance(first, Ref):
+            keep = first.name in self.shared or (kind != "each" and word != "iadd" and word != "add")
+            if not keep:  # a new value instead, which every later step is given
+                op, args, kwargs = _not_in_place(op, args, kwargs)
+        if word == "setitem":
+            keep = True
+        if word in ("add", "iadd") and not keep and len(args) == 2 and kwargs.get("alpha", 1) == 1:
+            numbers = [arg for arg in args if isinstance(arg, int | float) and arg == 0]
+            others = [arg for arg in args if isinstance(arg, Ref)]
+            if numbers and others:
+                return others[0]
+            op, kwargs = operator.add, {}
+        if word == "relu" and not keep and isinstance(first, Ref):
+            op, args, kwargs = functional.relu, (first,), {}
+        made = self._add(Call(name, op, args, kwargs, kind, keep=keep))
+        if in_place and isinstance(first, Ref):
+            self.now[first.name] = made.name
+        return made
+
+    def _conv(
+        self, name: str, word: str, module: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Conv | None:
+        """A convolution or linear layer with known weights; None for anything else."""
+        given: dict[str, Any]
+        if module is not None:
+            if _conv_like(module) or (
+                isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward
+            ):
+                words = ("weight", "bias", "stride", "padding", "dilation", "groups")
+                if module.padding_mode != "zeros":
+                    return None
+                given, linear = {word: getattr(module, word) for word in words}, False
+            elif isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+                given, linear = {"weight": module.weight, "bias": module.bias}, True
+            else:
+                return None
+        elif word == "conv2d":
+            words = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+            given, linear = dict(zip(words, args, strict=False)) | kwargs, False
+        elif word == "linear":
+            given, linear = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs, True
+        else:
+            return None
+        weight, bias = given["weight"], given.get("bias")
+        if not isinstance(weight, Tensor) or not (bias is None or isinstance(bias, Tensor)):
+            return None
+        parameter = self.parameters.get(id(weight))
+        weight = weight.detach()[:, :, None, None] if linear else weight.detach()
+        offset = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        stride, dilation = _pair(given.get("stride", 1)), _pair(given.get("dilation", 1))
+        padding = _padding(given.get("padding", 0), weight, dilation)
+        if padding is None or any(not isinstance(value, int) for value in (*stride, *padding, *dilation)):
+            return None
+        groups = given.get("groups", 1)
+        return Conv(
+            name,
+            args[0].name,
+            weight.contiguous(),
+            offset.double(),
+            stride,
+            padding,
+            dilation,
+            groups=groups,
+            linear=linear,
+            parameter=parameter,
+        )
+
+    def _norm(
+        self, name: str, word: str, module: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Call | None:
+        """A batch norm with running statistics; None for anything else."""
+        if isinstance(module, _BatchNorm):
+            given = {
+                key: getattr(module, key) for key in ("running_mean", "running_var", "weight", "bias", "eps")
+            }
+            if type(module).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+                return None
+        elif module is None and word == "batchnorm":
+            words = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+            given = (
+                {"weight": None, "bias": None, "eps": 1e-5} | dict(zip(words, args, strict=False)) | kwargs
+            )
+            if given.get("training"):
+                return None
+        else:
+            return None
+        mean, variance = given["running_mean"], given["running_var"]
+        if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+            return None
+        return Call(name, Affine(mean, variance, given["weight"], given["bias"], given["eps"]), (args[0],))
+
+
+def _named(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(model.named_modules(remove_duplicate=False))
+
+
+def _word(node: fx.Node, module: nn.Module | None) -> tuple[str, bool]:
+    """(what a step is called in lower case without underscores, whether it changes its input in place)."""
+    if module is not None:
+        word = type(module).__name__.lower() if type(module).__module__.startswith("torch.nn") else ""
+        return word, getattr(module, "inplace", False) is True
+    if node.op == "call_method":
+        name = str(node.target)
+    else:
+        name = getattr(node.target, "__name__", "")
+        known = any(getattr(space, name, None) is node.target for space in SPACES)
+        if not known and getattr(operator, name, None) is not node.target and node.target is not getattr:
+            return "", False
+    special = name.startswith("__")
+    in_place = (name.endswith("_") and not special) or (
+        name.startswith("i") and hasattr(operator, f"__{name}__")
+    )
+    in_place = in_place and name not in ("index", "invert", "is_", "is_not", "inv", "indexOf")
+    return name.strip("_").replace("_", "").lower(), in_place
+
+
+def _function(node: fx.Node, args: tuple[Any, ...]) -> Callable[..., Any]:
+    """What a call of a function or method runs."""
+    if node.op == "call_function":
+        assert callable(node.target)
+        return node.target
+    if node.target == "view" and not any(isinstance(arg, torch.dtype) for arg in args):
+        return Method("reshape")  # our convolutions may lay out their results in another order
+    return Method(str(node.target))
+
+
+def _not_in_place(
+    op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The same without the change of the input."""
+    if isinstance(op, nn.Module):
+        op = copy.copy(op)
+        op.inplace = False  # type: ignore[assignment]  # a plain flag of every such module
+    elif isinstance(op, Method):
+        op = Method(op.__name__.removesuffix("_"))
+    elif getattr(op, "__name__", "").endswith("_"):
+        op = getattr(torch, op.__name__.removesuffix("_"), None) or getattr(
+            functional, op.__name__.removesuffix("_")
+        )
+    kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+    return op, (args[0], *(False if arg is True else arg for arg in args[1:])), kwargs
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether something else than the module's own forward takes part in its result."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
+def _training(word: str, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
+    if module is not None or not word.endswith("dropout"):
+        return False
+    return bool(kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True)))
+
+
+def _kind(word: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """What a call does to channels, provided that those of its values are known."""
+    if word in EACH and not any(True for _ in refs((args[1:], kwargs))):
+        return "each"
+    if word in WINDOW:
+        return "window"
+    joined = word in ("cat", "concat", "concatenate") and args and isinstance(args[0], list | tuple)
+    return "join" if joined and all(isinstance(part, Ref) for part in args[0]) else "other"
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, tuple | list):
+        return (value[0], value[-1])
+    return (value, value)
+
+
+def _padding(value: Any, weight: Tensor, dilation: tuple[int, int]) -> tuple[int, int] | None:
+    """Zeros on both sides of (height, width); None where the two sides differ."""
+    if value == "valid":
+        return 0, 0
+    if value != "same":
+        return _pair(value)
+    total = [gap * (taps - 1) for gap, taps in zip(dilation, weight.shape[2:], strict=True)]
+    return None if any(zeros % 2 for zeros in total) else (total[0] // 2, total[1] // 2)

@@ -1,0 +1,106 @@
+"""Saved networks of this program: read from own files and sparse ones, reduced to some tasks, exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.multitask import MultiTaskNet
+from prune_utils.deploy.export import Exported, export
+from prune_utils.sparse_file import read_sparse, save_sparse
+from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file
+
+PLAIN = (
+    "name",
+    "network",
+    "certificate",
+    "config",
+    "step",
+    "versions",
+)  # fields without tensors; and `method`
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The fields of a saved network (training/checkpoint.py) from a .pth or a .safetensors file.
+
+    FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        found = read_sparse(path)
+        missing = [field for field in PLAIN if field not in found.extra]
+        if missing:
+            raise ValueError(f"{path} lacks the field '{missing[0]}' of a network of this program")
+        fields = {field: found.extra[field] for field in (*PLAIN, "method") if field in found.extra}
+        return fields | {"format": FORMAT, "state": found.state, "mask": found.mask}
+    content = read_file(path)
+    if not is_own(content):
+        raise ValueError(
+            f"{path} is a plain state dict: evaluate it with --weights, only own files are exported"
+        )
+    return check_fields(content, path)
+
+
+def write_saved(content: dict[str, Any], path: Path, half: bool = False) -> Path:
+    """A saved network as a sparse file. half: kept weights in 16 bits."""
+    return save_sparse(path, content["state"], content["mask"], half=half, extra=_plain(content))
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    # the certificate travels among the plain fields: a network of fewer tasks keeps that of the whole one
+    return {field: content[field] for field in (*PLAIN, "method") if field in content}
+
+
+def load_network(path: str) -> MultiTaskNet:
+    """The network of a saved file in evaluation mode."""
+    return build_network(read_saved(Path(path)), path)
+
+
+def export_saved(
+    content: dict[str, Any], tasks: tuple[str, ...] | None, format_name: str, path: Path, half: bool = False
+) -> Exported:
+    """Write the network of these tasks (None = all) in one of the formats of prune_utils.deploy.export."""
+    if tasks is not None:
+        content = for_tasks(content, tasks)
+    network = build_network(content, content["name"])
+    return export(network, content["mask"], path, format_name, half=half, extra=_plain(content))
+
+
+def build_network(content: dict[str, Any], source: object = "the file") -> MultiTaskNet:
+    """The network of a saved file in evaluation mode; ValueError says what differs from this program's."""
+    try:
+        with torch.device("meta"):
+            network = MultiTaskNet(**content["network"])
+    except TypeError as error:
+        known = ", ".join(MultiTaskNet({"any": 1}, width=0.01).description)
+        given = ", ".join(content["network"])
+        raise ValueError(f"{source} describes its network by {given}; this program knows {known}") from error
+    network.to_empty(device="cpu")
+    load_state(network, content["state"], source)
+    return network.eval()
+
+
+def for_tasks(content: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of the network with these tasks' heads and branches alone, every tensor as it was.
+
+    ValueError for a task that it does not have.
+    """
+    channels = content["network"]["channels"]
+    for task in tasks:
+        if task not in channels:
+            raise ValueError(f"task '{task}' is not one of {', '.join(channels)}")
+    if not tasks:
+        raise ValueError(f"no task is asked for; the network has {', '.join(channels)}")
+
+    def wanted(name: str) -> bool:
+        room, task = name.split(".")[:2]
+        return room not in ("heads", "branches") or task in tasks
+
+    mask = content["mask"]
+    return content | {
+        "network": content["network"] | {"channels": {task: channels[task] for task in tasks}},
+        "state": {name: value for name, value in content["state"].items() if wanted(name)},
+        "mask": None if mask is None else {name: kept for name, kept in mask.items() if wanted(name)},
+    }
