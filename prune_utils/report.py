@@ -129,11 +129,3 @@ def _row(name: str, counts: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-if __name__ == "__main__":
-    import sys
-
-    from .sheet import main
-
-    sys.exit(main())

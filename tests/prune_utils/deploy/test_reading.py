@@ -1,4 +1,4 @@
-"""Any module's program as a graph: what is fused, what stays whole, and that every engine computes the same."""
+"""Any module's program as a graph: what is fused, what stays whole, the same outputs from every engine."""
 
 from collections import Counter
 
@@ -46,7 +46,7 @@ def off(found, expected):
 
 
 def check(network, *inputs, bound=1e-5, density=0.2):
-    """The graph, simplified or not, dense or sparse, gives the masked network's outputs; returns the graph."""
+    """The graph, simplified or not, dense or sparse, gives the masked network's outputs."""
     network, mask = pruned(network, density)
     with torch.no_grad():
         expected = masked_copy(network, mask)(*inputs)
@@ -65,7 +65,7 @@ def check(network, *inputs, bound=1e-5, density=0.2):
 
 
 def plan(graph):
-    """What is run: (kernel, stride, relu, residual) of convolutions and the names of other calls, with counts."""
+    """How often what is run: (kernel, stride, relu, residual) of convolutions, names of other calls."""
     return Counter(
         (node.weight.shape[2], node.stride[0], node.relu, node.residual is not None)
         if isinstance(node, Conv)
@@ -90,7 +90,7 @@ def block_plan(pairs, shortcuts):
 
 
 def test_the_multitask_network_is_convolutions_and_one_pooling():
-    """Every norm, sum, dropout and rectifier is part of a convolution, the branches of a head are added in a row."""
+    """Every norm, sum, dropout and rectifier is part of a convolution, branches are added in a row."""
     graph = read_network(random_network(1)[0])
     head = Counter(
         {(3, 1, True, False): 4, (1, 1, True, False): 4, (1, 1, False, False): 1, (1, 1, False, True): 3}
@@ -202,7 +202,7 @@ def test_a_network_of_linear_layers_runs_in_every_engine(kind):
 
 
 class Odd(nn.Module):
-    """Several inputs, an optional one, nested results, code that decides by values, groups, in-place changes."""
+    """Several inputs, nested results, code that decides by values, groups, changes in place."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""`python3 -m prune_utils.report FILE`: the certificate of a saved network, its picture and its table.
+"""`python3 -m comparison.sheet FILE`: the certificate of a saved network, its picture and its table.
 
 A saved network is a dictionary with `network` (what its class is called with), `mask`, `certificate` and, if
 it is there, `config`. The class is named on the command line, so that any network can be shown.
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .inventory import Layer, inventory, markdown
-from .masks import check_mask
-from .picture import draw
-from .report import format_certificate
+from prune_utils.inventory import Layer, inventory, markdown
+from prune_utils.masks import check_mask
+from prune_utils.picture import draw
+from prune_utils.report import format_certificate
 
 MODEL = "models.multitask:MultiTaskNet"
 SIZE = 256  # pixels, where the file does not say what it was trained on
@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python3 -m prune_utils.report", description=__doc__.split("\n")[0])
+    result = argparse.ArgumentParser(prog="python3 -m comparison.sheet", description=__doc__.split("\n")[0])
     result.add_argument("file", metavar="FILE", help="a saved network, sparse or dense")
     result.add_argument("--png", metavar="OUT", help="picture to write")
     result.add_argument("--markdown", metavar="OUT", help="Markdown table to write")

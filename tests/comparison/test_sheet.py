@@ -1,0 +1,46 @@
+"""The command of a network's sheet: any network's file, named by its class."""
+
+import pytest
+import torch
+
+from comparison.sheet import main
+from tests.prune_utils.test_inventory import MASK
+
+MODEL = "tests.prune_utils.test_inventory:Pair"
+
+
+def saved(folder, **fields):
+    content = {"format": 1, "name": "pair", "network": {"width": 4}, "mask": MASK, "certificate": None}
+    torch.save(content | fields, folder / "pair.pth")
+    return [str(folder / "pair.pth"), "--model", MODEL, "--size", "8x6"]
+
+
+def test_command_writes_picture_and_table(tmp_path, capsys):
+    words = saved(tmp_path)
+    assert main([*words, "--png", str(tmp_path / "new" / "a.png"), "--markdown", str(tmp_path / "a.md")]) == 0
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "Multiply-adds for one image of 8 x 6." in (tmp_path / "a.md").read_text()
+    assert "wrote" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "8"], "is not HEIGHTxWIDTH"),
+        (["--model", "nowhere:Net"], "names no class"),
+        (["--model", "nocolon"], "names no class"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(tmp_path, capsys, words, message):
+    assert main([*saved(tmp_path), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_files_that_are_no_networks(tmp_path, capsys):
+    assert main([str(tmp_path / "none.pth")]) == 2
+    (tmp_path / "bad.pth").write_text("no network")
+    assert main([str(tmp_path / "bad.pth")]) == 2
+    assert main(saved(tmp_path, network=None)) == 2
+    assert main(saved(tmp_path, mask={"trunk.weight": MASK["trunk.weight"][:2]})) == 2
+    assert capsys.readouterr().err.count("error:") == 4
