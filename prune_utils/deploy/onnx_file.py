@@ -9,6 +9,7 @@ Outputs are named by task.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .graph import Call, Conv, Graph
+from .graph import Call, Conv, Graph, Node, Ref
 from .packages import need
 from .program import exported_program
 
@@ -129,7 +130,7 @@ def onnx_model(
 
 
 def _by_hand(graph: Graph) -> Any:
-    writer = _Writer()
+    writer, graph = _Writer(), _apart(graph)
     helper, kind = writer.onnx.helper, writer.onnx.TensorProto.FLOAT
     for node in graph.nodes:
         if isinstance(node, Conv):
@@ -148,6 +149,23 @@ def _by_hand(graph: Graph) -> Any:
     image = helper.make_tensor_value_info(graph.inputs[0], kind, shape)
     body = helper.make_graph(writer.nodes, "multitask", [image], outputs, writer.constants)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def _apart(graph: Graph) -> Graph:
+    """The graph with no value of an output's name: ONNX has one space for both."""
+
+    def renamed(name: str) -> str:
+        return f"{name}.value" if name in graph.outputs and name not in graph.inputs else name
+
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node, Conv):
+            residual = None if node.residual is None else renamed(node.residual)
+            nodes.append(replace(node, name=renamed(node.name), input=renamed(node.input), residual=residual))
+        else:
+            nodes.append(replace(node, name=renamed(node.name), args=(Ref(renamed(node.args[0].name)),)))
+    outputs = {task: renamed(name) for task, name in graph.outputs.items()}
+    return replace(graph, nodes=nodes, outputs=outputs)
 
 
 def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:

@@ -1,6 +1,7 @@
 """Any module's program as a graph: what is fused, what stays whole, the same outputs from every engine."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -326,3 +327,13 @@ def test_public_networks_give_their_own_outputs(name):
     torch.manual_seed(0)
     graph = check(TORCHVISION[name](), random_image(0, 2, 64, 96), density=0.1)
     assert all("groups" in what for what in graph.left_dense().values())
+
+
+@compiled
+def test_the_documents_own_network_runs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).resolve().parents[3] / "docs" / "deploy.md").read_text()
+    snippet = text.split("## Your own network\n```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {"__name__": "snippet"})
+    assert capsys.readouterr().out == "{'up': 'ConvTranspose2d'}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt2", "net.safetensors"]
