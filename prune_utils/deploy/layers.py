@@ -66,11 +66,13 @@ class SparseLayer(Layer):
     def run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         if self.axis == 1:
             return self.kernel_of.forward(image, residual, relu)
-        shape = image.shape[:-1]
+        shape = self.shape(image)
+        if not image.numel():
+            return image.new_zeros(shape)
         rows = self.kernel_of.forward(
             _as_pixels(image), None if residual is None else _as_pixels(residual), relu
         )
-        return rows[0, :, 0].t().reshape(*shape, -1)
+        return rows[0, :, 0].t().reshape(shape)
 
 
 def _as_pixels(rows: Tensor) -> Tensor:
