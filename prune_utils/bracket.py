@@ -22,6 +22,7 @@ from .seeds import generator
 
 # the sample costs its size, the band weights / sqrt(size): their sum is least near weights ** (2 / 3)
 SAMPLE_POWER = 2 / 3
+CHUNK = 1 << 20  # weights that are looked at together: a few MB
 ERRORS = 5.0  # half width of the bracket, in standard errors of the sample
 
 
@@ -147,41 +148,64 @@ def _sample(contest: Contest) -> dict[str, Scores]:
 
 
 def _settle(contest: Contest, ballots: list[_Ballot]) -> tuple[Mask, Tensor, Tensor]:
-    """One pass: the surely kept weights, the positions of the undecided ones, and the votes these need."""
+    """One pass: the surely kept weights, the positions of the undecided ones, and the votes these need.
+
+    In main memory a chunk at a time: what is made on the way stays in the processor's cache, and a layer of
+    a billion weights needs no temporary of its size.
+    """
     mask: Mask = {}
     undecided, votes_needed, start = [], [], 0
     for name, like in contest.like.items():
         votes, size = contest.votes(name), like.numel()
-        sure = torch.zeros(size, dtype=torch.uint8, device=like.device)
-        maybe = torch.zeros_like(sure)
-        aboves = {}
-        for ballot in ballots:
-            if name in ballot.scores:
-                above, reach = _look(ballot, name, start, contest.among)
-                sure += above
-                maybe += reach
-                aboves[id(ballot)] = above
-        kept = sure >= votes
-        open_ = ((maybe >= votes) & ~kept).nonzero().squeeze(1)
-        for ballot in ballots:
-            above = aboves.get(id(ballot))
-            ballot.open_above.append(
-                torch.zeros_like(open_, dtype=torch.bool) if above is None else above[open_]
-            )
+        flats = [(b, b.scores[name].reshape(-1)) if name in b.scores else (b, None) for b in ballots]
+        among = None if contest.among is None else contest.among[name].reshape(-1)
+        kept = torch.empty(size, dtype=torch.bool, device=like.device)
+        step = CHUNK if like.device.index is None else size  # an accelerator waits for every chunk
+        for first in range(0, size, max(step, 1)):
+            part = slice(first, first + step)
+            candidates = None if among is None else among[part]
+            open_ = _settle_part(flats, part, start, candidates, votes, kept[part])
+            undecided.append(open_ + (start + first))
+            votes_needed.append(torch.full_like(open_, votes))
         mask[name] = kept.reshape(like.shape)
-        undecided.append(open_ + start)
-        votes_needed.append(torch.full_like(open_, votes))
         start += size
     return mask, torch.cat(undecided), torch.cat(votes_needed)
 
 
-def _look(ballot: _Ballot, name: str, start: int, among: Mask | None) -> tuple[Tensor, Tensor]:
-    """Which candidates of a layer are above, and which are not below, the voter's bracket."""
-    flat = ballot.scores[name].reshape(-1)
+def _settle_part(
+    flats: list[tuple[_Ballot, Tensor | None]],
+    part: slice,
+    start: int,
+    candidates: Tensor | None,
+    votes: int,
+    kept: Tensor,
+) -> Tensor:
+    """Writes the surely kept weights of a part of a layer; returns the undecided positions in that part."""
+    sure, maybe = torch.zeros_like(kept, dtype=torch.uint8), torch.zeros_like(kept, dtype=torch.uint8)
+    aboves: list[Tensor | None] = []
+    for ballot, flat in flats:
+        if flat is None:
+            aboves.append(None)
+            continue
+        above, reach = _look(ballot, flat[part], start + part.start, candidates)
+        sure += above
+        maybe += reach
+        aboves.append(above)
+    torch.ge(sure, votes, out=kept)
+    open_ = ((maybe >= votes) & ~kept).nonzero().squeeze(1)
+    for (ballot, _), above in zip(flats, aboves, strict=True):
+        ballot.open_above.append(
+            torch.zeros_like(open_, dtype=torch.bool) if above is None else above[open_]
+        )
+    return open_
+
+
+def _look(ballot: _Ballot, flat: Tensor, start: int, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which candidates of a part are above, and which are not below, the voter's bracket."""
     above, reach = flat > ballot.high, flat >= ballot.low
-    if among is not None:
-        above &= among[name].reshape(-1)
-        reach &= among[name].reshape(-1)
+    if candidates is not None:
+        above &= candidates
+        reach &= candidates
     inside = (reach & ~above).nonzero().squeeze(1)
     ballot.above += int(above.count_nonzero())
     ballot.inside.append(inside + start)

@@ -81,7 +81,7 @@ def _threshold(values: Tensor, keep_ratio: float, voter: str) -> Tensor:
         raise ValueError(
             f"keep ratio {keep_ratio} asks {keep} weights of voter {voter!r}, but only {positive} of "
             f"{len(values)} score above 0 and so all would stay: use a keep ratio below "
-            f"{positive / len(values):.4g}, more batches, or --ratio, which breaks ties"
+            f"{positive / len(values):.4g}, more batches, or a ratio, which breaks ties"
         )
     return threshold
 
@@ -94,7 +94,11 @@ def _shapes(scores: Mapping[str, Scores], budget: Budget, among: Mask | None) ->
     names = [name for pool in budget for name in pool.names]
     for name in names:
         if name not in like:
-            raise ValueError(f"layer {name!r} is in the budget but no voter scores it: pass it in `among`")
+            raise ValueError(
+                f"layer {name!r} is in the budget but no voter scores it: no task uses it, so leave it out of the "
+                "budget (it stays dense; the shapes of `owners_from_graph(...).shapes` do), or pass `among`, a "
+                "mask of candidates, to have it pruned before all others"
+            )
         if among is not None and name not in among:
             raise ValueError(f"layer {name!r} is in the budget but not in `among`")
     if len(set(names)) < len(names):

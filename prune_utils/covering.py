@@ -7,9 +7,10 @@ tables are left alone unless `include` asks for them; `exclude` leaves out more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import prod
 from typing import Any
 
 import torch
@@ -44,10 +45,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return prod(self.shape)
 
     @property
     def considered(self) -> bool:
@@ -130,8 +128,7 @@ def coverage(
     entries = []
     for each, role in zip(held, roles, strict=True):
         reason = EXCLUDED if unwanted(each) else "" if wanted(each) else _reason(each, role)
-        shape = Shape(each.parameter.shape, role.kind if role.weight else PRODUCT, role.blocks)
-        entries.append(Entry(tuple(each.names), shape, role.kind, reason))
+        entries.append(Entry(tuple(each.names), _shape(each.parameter, role), role.kind, reason))
     return Coverage(tuple(entries))
 
 
@@ -217,6 +214,12 @@ def _settled(role: Role, multiplies: bool | None) -> Role:
     return Role(TABLE)
 
 
-def by_names(coverage: Coverage, names: Mapping[str, Any]) -> Coverage:
-    """The coverage of a mask: what is considered and has no mask is out of scope."""
-    return coverage.without(set(coverage.names) - set(names), OUT_OF_SCOPE)
+def covered_by(coverage: Coverage, names: Iterable[str]) -> Coverage:
+    """The coverage of a mask: what it names is considered, whatever else could have been is out of scope."""
+    masked = set(names)
+    entries = []
+    for entry in coverage.entries:
+        inside = bool(masked.intersection(entry.names))
+        reason = "" if inside else OUT_OF_SCOPE if entry.considered else entry.reason
+        entries.append(replace(entry, reason=reason))
+    return Coverage(tuple(entries))

@@ -49,7 +49,8 @@ class Masked:
         """
         check_mask(model, mask)
         self.model = model
-        self.owners, self.asked = {} if owners is None else owners, dict(asked or {})
+        self.owners: Owners = {} if owners is None else owners
+        self.asked = dict(asked or {})
         weights = {name: find_weight(model, name) for name in mask}
         self._kept: Mask = {name: kept.to(weights[name].device, copy=True) for name, kept in mask.items()}
         self._certificate: dict[str, Any] | None = None
@@ -84,7 +85,9 @@ class Masked:
     def certificate(self) -> dict[str, Any]:
         """What was asked and what the mask keeps now, in plain values (prune_utils.certificate)."""
         if self._certificate is None:
-            self._certificate = certificate(self._kept, self.owners, self.asked)
+            self._certificate = certificate(
+                self._kept, self.owners, self.asked, getattr(self.owners, "coverage", self.model)
+            )
         return self._certificate
 
     def verify(self, model: nn.Module | None = None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from .masks import Mask, Scores
 def check_scores(scores: Mapping[str, Tensor], voter: str = "") -> None:
     """Raises ValueError that names the first layer with a NaN."""
     for name, score in scores.items():
-        if score.isnan().any():
+        # NaN makes the sum NaN, and so may infinities of both signs: ask every element before complaining
+        if score.sum().isnan() and score.isnan().any():
             raise ValueError(f"scores of layer {name!r} hold NaN" + (f" (voter {voter!r})" if voter else ""))
 
 

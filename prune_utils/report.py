@@ -9,26 +9,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from .budgets import keep_count
+from .covering import WARN_BELOW, Coverage, coverage, covered_by
 from .masks import Mask, count, layer_name, mask_hash, size
 from .text import table
 from .voters import Owners
 
+LISTED = 3  # names that a line shows
 STARVED = 0.1  # a shared layer below this share of the overall density is worth a warning
 
 
-def certificate(mask: Mask, owners: Owners, asked: Mapping[str, Any]) -> dict[str, Any]:
+def certificate(
+    mask: Mask, owners: Owners, asked: Mapping[str, Any], network: nn.Module | Coverage | None = None
+) -> dict[str, Any]:
     """What the mask keeps, in plain values.
 
     owners: tasks of every weight. asked: the plan as a dict (dataclasses.asdict), with whatever else should
         be on record: batches, seed, ... Without a ratio in it, nothing was asked exactly.
-    Weights that the mask does not name are dense and counted nowhere here.
+    network: what tells about all parameters, the network or its `coverage`; None = the coverage that the
+        owners carry (`owners_from_graph`). Without any, the field "of_all" is None and the text says so.
+    Weights that the mask does not name are dense and counted in "of_all" alone.
     """
+    known = network if network is not None else getattr(owners, "coverage", None)
+    known = coverage(known) if isinstance(known, nn.Module) else known
     layers = {
         layer_name(name): {"kept": int(kept.count_nonzero()), "total": kept.numel()}
         for name, kept in mask.items()
     }
     kept, total = count(mask), size(mask)
+    of_all = None if known is None else _of_all(covered_by(known, mask), total - kept)
     tasks = sorted({task for name in mask for task in owners.get(name, ())})
     groups: dict[str, list[str]] = {}
     for name in mask:
@@ -47,9 +58,11 @@ def certificate(mask: Mask, owners: Owners, asked: Mapping[str, Any]) -> dict[st
         "tasks": {task: _sum(layers, names) for task, names in owned.items()},
         "layers": layers,
         "hash": mask_hash(mask),
-        "warnings": _warnings(
-            layers, {layer_name(n) for n in mask if len(owners.get(n, ())) > 1}, kept / total
-        ),
+        "of_all": of_all,
+        "warnings": [
+            *_uncovered(of_all),
+            *_warnings(layers, {layer_name(n) for n in mask if len(owners.get(n, ())) > 1}, kept / total),
+        ],
     }
 
 
@@ -66,8 +79,53 @@ def format_certificate(cert: Mapping[str, Any]) -> str:
     ]
     lines.append(_settings(cert["asked"]))
     lines.append(f"mask {cert['hash'][:16]}")
+    lines += _of_all_lines(cert)
     lines += [f"warning: {warning}" for warning in cert["warnings"]]
     return "\n".join(lines)
+
+
+def _of_all(covered: Coverage, pruned: int) -> dict[str, Any]:
+    """The same pruned weights as a part of all parameters, and what the ratio does not speak of."""
+    return {
+        "parameters": covered.parameters,
+        "considered": covered.considered,
+        "share": covered.share,
+        "pruned": pruned,
+        "sparsity": pruned / covered.parameters,
+        "left_out": covered.left_out(),
+    }
+
+
+def _of_all_lines(cert: Mapping[str, Any]) -> list[str]:
+    if "of_all" not in cert:  # of a file written before there was such a field
+        return []
+    if cert["of_all"] is None:
+        return ["share of all parameters: not known, no network was given"]
+    found = cert["of_all"]
+    lines = [
+        f"of all {found['parameters']:,} parameters {found['share']:.2%} are considered; "
+        f"{found['pruned']:,} are pruned, {found['sparsity']:.4%} of all"
+    ]
+    return lines + [f"not considered, {reason}: {_listed(of)}" for reason, of in found["left_out"].items()]
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    """The largest by name, the rest by number."""
+    names = sorted(sizes, key=lambda name: -sizes[name])
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{sum(sizes.values()):,} in " + ", ".join(names[:LISTED]) + more
+
+
+def _uncovered(of_all: Mapping[str, Any] | None) -> list[str]:
+    if of_all is None or of_all["share"] >= WARN_BELOW:
+        return []
+    reasons = {reason: sum(of.values()) for reason, of in of_all["left_out"].items()}
+    largest = sorted(reasons, key=lambda reason: -reasons[reason])[:LISTED]
+    parts = ", ".join(f"{reason} {reasons[reason] / of_all['parameters']:.2%}" for reason in largest)
+    return [
+        f"the ratio speaks of {of_all['share']:.2%} of all parameters only; not considered are {parts}: "
+        "`include` takes patterns of what to consider as well"
+    ]
 
 
 def _group(tasks: frozenset[str], everybody: Sequence[str]) -> str:

@@ -113,11 +113,6 @@ def role_of(held: Held) -> Role:
     )
 
 
-def shape_of(held: Held) -> Shape:
-    role = role_of(held)
-    return Shape(held.parameter.shape, role.kind if role.weight else PRODUCT, role.blocks)
-
-
 def _role(parameter: nn.Parameter, holder: Holder, name: str) -> Role:
     layer, attribute = holder.layer, holder.attribute
     if holder.form == "g" or (holder.form == "original0" and _is_weight_norm(layer, attribute)):

@@ -111,7 +111,7 @@ class Pruning:
     def certify(self, mask: Mask) -> dict[str, Any]:
         """The certificate of a mask of this method."""
         asked = self._planned() if self.asked is None else self.asked
-        return certificate(mask, self.electorate.owners, asked)
+        return certificate(mask, self.electorate.owners, asked, self.network)
 
     def _planned(self) -> dict[str, Any]:
         config = self.experiment.config
