@@ -22,7 +22,7 @@ from .seeds import generator
 
 # the sample costs its size, the band weights / sqrt(size): their sum is least near weights ** (2 / 3)
 SAMPLE_POWER = 2 / 3
-CHUNK = 1 << 20  # weights that are looked at together: a few MB
+CHUNK = 1 << 18  # weights that are looked at together: what fits a processor's cache
 ERRORS = 5.0  # half width of the bracket, in standard errors of the sample
 
 
@@ -157,14 +157,21 @@ def _settle(contest: Contest, ballots: list[_Ballot]) -> tuple[Mask, Tensor, Ten
     undecided, votes_needed, start = [], [], 0
     for name, like in contest.like.items():
         votes, size = contest.votes(name), like.numel()
-        flats = [(b, b.scores[name].reshape(-1)) if name in b.scores else (b, None) for b in ballots]
+        flats = [b.scores[name].reshape(-1) if name in b.scores else None for b in ballots]
         among = None if contest.among is None else contest.among[name].reshape(-1)
         kept = torch.empty(size, dtype=torch.bool, device=like.device)
-        step = CHUNK if like.device.index is None else size  # an accelerator waits for every chunk
+        step = min(CHUNK, size) if like.device.index is None else size  # an accelerator waits for each chunk
+        room = _Room(step, len(ballots), like.device)
         for first in range(0, size, max(step, 1)):
-            part = slice(first, first + step)
-            candidates = None if among is None else among[part]
-            open_ = _settle_part(flats, part, start, candidates, votes, kept[part])
+            part = slice(first, min(first + step, size))
+            for place, (ballot, flat) in enumerate(zip(ballots, flats, strict=True)):
+                if flat is not None:
+                    candidates = None if among is None else among[part]
+                    room.look(ballot, place, flat[part], start + first, candidates)
+            open_ = room.tally(votes, kept[part])
+            for place, (ballot, flat) in enumerate(zip(ballots, flats, strict=True)):
+                above = room.above[place][: len(kept[part])]
+                ballot.open_above.append(above[open_] if flat is not None else open_ < 0)
             undecided.append(open_ + (start + first))
             votes_needed.append(torch.full_like(open_, votes))
         mask[name] = kept.reshape(like.shape)
@@ -172,45 +179,41 @@ def _settle(contest: Contest, ballots: list[_Ballot]) -> tuple[Mask, Tensor, Ten
     return mask, torch.cat(undecided), torch.cat(votes_needed)
 
 
-def _settle_part(
-    flats: list[tuple[_Ballot, Tensor | None]],
-    part: slice,
-    start: int,
-    candidates: Tensor | None,
-    votes: int,
-    kept: Tensor,
-) -> Tensor:
-    """Writes the surely kept weights of a part of a layer; returns the undecided positions in that part."""
-    sure, maybe = torch.zeros_like(kept, dtype=torch.uint8), torch.zeros_like(kept, dtype=torch.uint8)
-    aboves: list[Tensor | None] = []
-    for ballot, flat in flats:
-        if flat is None:
-            aboves.append(None)
-            continue
-        above, reach = _look(ballot, flat[part], start + part.start, candidates)
-        sure += above
-        maybe += reach
-        aboves.append(above)
-    torch.ge(sure, votes, out=kept)
-    open_ = ((maybe >= votes) & ~kept).nonzero().squeeze(1)
-    for (ballot, _), above in zip(flats, aboves, strict=True):
-        ballot.open_above.append(
-            torch.zeros_like(open_, dtype=torch.bool) if above is None else above[open_]
-        )
-    return open_
+class _Room:
+    """Memory for one chunk, used again for the next: fresh pages would cost more than the counting."""
 
+    def __init__(self, size: int, voters: int, device: torch.device):
+        self.above = torch.empty(voters, size, dtype=torch.bool, device=device)
+        self.reach = torch.empty(size, dtype=torch.bool, device=device)
+        self.sure = torch.zeros(size, dtype=torch.uint8, device=device)  # voters that surely want it
+        self.maybe = torch.zeros(size, dtype=torch.uint8, device=device)  # and those that may
 
-def _look(ballot: _Ballot, flat: Tensor, start: int, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Which candidates of a part are above, and which are not below, the voter's bracket."""
-    above, reach = flat > ballot.high, flat >= ballot.low
-    if candidates is not None:
-        above &= candidates
-        reach &= candidates
-    inside = (reach & ~above).nonzero().squeeze(1)
-    ballot.above += int(above.count_nonzero())
-    ballot.inside.append(inside + start)
-    ballot.values.append(flat[inside])
-    return above, reach
+    def look(self, ballot: _Ballot, place: int, flat: Tensor, start: int, candidates: Tensor | None) -> None:
+        """Enters one voter's scores of a chunk: what is above its bracket, and what is inside."""
+        above, reach = self.above[place][: len(flat)], self.reach[: len(flat)]
+        torch.gt(flat, ballot.high, out=above)
+        torch.ge(flat, ballot.low, out=reach)
+        if candidates is not None:
+            above &= candidates
+            reach &= candidates
+        self.sure[: len(flat)] += above.view(torch.uint8)
+        self.maybe[: len(flat)] += reach.view(torch.uint8)
+        reach ^= above  # above is part of reach
+        inside = reach.nonzero().squeeze(1)
+        ballot.above += int(above.count_nonzero())
+        ballot.inside.append(inside + start)
+        ballot.values.append(flat[inside])
+
+    def tally(self, votes: int, kept: Tensor) -> Tensor:
+        """Writes the surely kept weights of a chunk, returns the undecided positions in it, and starts
+        anew."""
+        sure, maybe, reach = (each[: len(kept)] for each in (self.sure, self.maybe, self.reach))
+        torch.ge(sure, votes, out=kept)
+        torch.ge(maybe, votes, out=reach)
+        reach ^= kept
+        sure.zero_()
+        maybe.zero_()
+        return reach.nonzero().squeeze(1)
 
 
 def _keep(mask: Mask, positions: Tensor) -> None:

@@ -95,9 +95,9 @@ def _shapes(scores: Mapping[str, Scores], budget: Budget, among: Mask | None) ->
     for name in names:
         if name not in like:
             raise ValueError(
-                f"layer {name!r} is in the budget but no voter scores it: no task uses it, so leave it out of the "
-                "budget (it stays dense; the shapes of `owners_from_graph(...).shapes` do), or pass `among`, a "
-                "mask of candidates, to have it pruned before all others"
+                f"layer {name!r} is in the budget but no voter scores it: no task uses it, so leave it out "
+                "of the budget (it stays dense; `owners_from_graph(...).shapes` has none), or pass `among`, "
+                "a mask of candidates, to have it pruned before all others"
             )
         if among is not None and name not in among:
             raise ValueError(f"layer {name!r} is in the budget but not in `among`")

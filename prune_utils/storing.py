@@ -1,7 +1,8 @@
 """Scores on disk: memory maps that are read like tensors and need no memory that the system cannot take back.
 
-`choose` reads scores once, in order, so that maps cost it little. bfloat16 halves them, and its eight bits of
-precision make ties, which fall to the earlier weight: the mask differs from that of float32 near the boundary.
+`choose` reads scores once, in order, so that maps cost it little. bfloat16 halves them, and its eight bits
+of precision make ties, which fall to the earlier weight: near the boundary the mask is
+another than that of float32.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import prune_utils as pu
-from prune_utils.deploy.engines import wrap
 
 
 class Pair(nn.Module):
@@ -106,7 +105,10 @@ def test_a_graph_that_hides_weights_is_refused_by_name():
     ("loss", "words"),
     [
         (lambda out, y: 0 * out["left"].sum(), "voter 'left' has nothing to say: all its scores are 0"),
-        (lambda out, y: (out["left"] - out["left"].detach()).square().mean(), "voter 'left' has nothing to say"),
+        (
+            lambda out, y: (out["left"] - out["left"].detach()).square().mean(),
+            "voter 'left' has nothing to say",
+        ),
         (lambda out, y: out["left"].sum() * float("nan"), "not finite: voter 'left'"),
     ],
     ids=["no label", "target is the output", "not finite"],
@@ -296,7 +298,7 @@ def test_a_tied_embedding_is_left_alone_and_all_its_names_are_shown():
     owners, mask = prune(model, losses, batch, ratio=50)
     assert list(mask) == ["right.weight"]
     cert = pu.certificate(mask, owners, {"ratio": 50})
-    assert cert["of_all"]["left_out"]["tied"] == {"words.weight = left.weight": 120}
+    assert cert["of_all"]["left_out"]["embedding"] == {"words.weight = left.weight": 120}
     asked = pu.owners_from_graph(model, LOSSES, batch, include="left.weight")
     assert asked == {"words.weight": {"left", "right"}, "right.weight": {"right"}}
 
@@ -310,12 +312,3 @@ def test_frozen_weights_are_left_alone_unless_asked_for():
     asked, _ = prune(model, include="trunk.*.weight")
     assert asked == OWNERS
     assert not model.trunk[0].weight.requires_grad
-
-
-def test_a_users_network_runs_in_the_engine():
-    model = make()
-    _, mask = prune(model)
-    pu.apply(model, mask)
-    engine = wrap(model, mask, "dense")
-    for task, value in engine(X).items():
-        torch.testing.assert_close(value, model(X)[task])

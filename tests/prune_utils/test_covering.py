@@ -156,7 +156,7 @@ class Tricky(nn.Module):
 
     def forward(self, x):
         x = torch.einsum("bi,ij->bj", x, self.query) + self.added
-        x = x + self.looked_up[torch.tensor([0, 1, 2])] @ torch.eye(3)
+        x = x + self.looked_up[torch.tensor([0, 1, 2])]
         x = x @ self.looked_up_too[torch.tensor([0, 1, 2])].half().float().t()
         x = torch.bmm(x.expand(2, 3, 3), self.experts).sum(0)
         return x @ (self.inner + 1).exp()
@@ -198,6 +198,12 @@ def test_shares_by_hand():
         "norm": {"1.weight": 5},
         "embedding": {"2.weight": 10},
     }
+
+
+def test_tied_weights_are_left_alone_with_all_their_names():
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    assert coverage(model).left_out() == {"tied": {"0.weight = 1.weight": 9}}
 
 
 def test_one_layer_under_two_names_is_not_tied():

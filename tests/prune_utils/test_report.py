@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from prune_utils import certificate, format_certificate, mask_hash
 
@@ -101,3 +102,37 @@ def test_without_owners_all_is_nobodys(tasks):
     cert = certificate(mask(trunk=(1, 2)), {}, {})
     assert list(cert["groups"]) == ["no task's"]
     assert cert["tasks"] == {}
+
+
+def test_the_share_of_all_parameters_by_hand():
+    model = nn.ModuleDict({"one": nn.Linear(4, 4), "two": nn.Linear(4, 4), "words": nn.Embedding(3, 4)})
+    m = {"one.weight": torch.arange(16).reshape(4, 4) < 4}
+    cert = certificate(m, {}, {"ratio": 75}, model)
+    assert cert["of_all"] == {
+        "parameters": 52,
+        "considered": 16,
+        "share": 16 / 52,
+        "pruned": 12,
+        "sparsity": 12 / 52,
+        "left_out": {
+            "bias": {"one.bias": 4, "two.bias": 4},
+            "out of scope": {"two.weight": 16},
+            "embedding": {"words.weight": 12},
+        },
+    }
+    text = format_certificate(cert).splitlines()
+    assert "of all 52 parameters 30.77% are considered; 12 are pruned, 23.0769% of all" in text
+    assert "not considered, bias: 8 in one.bias, two.bias" in text
+    assert text[-1].startswith(
+        "warning: the ratio speaks of 30.77% of all parameters only; not considered are"
+    )
+    assert json.loads(json.dumps(cert)) == cert
+
+
+def test_a_certificate_without_a_network_says_so():
+    text = format_certificate(certificate(mask(trunk=(1, 2)), OWNERS, {}))
+    assert "share of all parameters: not known, no network was given" in text
+    old = {
+        key: value for key, value in certificate(mask(trunk=(1, 2)), OWNERS, {}).items() if key != "of_all"
+    }
+    assert "share of all" not in format_certificate(old)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_utils import Electorate, joint_voter, owners_from_graph, task_voters
+from prune_utils import Electorate, joint_voter, owners_from_graph, score, task_voters
 
 
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d", "e")])
@@ -60,3 +60,83 @@ def test_electorate_knows_both_kinds(tiny):
     assert [voter.name for voter in electorate.voters("joint")] == ["joint"]
     with pytest.raises(ValueError, match="'jiont' is not one of joint, tasks"):
         electorate.voters("jiont")
+
+
+class Dropped(nn.Module):
+    """A layer that training skips more often than not, and one that evaluation alone uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.rare, self.last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 1)
+        self.quiet = nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        if not self.training or torch.rand(()) < 0.01:
+            x = x + self.rare(x)
+        if self.training and torch.rand(()) < 0.4:
+            x = x + self.quiet(x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_a_layer_that_is_dropped_at_random_keeps_its_owner(evaluates):
+    model = Dropped()
+
+    def loss(out, target):
+        if not evaluates and not model.training:
+            raise KeyError("losses exist in training alone")
+        return out.sum()
+
+    before = torch.get_rng_state()
+    owners = owners_from_graph(model, {"a": loss}, (torch.ones(2, 3), None))
+    assert "quiet.weight" in owners and ("rare.weight" in owners) == evaluates
+    assert model.training and torch.equal(before, torch.get_rng_state())
+
+
+def test_owners_of_several_batches_are_united(tiny):
+    net = tiny("a", "b")
+    image = net.batches[0][0]
+    losses = {"a": lambda out, head: out[head].sum(), "b": net.losses["b"]}
+    losses["b"] = lambda out, head: out["b"].sum()
+    one = owners_from_graph(net.model, losses, (image, "a"))
+    both = owners_from_graph(net.model, losses, (image, "a"), (image, "b"))
+    assert one["heads.b.weight"] == {"b"} and both["heads.b.weight"] == {"a", "b"}
+    assert both["heads.a.weight"] == {"a"}
+
+
+def test_every_task_may_have_batches_of_its_own(tiny):
+    net = tiny("a", "b")
+    one, two = net.batches
+    owners = owners_from_graph(net.model, net.losses, {"a": [one, two], "b": [two]})
+    assert owners == net.owners
+    voters = task_voters(net.losses, net.owners)
+    net.model.drop.p = 0.0
+    split = score(net.model, voters, {"a": [one, two], "b": [two]}, "snip")
+    whole = score(net.model, voters, enumerate(net.batches), "snip")
+    only = score(net.model, voters, [(0, two)], "snip")
+    assert all(torch.equal(split["a"][name], whole["a"][name]) for name in whole["a"])
+    assert all(torch.equal(split["b"][name], only["b"][name]) for name in only["b"])
+    with pytest.raises(ValueError, match="task 'b' has no batches; there are a"):
+        score(net.model, voters, {"a": [one]}, "snip")
+
+
+def test_the_joint_voter_adds_the_tasks_batches_before_it_takes_sizes(tiny):
+    net = tiny("a", "b")
+    net.model.double().drop.p = 0.0
+    one, two = ((image.double(), {t: v.double() for t, v in to.items()}) for image, to in net.batches)
+    voter = joint_voter(net.losses, {"a": 1.0, "b": -1.0}, net.owners)
+    same = score(net.model, [voter], {"a": [one], "b": [one]}, "gradient")["joint"]
+    whole = score(net.model, [voter], [(0, one)], "gradient")["joint"]
+    for name, value in whole.items():
+        torch.testing.assert_close(same[name], value)
+    other = score(net.model, [voter], {"a": [one], "b": [two]}, "gradient")["joint"]
+    assert not torch.allclose(other["stem.weight"], same["stem.weight"])
+
+
+def test_no_batch_and_a_task_that_is_never_there(tiny):
+    net = tiny("a", "b")
+    with pytest.raises(ValueError, match="finding owners needs at least one batch"):
+        owners_from_graph(net.model, net.losses)
+    with pytest.raises(ValueError, match="task 'b' has no loss in any of the 2 batches"):
+        owners_from_graph(net.model, net.losses | {"b": lambda out, to: None}, *net.batches)
