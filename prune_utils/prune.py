@@ -97,7 +97,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
 
     Raises ValueError, naming value and choices, for whatever does not exist or does not go together.
     """
-    mask_row = _mask_row(row, getattr(settings, "start_mask", None))
+    mask_row = _mask_row(row, settings.start_mask)
     plan = Plan(
         method=row.name,
         criterion=settings.criterion or mask_row.criterion or settings.pt_criterion,
@@ -114,7 +114,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         score_init=mask_row.score_init or settings.score_init,
         revive=mask_row.revive,
         starts=row.starts,
-        factors=dict(getattr(settings, "factors", None) or {}) or None,
+        factors=dict(settings.factors) or None,
         floor=getattr(settings, "floor", 0.0),  # settings may leave it out
     )
     find_criterion(plan.criterion)

@@ -10,7 +10,7 @@ Every step of it is public too: `owners_from_graph`, `make_mask` (scoring, budge
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -43,6 +43,8 @@ class Settings:
     shuffle: bool
     score_init: str
     floor: float
+    start_mask: str | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def sparsify(
@@ -149,6 +151,11 @@ def _check(
         raise ValueError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     if not isinstance(losses, Mapping) or not losses or not all(map(callable, losses.values())):
         raise ValueError("losses must be a mapping from every task to its loss(predictions, targets)")
+    if row.by_itself and row.course != "regrow":
+        raise ValueError(
+            f"method {row.name!r} prunes on its own course while it trains: make its sparsifier with "
+            "prune_utils.make_sparsifier"
+        )
     if row.grow is not None and schedule is None:
         raise ValueError(
             f"method {row.name!r} moves its mask while it trains: pass "

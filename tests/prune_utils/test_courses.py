@@ -15,6 +15,7 @@ from prune_utils import (
     make_sparsifier,
     method,
     prunable,
+    sparsify,
 )
 from prune_utils.courses import changes
 
@@ -123,3 +124,10 @@ def test_same_seed_same_masks(tiny):
         list(train(net, sparsifier, optimizer, 9))
         ends.append(copy.deepcopy(net.model.state_dict()))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+@pytest.mark.parametrize("name", ["gmp", "granet", "top_kast"])
+def test_one_call_refuses_what_needs_a_course(tiny, name):
+    net = tiny("a", "b")
+    with pytest.raises(ValueError, match=f"method '{name}' prunes on its own course while it trains"):
+        sparsify(net.model, net.losses, net.batches, method=name)
