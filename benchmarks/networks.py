@@ -234,6 +234,11 @@ def try_case(case: Case) -> Row:
 
 def _try(case: Case) -> Row:
     model, batch = case.make(), case.batch()
+    for weight in model.parameters():
+        if (
+            weight.dim() > 1 and not weight.any()
+        ):  # a head that starts at 0: no gradient passes it before training
+            nn.init.normal_(weight, std=0.02)
     fresh = copy.deepcopy(model)
     sparsity = pu.sparsify(model, LOSSES, [batch], RATIO, forward=case.call)
     before = sum(int((p == 0).sum()) for p in fresh.parameters())
