@@ -13,9 +13,12 @@ __all__ = ["PARTIAL", "read_json", "remove_partial", "replacing", "write_json"]
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. OSError where it cannot be opened, ValueError for anything but JSON."""
+    """What a JSON file holds (a byte order mark is passed over).
+
+    OSError where it cannot be opened, ValueError for anything but JSON.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except RecursionError:
         raise ValueError(f"{path} is not a JSON file: its lists and objects are nested too deep") from None
     except ValueError as error:

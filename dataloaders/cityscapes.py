@@ -11,17 +11,19 @@ from functools import partial
 
 import numpy as np
 
-from dataloaders.base import Layout, Plane, Records, open_records
+from configs.schema import Data
+from dataloaders.base import Layout, Plane
 from dataloaders.files import map_grid, map_image, map_labels
 from tasks.base import Geometry, Task
 
 IGNORED = -1
 LABEL_COLUMNS = {2: 2, 7: 3, 19: 4}  # number of classes -> column of the record
 SMALLEST_DISPARITY = 3e-5
+UNKNOWN = -1
 METRIC_DISPARITY = Geometry(scale="multiply")  # a scene that looks twice as large is half as far away
 
 
-def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
+def make_tasks(names: tuple[str, ...], data: Data, protocol: str) -> dict[str, Task]:
     """See DataSet.make_tasks. Under `paper` augmentation changes no value."""
     from tasks.depth import depth
     from tasks.segmentation import segmentation
@@ -35,16 +37,14 @@ def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
     return {name: build[name]() for name in names}
 
 
-def open_split(data, split: str, tasks: dict[str, Task], protocol: str) -> Records:
-    """See DataSet.open."""
+def make_layout(data: Data, protocol: str) -> Layout:
+    """What is in a record. The number of classes chooses the file of labels."""
     column = _label_column(data.classes)
     planes = {
-        "seg": Plane(column, map_labels, decode_labels, partial(check_labels, data.classes)),
+        "seg": Plane(column, map_labels, decode_labels, partial(check_labels, data.classes), dtype=np.int64),
         "depth": Plane(1, map_grid, decode_disparity, check_disparity),
     }
-    return open_records(
-        Layout("cityscapes", 5, Plane(0, map_image, decode_image), planes), data, split, tasks
-    )
+    return Layout(5, Plane(0, map_image, decode_image), planes)
 
 
 def _label_column(classes: int) -> int:
@@ -62,13 +62,11 @@ def decode_image(crop: np.ndarray) -> np.ndarray:
 
 
 def check_labels(classes: int, stored: np.ndarray) -> None:
-    """Labels are below `classes`, or -1; an image without any label is an error of preparation."""
+    """Labels are below `classes`, or -1."""
     low, high = stored.min(), stored.max()
     if not (low >= IGNORED and high < classes):
         wrong = low if low < IGNORED else high
         raise ValueError(f"holds label {wrong:g}, neither within 0..{classes - 1} nor {IGNORED} (ignored)")
-    if high < 0:
-        raise ValueError(f"holds no labelled pixel, only {IGNORED} (ignored)")
 
 
 def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,11 +78,16 @@ def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_disparity(stored: np.ndarray) -> None:
-    """Missing disparity is 0, never NaN or infinite."""
+    """Missing disparity is 0 (or -1, as some converters write it), never NaN or infinite."""
     if not np.isfinite(stored.min()) or not np.isfinite(stored.max()):
         raise ValueError("holds NaN or infinity where disparity belongs")
+    negative = stored[stored < 0]
+    if negative.size and (negative != UNKNOWN).any():
+        wrong = negative[negative != UNKNOWN][0]
+        raise ValueError(f"holds {wrong:g} where disparity belongs, 0 or {UNKNOWN} (unknown) or above")
 
 
 def decode_disparity(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[h, w] -> float32 [1, h, w], valid where above 3e-5."""
-    return crop.astype(np.float32)[None], crop > SMALLEST_DISPARITY
+    valid = crop > SMALLEST_DISPARITY
+    return np.maximum(crop, 0, dtype=np.float32)[None], valid

@@ -2,17 +2,27 @@
 
 Errors are ValueErrors whose text is the end of a sentence that begins with the file's name ("is no complete
 picture"); base.py puts the name in front. Files that cannot be opened raise OSError.
-Left out: colour palettes (a label holds class numbers, not colours) and pickled arrays, which could run code.
+Refused by name: pipes and devices (reading would never end), pictures of more than MAX_PIXELS, palettes (a
+label holds class numbers, not colours), pictures to be shown turned (EXIF; nobody knows if their targets are
+turned), and pickled arrays, which could run code.
 """
 
 from __future__ import annotations
 
+import io
+import stat
+import struct
+import warnings
 from pathlib import Path
 from tokenize import TokenError
 
 import cv2
 import numpy as np
+from PIL import Image
 
+MAX_PIXELS = 2**26  # 8192 x 8192: told before memory is taken
+PNG, PALETTE = b"\x89PNG\r\n\x1a\n", 3  # how every PNG begins; its colour type for palettes
+ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for "as stored"
 KINDS = {"f": "floating point", "iuf": "integer or floating point"}
 
 
@@ -52,11 +62,52 @@ def map_image(path: Path) -> np.ndarray:
 
 
 def _decode(path: Path, flag: int) -> np.ndarray:
+    _check_regular(path)
     content = path.read_bytes()
+    _check_header(content, as_colours=flag == cv2.IMREAD_COLOR)
+    flag |= cv2.IMREAD_IGNORE_ORIENTATION if flag == cv2.IMREAD_COLOR else 0
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
     if picture is None:
         raise ValueError("is no complete picture")
     return picture
+
+
+def _check_regular(path: Path) -> None:
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder is an error that says so
+        raise ValueError("is a pipe, a socket or a device, not a file")
+
+
+def _check_header(content: bytes, as_colours: bool) -> None:
+    is_png = content.startswith(PNG) and len(content) >= 26
+    if is_png:
+        _check_pixels(*struct.unpack(">II", content[16:24]))
+        if content[25] == PALETTE and not as_colours:
+            raise ValueError(
+                "is a palette picture, whose pixels are colours: save its numbers as grey values"
+            )
+    if not is_png or b"eXIf" in content:
+        _check_other_header(content)
+
+
+def _check_other_header(content: bytes) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels: they are refused here
+            header = Image.open(io.BytesIO(content))  # decodes nothing yet
+            turned = header.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"has more than the {MAX_PIXELS} pixels that are read") from error
+    except (OSError, SyntaxError, ValueError):  # the decoder judges
+        return
+    _check_pixels(*header.size)
+    if turned:
+        raise ValueError("is marked to be shown turned (EXIF orientation): turn its pixels and drop the mark")
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"has {width} x {height} pixels, more than the {MAX_PIXELS} that are read")
 
 
 def _expect(picture: np.ndarray, dtype: type, channels: int) -> np.ndarray:
@@ -70,9 +121,17 @@ def _expect(picture: np.ndarray, dtype: type, channels: int) -> np.ndarray:
 
 def open_npy(path: Path) -> np.ndarray:
     """Any npy array but pickled ones, mapped and not read."""
+    _check_regular(path)
     try:
         return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
-    except (ValueError, OverflowError, TokenError) as error:  # the header is parsed as Python
+    except (
+        ValueError,
+        OverflowError,
+        TokenError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+    ) as error:  # the header is parsed as Python
         raise ValueError("is no complete npy array") from error
 
 
@@ -85,4 +144,7 @@ def _map(path: Path, kinds: str, channels: int) -> np.ndarray:
     if array.ndim != (2 if channels == 1 else 3) or (channels > 1 and array.shape[2] != channels):
         wanted = "[H, W]" if channels == 1 else f"[H, W, {channels}]"
         raise ValueError(f"has shape {list(array.shape)} where {wanted} belongs")
+    if array.size == 0:
+        raise ValueError(f"has shape {list(array.shape)}, which holds nothing")
+    _check_pixels(array.shape[1], array.shape[0])
     return array

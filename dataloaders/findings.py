@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dataloaders.base import BrokenSample, Plane, Records, Sample
+from dataloaders.base import BrokenSample, Records, Sample
 from dataloaders.transforms import whole
 from dataloaders.writing import run_all
 from tasks.base import Target
@@ -66,11 +66,6 @@ class Findings:
             self.values.setdefault(name, Values()).merge(values)
 
 
-def planes_of(records: Records) -> list[Plane]:
-    """The planes that are read for the records' tasks."""
-    return [records.layout.image, *(records.layout.planes[name] for name in records.geometry)]
-
-
 def look(records: Records) -> Findings:
     """Read and decode every file of some records."""
     found = Findings()
@@ -127,16 +122,7 @@ def quick_check(*all_records: Records, allowed: int = 0) -> None:
             found.merge(look(replace(records, entries=records.entries[place : place + 1])))
         broken.update(dict.fromkeys(found.broken))
         for place in np.unique(np.linspace(0, count - 1, min(count, FEW)).astype(int)).tolist():
-            broken.update(dict.fromkeys(_missing(records, place)))
+            broken.update(dict.fromkeys(records.missing(place)))
     if len(broken) > allowed:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise BrokenSample(next(iter(broken)) + more)
-
-
-def _missing(records: Records, place: int) -> list[str]:
-    entry = records.entries[place]
-    return [
-        f"{entry.files[plane.column]} (record {entry.number} of split {records.split!r}) is missing"
-        for plane in planes_of(records)
-        if not records.path(plane, entry).exists()
-    ]

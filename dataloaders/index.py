@@ -1,60 +1,98 @@
 """The index of a data set: a JSON file in its root, split -> list of records, a record = relative paths.
 
-Checked once, when it is read: splits, record lengths, and that no path leads out of the root.
+Checked once, when it is read: splits, record lengths, that no path leads out of the root, and that no image
+is trained on and tested on. A path may be null where an image has no target for a task. Backslashes, spaces
+around a path, a byte order mark, and absolute paths into the root are understood.
 A split "val" that the index lacks is taken from "train" by a fixed seed, the same records in every run.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.files import read_json
 
 HOLD_OUT_SEED = 2206  # fixed: every run of every method validates on the same records
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+Index = dict[str, list[Any]]
 
 
 class Entry(NamedTuple):
-    """A record, and where the index file holds it: the split, and its place (from 0) in that list."""
+    """A record, and where the index file holds it: the split, and its place (from 0) in that list.
+
+    files: paths relative to the root; None = the image has no such target.
+    """
 
     number: int
-    files: tuple[str, ...]
+    files: tuple[str | None, ...]
     split: str
 
 
-def read_index(root: str, index_file: str, how_to_get: str) -> dict[str, list]:
+def read_index(root: str, index_file: str, how_to_get: str) -> Index:
     """split -> list of records. FileNotFoundError says how to get the data, ValueError what is wrong."""
-    path = existing_folder(root, how_to_get) / index_file
+    folder = existing_folder(root, how_to_get)
+    path = folder / index_file
     if not path.is_file():
-        raise FileNotFoundError(f"{path}, the index of the data set, does not exist: {how_to_get}")
+        missing = f"{path}, the index of the data set, does not exist"
+        raise FileNotFoundError(f"{missing}{elsewhere(folder, index_file)}: {how_to_get}")
     index = read_json(path)
     if not isinstance(index, dict) or not all(isinstance(records, list) for records in index.values()):
         raise ValueError(f"{path} must hold an object that maps each split to its list of records")
     return index
 
 
-def existing_folder(root: str, how_to_get: str) -> Path:
+def existing_folder(root: str, how_to_get: str = "") -> Path:
     """The data set's folder; FileNotFoundError says how to get the data."""
+    end = f": {how_to_get}" if how_to_get else ""
     if not root:
-        raise FileNotFoundError(f"no data folder is given (--data-root): {how_to_get}")
+        raise FileNotFoundError(f"no data folder is given (--data-root){end}")
     if not Path(root).is_dir():
-        raise FileNotFoundError(f"data folder {root} does not exist: {how_to_get}")
+        raise FileNotFoundError(f"data folder {root} does not exist{end}")
     return Path(root)
 
 
-def entries(index: dict[str, list], split: str, length: int, val_fraction: float) -> tuple[Entry, ...]:
-    """The records of one split, checked. length: files in a record; val_fraction: see _held_out."""
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, without what file managers and systems leave there."""
+    return sorted(p for p in folder.iterdir() if p.name[0] != "." and p.name not in ("Thumbs.db", "__MACOSX"))
+
+
+def elsewhere(folder: Path, name: str) -> str:
+    """Where a file or folder that is not in `folder` may be: other capitals, one level deeper, an archive."""
+    content = visible(folder)
+    for path in content:
+        if path.name.lower() == name.lower():
+            return f", but {path} does: rename it"
+    for path in content:
+        if path.is_dir() and (path / name).exists():
+            return f", but {path / name} does: give {path}"
+    packed = [path.name for path in content if path.suffix.lower() in ARCHIVES]
+    return f", but {', '.join(packed[:3])} does: unpack it" if packed else ""
+
+
+def entries(
+    index: Index, split: str, length: int, val_fraction: float, root: Path = Path(), image: int = 0
+) -> tuple[Entry, ...]:
+    """The records of one split, checked.
+
+    length: files in a record; val_fraction: see _held_out; image: the column of the image, never null.
+    """
     source = "train" if split == "val" and "val" not in index else split
     if source not in index:
         choices = sorted({*index, *(["val"] if "train" in index else [])})
         raise ValueError(
             f"split {split!r} is not one of {', '.join(choices) or '(none: the index is empty)'}"
         )
-    checked = [_entry(source, number, record, length) for number, record in enumerate(index[source])]
+    prefixes = (root.absolute().as_posix() + "/", root.resolve().as_posix() + "/")
+    checked = [
+        _entry(source, number, record, length, image, prefixes) for number, record in enumerate(index[source])
+    ]
     if not checked:
         raise ValueError(f"split {source!r} of the index holds no record")
+    _check_shared(index, image)
     if "val" not in index and split in ("train", "val"):
         held = _held_out(len(checked), val_fraction)
         if split == "val" and not held:
@@ -64,6 +102,29 @@ def entries(index: dict[str, list], split: str, length: int, val_fraction: float
             )
         checked = [entry for entry in checked if (entry.number in held) == (split == "val")]
     return tuple(checked)
+
+
+def _check_shared(index: Index, image: int) -> None:
+    """An image that is learnt from and scored on would make scores look better than they are.
+
+    Splits named train... may share images (train1 and train2 are parts of train in published indices).
+    """
+    splits = {
+        split: {
+            record[image].strip().replace("\\", "/")
+            for record in records
+            if isinstance(record, list) and len(record) > image and isinstance(record[image], str)
+        }
+        for split, records in index.items()
+    }
+    for one, other in combinations(splits, 2):
+        shared = splits[one] & splits[other]
+        if shared and not (one.startswith("train") and other.startswith("train")):
+            more = f" and {len(shared) - 1} more stand" if len(shared) > 1 else " stands"
+            raise ValueError(
+                f"image {min(shared)!r}{more} in split {one!r} and in split {other!r} of the index: "
+                "leave it out of one"
+            )
 
 
 def _held_out(count: int, fraction: float) -> set[int]:
@@ -76,14 +137,25 @@ def _held_out(count: int, fraction: float) -> set[int]:
     return set(np.random.default_rng(HOLD_OUT_SEED).permutation(count)[:held].tolist())
 
 
-def _entry(split: str, number: int, record: object, length: int) -> Entry:
+def _entry(
+    split: str, number: int, record: object, length: int, image: int, prefixes: tuple[str, ...]
+) -> Entry:
     where = f"record {number} of split {split!r}"
-    if not isinstance(record, list) or not all(isinstance(file, str) for file in record):
+    if not isinstance(record, list) or not all(file is None or isinstance(file, str) for file in record):
         raise ValueError(f"{where} is not a list of file names")
     if len(record) != length:
         raise ValueError(f"{where} has {len(record)} files where {length} belong")
-    for file in record:
-        path = PurePosixPath(file)
-        if not path.parts or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{where}: path {file!r} leads out of the data folder")
-    return Entry(number, tuple(record), split)
+    if record[image] is None:
+        raise ValueError(f"{where} has no image: only targets can be null")
+    return Entry(number, tuple(_relative(file, where, prefixes) for file in record), split)
+
+
+def _relative(file: str | None, where: str, prefixes: tuple[str, ...]) -> str | None:
+    if file is None:
+        return None
+    text = file.strip().replace("\\", "/")
+    text = next((text[len(prefix) :] for prefix in prefixes if text.startswith(prefix)), text)
+    path = PurePosixPath(text)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in text:
+        raise ValueError(f"{where}: path {file!r} leads out of the data folder")
+    return text

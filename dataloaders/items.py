@@ -12,6 +12,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from common.choices import printable
+from configs.schema import Data
 from dataloaders import transforms
 from dataloaders.base import BrokenSample, Item, Records
 from tasks.base import Target
@@ -40,7 +42,7 @@ class Parcel(NamedTuple):
 class TrainingItems(Dataset):
     """Key (epoch, place) -> augmented item."""
 
-    def __init__(self, records: Records, data, seed: int):
+    def __init__(self, records: Records, data: Data, seed: int):
         self.records, self.seed = records, seed
         self.crop, self.scale, self.hflip = data.crop, data.scale, data.hflip
         self.allowed = data.skip_unreadable
@@ -83,22 +85,23 @@ class WholeItems(Dataset):
 def collate_training(fetched: list[Fetched]) -> Parcel:
     """One parcel of a whole batch."""
     broken = _all_broken(fetched)
-    if any(one.item is None for one in fetched):
+    items = [one.item for one in fetched if one.item is not None]
+    if len(items) < len(fetched):
         return Parcel(None, broken, "no record of the training split can be read")
-    return Parcel(_stack([one.item for one in fetched]), broken)
+    return Parcel(_stack(items), broken)
 
 
 def collate_whole(fetched: list[Fetched]) -> Parcel:
     """One parcel of the samples that could be read."""
     broken = _all_broken(fetched)
-    found = [one for one in fetched if one.item is not None]
-    sizes = {one.item[0].shape[-2:]: one.name for one in found}
+    found = [(one.name, one.item) for one in fetched if one.item is not None]
+    sizes = {tuple(item[0].shape[-2:]): printable(name) for name, item in found}
     if len(sizes) > 1:
         named = ", ".join(f"{name} ({size[0]} x {size[1]})" for size, name in sizes.items())
         return Parcel(
             None, broken, f"images of unequal size in one batch: {named}; use data.eval_batch_size=1"
         )
-    return Parcel(_stack([one.item for one in found]) if found else None, broken)
+    return Parcel(_stack([item for _, item in found]) if found else None, broken)
 
 
 def _all_broken(fetched: list[Fetched]) -> dict[int, str]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from dataloaders.conventions import TO_2, TO_7, coarser, median_frequency, official_name
+from dataloaders.files import read_grey8
 from dataloaders.scenes.furniture import KINDS
 from dataloaders.scenes.render import View
 from dataloaders.writing import write_npy, write_png
@@ -155,7 +156,7 @@ def write_priors(root: Path, splits: dict[str, list[Record]]) -> None:
     counts = np.zeros(18, np.int64)
     for record in splits["train"]:
         building, domain, name = record[1].split("/")
-        label = cv2.imread(str(root / domain / "taskonomy" / building / name), cv2.IMREAD_UNCHANGED)
+        label = read_grey8(root / domain / "taskonomy" / building / name)
         counts += np.bincount(label.ravel(), minlength=18)
     write_npy(root / "semseg_prior_factor.npy", median_frequency(counts[1:]))
 

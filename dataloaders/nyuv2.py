@@ -7,21 +7,24 @@ which cv2 reads the file (B, G, R), for which published weights were trained, so
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import cv2
 import numpy as np
 
-from dataloaders.base import Layout, Plane, Records, open_records
+from configs.schema import Data
+from dataloaders.base import Layout, Plane
 from dataloaders.files import map_grid, read_channels, read_colour, read_grey8
 from tasks.base import Geometry, Task
 
 IGNORED = 255
+FARTHEST = 100  # metres; no room is as large, depth cameras end at 10
 METRIC_NORMALS = Geometry(hflip=2)
 METRIC_DEPTH = Geometry(scale="divide")  # a scene that looks twice as large is half as far away
 
 
-def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
+def make_tasks(names: tuple[str, ...], data: Data, protocol: str) -> dict[str, Task]:
     """See DataSet.make_tasks. Under `paper` normals stay encoded and augmentation changes no value."""
     from tasks.depth import depth
     from tasks.normals import normals
@@ -37,15 +40,15 @@ def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
     return {name: build[name]() for name in names}
 
 
-def open_split(data, split: str, tasks: dict[str, Task], protocol: str) -> Records:
-    """See DataSet.open."""
+def make_layout(data: Data, protocol: str) -> Layout:
+    """What is in a record."""
     normals = decode_normals if protocol == "metric" else decode_encoded_normals
     planes = {
-        "seg": Plane(1, read_grey8, decode_labels, partial(check_labels, data.classes)),
-        "sn": Plane(2, read_channels, normals),
+        "seg": Plane(1, read_grey8, decode_labels, partial(check_labels, data.classes), dtype=np.int64),
+        "sn": Plane(2, read_channels, normals, channels=3),
         "depth": Plane(3, map_grid, decode_depth, check_depth),
     }
-    return open_records(Layout("nyuv2", 4, Plane(0, read_colour, decode_image), planes), data, split, tasks)
+    return Layout(4, Plane(0, read_colour, decode_image), planes)
 
 
 def decode_image(crop: np.ndarray) -> np.ndarray:
@@ -54,12 +57,12 @@ def decode_image(crop: np.ndarray) -> np.ndarray:
 
 
 def check_labels(classes: int, stored: np.ndarray) -> None:
-    """Labels are below `classes`, or 255; a picture without any label is an error of preparation."""
+    """Labels are below `classes`, or 255."""
     wrong = stored[(stored >= classes) & (stored != IGNORED)]
     if wrong.size:
-        raise ValueError(f"holds label {wrong[0]}, neither below {classes} nor {IGNORED} (ignored)")
-    if stored.min() == IGNORED:
-        raise ValueError(f"holds no labelled pixel, only {IGNORED} (ignored)")
+        hint = f"; if its classes are 1..{classes} and 0 is void, subtract 1 (0 becomes {IGNORED})"
+        where = hint if wrong.max() == classes else ""
+        raise ValueError(f"holds label {wrong[0]}, neither below {classes} nor {IGNORED} (ignored){where}")
 
 
 def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +90,12 @@ def check_depth(stored: np.ndarray) -> None:
     """Missing depth is 0 or infinite, never NaN."""
     if np.isnan(stored.min()):  # min passes NaN on: one pass, no temporary array
         raise ValueError("holds NaN where depth in metres belongs")
+    farthest = float(stored.max())
+    if FARTHEST < farthest < np.inf:
+        warnings.warn(
+            f"depth reaches {farthest:g} where metres belong: if it is in millimetres, divide it by 1000",
+            stacklevel=2,
+        )
 
 
 def decode_depth(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

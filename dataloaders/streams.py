@@ -11,91 +11,26 @@ same run stops at the same step whatever the number of workers. A process counts
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from configs.schema import Data
 from dataloaders.base import BrokenSample, Records
 from dataloaders.items import (
     SEED_BITS,
     Batch,
     Key,
+    Parcel,
     TrainingItems,
     WholeItems,
     collate_training,
     collate_whole,
 )
-from dataloaders.workers import prepare
-
-
-@dataclass
-class Stream:
-    """Batches (image [N, 3, H, W], targets) of a DataLoader of parcels, and the broken samples seen so far.
-
-    broken: place in the records -> sentence; more than `allowed` of them raise BrokenSample.
-    """
-
-    loader: DataLoader
-    allowed: int
-    verb: str
-    broken: dict[int, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """Batches in one pass."""
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for parcel in self.loader:
-            for place, sentence in parcel.broken.items():
-                self._count(place, sentence)
-            if parcel.error:
-                raise ValueError(parcel.error)
-            if parcel.batch is not None:
-                yield parcel.batch
-
-    def _count(self, place: int, sentence: str) -> None:
-        if place in self.broken:
-            return
-        if len(self.broken) >= self.allowed:
-            spent = f"; data.skip_unreadable {self.allowed} is used up" if self.allowed else ""
-            raise BrokenSample(sentence + spent)
-        self.broken[place] = sentence
-        warnings.warn(f"{sentence}; {self.verb} ({len(self.broken)} of at most {self.allowed})", stacklevel=3)
-
-
-def training_batches(
-    records: Records, data, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
-) -> Stream:
-    """Batches of steps start..stop-1 of the endless training stream, this rank's share of each.
-
-    `data` is the Data section of the settings. Ranks in order give what one process gives. A broken sample is
-    replaced by the next readable record. Raises ValueError for settings that cannot work.
-    """
-    _check(data, world)
-    if data.batch_size % world:
-        raise ValueError(f"data.batch_size {data.batch_size} cannot be dealt evenly to {world} processes")
-    sampler = TrainingOrder(len(records), data.batch_size, seed, range(start, stop), rank, world)
-    items = TrainingItems(records, data, seed)
-    return Stream(
-        _loader(items, sampler, collate_training, data), data.skip_unreadable, "replaced by the next one"
-    )
-
-
-def evaluation_batches(records: Records, data, *, rank: int = 0, world: int = 1) -> Stream:
-    """Whole images, not augmented, data.eval_batch_size at a time; whole batches are dealt to the ranks.
-
-    A broken sample is left out, never replaced: a duplicate would count twice. Images of unequal size in one
-    batch raise ValueError with their names.
-    """
-    _check(data, world)
-    size = data.eval_batch_size
-    places = [(0, place) for place in range(len(records))]
-    batches = [places[first : first + size] for first in range(0, len(places), size)][rank::world]
-    items = WholeItems(records, data.skip_unreadable)
-    return Stream(_loader(items, batches, collate_whole, data), data.skip_unreadable, "left out")
+from dataloaders.workers import parcels, prepare
 
 
 @dataclass(frozen=True)
@@ -130,7 +65,75 @@ def permutation(seed: int, epoch: int, count: int) -> list[int]:
     return np.random.default_rng((seed % SEED_BITS, epoch)).permutation(count).tolist()
 
 
-def _loader(items: Dataset, batches, collate, data) -> DataLoader:
+Batches = TrainingOrder | list[list[Key]]
+
+
+@dataclass
+class Stream:
+    """Batches (image [N, 3, H, W], targets) of a DataLoader of parcels, and the broken samples seen so far.
+
+    broken: place in the records -> sentence; more than `allowed` of them raise BrokenSample.
+    """
+
+    loader: DataLoader
+    allowed: int
+    verb: str
+    broken: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for parcel in parcels(self.loader):
+            for place, sentence in parcel.broken.items():
+                self._count(place, sentence)
+            if parcel.error:
+                raise ValueError(parcel.error)
+            if parcel.batch is not None:
+                yield parcel.batch
+
+    def _count(self, place: int, sentence: str) -> None:
+        if place in self.broken:
+            return
+        if len(self.broken) >= self.allowed:
+            spent = f"; data.skip_unreadable {self.allowed} is used up" if self.allowed else ""
+            raise BrokenSample(sentence + spent)
+        self.broken[place] = sentence
+        warnings.warn(f"{sentence}; {self.verb} ({len(self.broken)} of at most {self.allowed})", stacklevel=3)
+
+
+def training_batches(
+    records: Records, data: Data, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
+) -> Stream:
+    """Batches of steps start..stop-1 of the endless training stream, this rank's share of each.
+
+    `data` is the Data section of the settings. Ranks in order give what one process gives. A broken sample is
+    replaced by the next readable record. Raises ValueError for settings that cannot work.
+    """
+    if data.batch_size % world:
+        raise ValueError(f"data.batch_size {data.batch_size} cannot be dealt evenly to {world} processes")
+    sampler = TrainingOrder(len(records), data.batch_size, seed, range(start, stop), rank, world)
+    items = TrainingItems(records, data, seed)
+    return Stream(
+        _loader(items, sampler, collate_training, data), data.skip_unreadable, "replaced by the next one"
+    )
+
+
+def evaluation_batches(records: Records, data: Data, *, rank: int = 0, world: int = 1) -> Stream:
+    """Whole images, not augmented, data.eval_batch_size at a time; whole batches are dealt to the ranks.
+
+    A broken sample is left out, never replaced: a duplicate would count twice. Images of unequal size in one
+    batch raise ValueError with their names.
+    """
+    size = data.eval_batch_size
+    places = [(0, place) for place in range(len(records))]
+    batches = [places[first : first + size] for first in range(0, len(places), size)][rank::world]
+    items = WholeItems(records, data.skip_unreadable)
+    return Stream(_loader(items, batches, collate_whole, data), data.skip_unreadable, "left out")
+
+
+def _loader(items: Dataset, batches: Batches, collate: Callable[[list], Parcel], data: Data) -> DataLoader:
     return DataLoader(
         items,
         batch_sampler=batches,
@@ -140,21 +143,3 @@ def _loader(items: Dataset, batches, collate, data) -> DataLoader:
         pin_memory=torch.accelerator.is_available(),
         generator=torch.Generator(),  # else the loader draws from the global stream
     )
-
-
-def _check(data, world: int) -> None:
-    low_high = data.scale
-    rules = {
-        "crop": data.crop >= 1,
-        "batch_size": data.batch_size >= 1,
-        "eval_batch_size": data.eval_batch_size >= 1,
-        "num_workers": data.num_workers >= 0,
-        "skip_unreadable": data.skip_unreadable >= 0,
-        "hflip": 0 <= data.hflip <= 1,
-        "scale": len(low_high) == 2 and 0 < low_high[0] <= low_high[-1],
-    }
-    for name, holds in rules.items():
-        if not holds:
-            raise ValueError(f"data.{name} cannot be {getattr(data, name)}")
-    if world < 1:
-        raise ValueError(f"there cannot be {world} processes")

@@ -8,17 +8,19 @@ nothing about the real data sets.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from common.files import read_json, write_json
+from dataloaders.commands import ending
 from dataloaders.layouts import LAYOUTS
 from dataloaders.scenes.render import View, render
 from dataloaders.scenes.rooms import random_room
-from dataloaders.writing import claim, default_workers, run_all, write_json
+from dataloaders.writing import claim, default_workers, run_all
 
 SETTINGS_FILE = "synthetic.json"
 
@@ -59,11 +61,18 @@ def split_numbers(images: int) -> dict[str, range]:
 
 
 def write(
-    root: Path, layout: str, images: int, seed: int = 0, size: tuple[int, int] | None = None, **how
-) -> dict:
+    root: Path,
+    layout: str,
+    images: int,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> dict[str, list[list[str]]]:
     """Write a synthetic data set; returns its index, split -> records.
 
-    size: (height, width), None = that of the real files. how: workers (processes), overwrite (bool).
+    size: (height, width), None = that of the real files. workers: processes. overwrite: whatever is there.
     ValueError for an unknown layout, a bad number or size, or a folder that holds something else.
     """
     if layout not in LAYOUTS:
@@ -75,13 +84,12 @@ def write(
     if seed < 0:
         raise ValueError(f"--seed {seed} is negative")
     settings = {"layout": layout, "images": images, "seed": seed, "size": list(size)}
-    overwrite = how.get("overwrite", False)
     claim(root, SETTINGS_FILE, settings, overwrite, way_out=" or add --overwrite")
     if (root / row.index_file).exists() and not overwrite:
-        return json.loads((root / row.index_file).read_text())  # this very set is complete
+        return read_json(root / row.index_file)  # this very set is complete
     (root / row.index_file).unlink(missing_ok=True)
     jobs = [Job(root, layout, seed, number, split, size) for split in numbers for number in numbers[split]]
-    made = run_all(make, jobs, how.get("workers", 1), "rooms")
+    made = run_all(make, jobs, workers, "rooms")
     records = {
         split: [r for job, r in zip(jobs, made, strict=True) if job.split == split] for split in numbers
     }
@@ -99,7 +107,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python3 -m dataloaders.synthetic", description=__doc__.split("\n")[0])
+    p = argparse.ArgumentParser(
+        prog="python3 -m dataloaders.synthetic", description=str(__doc__).split("\n")[0]
+    )
     p.add_argument("dest", type=Path, help="folder to write, made when missing")
     p.add_argument("--layout", required=True, choices=LAYOUTS, help="file layout of this data set")
     p.add_argument(
@@ -112,19 +122,19 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 0, or 2 after one sentence about what is wrong."""
-    a = parser().parse_args(arguments)
-    try:
-        splits = write(a.dest, a.layout, a.images, a.seed, a.size, workers=a.workers, overwrite=a.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def draw(a: argparse.Namespace) -> int:
+    """Write the set and say what it holds."""
+    splits = write(a.dest, a.layout, a.images, a.seed, a.size, workers=a.workers, overwrite=a.overwrite)
     sizes = [path.stat().st_size for path in a.dest.rglob("*") if path.is_file()]
     print(f"{a.layout} layout in {a.dest}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
     for split, records in splits.items():
         print(f"  {split:<6} {len(records):>6} images")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; exit status 0, or 2 after one sentence about what is wrong."""
+    return ending(partial(draw, parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ seg: id 0 is void, ids 1.. are the classes. The loss weights of the classes are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
-from dataloaders import DATASETS
-from dataloaders.base import Layout, Plane, Records, open_records
+from configs.schema import Data
+from dataloaders.base import Layout, Plane
 from dataloaders.files import open_npy, read_channels, read_colour, read_grey8, read_grey16
 from dataloaders.index import existing_folder
 from tasks.base import Geometry, Task
@@ -26,7 +29,7 @@ KEYPOINT_TOP, EDGE_TOP = 0.005, 0.08  # values that stretch to 1; above they are
 NORMALS = Geometry(hflip=0)
 
 
-def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
+def make_tasks(names: tuple[str, ...], data: Data, protocol: str) -> dict[str, Task]:
     """See DataSet.make_tasks. With "seg", the weights of the classes are read from data.root."""
     from tasks.depth import depth
     from tasks.edges import edges
@@ -34,7 +37,7 @@ def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
     from tasks.normals import normals
     from tasks.segmentation import segmentation
 
-    build = {
+    build: dict[str, Callable[[], Task]] = {
         "seg": lambda: segmentation(data.classes, class_weights=class_weights(data.root, data.classes)),
         "sn": partial(normals, encoding="decoded", geometry=NORMALS),
         "depth": partial(depth, geometry=Geometry(), unit="log"),
@@ -44,18 +47,22 @@ def make_tasks(names: tuple[str, ...], data, protocol: str) -> dict[str, Task]:
     return {name: build[name]() for name in names}
 
 
-def open_split(data, split: str, tasks: dict[str, Task], protocol: str) -> Records:
-    """See DataSet.open. Under `paper` void pixels count as class 0, under `metric` they are ignored."""
+def make_layout(data: Data, protocol: str) -> Layout:
+    """What is in a record.
+
+    Under `paper` void pixels count as class 0 and images are scaled as floats (published code); under
+    `metric` void pixels are ignored.
+    """
+    image = Plane(0, read_colour, decode_image, float_resize=protocol == "paper")
     labels = decode_labels if protocol == "metric" else decode_labels_and_void
     planes = {
-        "seg": Plane(1, read_grey8, labels, partial(check_labels, data.classes)),
-        "sn": Plane(2, read_channels, decode_normals),
+        "seg": Plane(1, read_grey8, labels, partial(check_labels, data.classes), dtype=np.int64),
+        "sn": Plane(2, read_channels, decode_normals, channels=3),
         "depth": Plane(3, read_grey16, decode_depth),
         "keypoint": Plane(4, read_grey16, partial(decode_stretched, KEYPOINT_TOP)),
         "edge": Plane(5, read_grey16, partial(decode_stretched, EDGE_TOP)),
     }
-    layout = Layout("taskonomy", 6, Plane(0, read_colour, decode_image), planes, locate)
-    return open_records(layout, data, split, tasks)
+    return Layout(6, image, planes, locate)
 
 
 def locate(root: Path, record: str) -> Path:
@@ -68,12 +75,11 @@ def locate(root: Path, record: str) -> Path:
     return root / record
 
 
-def class_weights(root: str, classes: int) -> np.ndarray:
+def class_weights(root: str, classes: int) -> Tensor:
     """The weight of each class in the loss, [classes]. FileNotFoundError or ValueError says what is wrong."""
-    how = DATASETS["taskonomy"].how_to_get
-    path = existing_folder(root, how) / PRIOR_FILE
+    path = existing_folder(root) / PRIOR_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path}, the weights of the classes in the loss, does not exist: {how}")
+        raise FileNotFoundError(f"{path}, the weights of the classes in the loss, does not exist")
     try:
         weights = open_npy(path)
     except ValueError as error:
@@ -82,7 +88,7 @@ def class_weights(root: str, classes: int) -> np.ndarray:
         raise ValueError(f"{path} has shape {list(weights.shape)} where [{classes}] belongs (data.classes)")
     if weights.dtype.kind not in "iuf" or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"{path} holds weights that are negative or not finite")
-    return np.array(weights, np.float32)  # read, not mapped
+    return torch.from_numpy(np.array(weights, np.float32))  # read, not mapped
 
 
 def decode_image(crop: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ from common.names import MEAN_BGR
 from tasks.base import Geometry, Target
 
 Decoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# colour beside a picture, blue, green, red: the published code pads first and then subtracts the mean
+PADDING = {"paper": (0.0, 0.0, 0.0), "metric": MEAN_BGR}
 
 
 class Axis(NamedTuple):
@@ -65,7 +67,7 @@ class Crop(NamedTuple):
 
 
 def random_crop(
-    rng: np.random.Generator, size: tuple[int, int], crop: int, scale: tuple[float, float], hflip: float
+    rng: np.random.Generator, size: tuple[int, int], crop: int, scale: tuple[float, ...], hflip: float
 ) -> Crop:
     """A random crop of an image of `size` (rows, columns): `scale` a range, `hflip` a probability."""
     factor, toss, *places = rng.random(4).tolist()
@@ -104,28 +106,38 @@ def gather(plane: np.ndarray, rows: slice | np.ndarray, cols: slice | np.ndarray
     return cv2.transpose(cv2.transpose(block)[cols - first])
 
 
-def crop_image(image: np.ndarray, crop: Crop, decode: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    """Stored image [H, W, 3] -> mean-free float32 [3, crop, crop], blue first; padding is 0.
+def crop_image(
+    image: np.ndarray,
+    crop: Crop,
+    decode: Callable[[np.ndarray], np.ndarray],
+    padding: tuple[float, float, float] = MEAN_BGR,
+    float_resize: bool = False,
+) -> Tensor:
+    """Stored image [H, W, 3] -> mean-free float32 [3, crop, crop], blue first.
 
     decode: crop of the stored image -> [h, w, 3], blue first, 0..255.
+    padding: colour beside the picture, 0..255; the mean is subtracted from it, too.
+    float_resize: what scaling makes of bytes is not rounded to whole levels.
     """
-    pixels = decode(_interpolate(image, crop))
+    pixels = decode(_interpolate(image, crop, float_resize))
     if crop.hflip:
         pixels = pixels[:, ::-1]
-    out = np.zeros((3, crop.rows.length, crop.cols.length), np.float32)
+    out = np.empty((3, crop.rows.length, crop.cols.length), np.float32)
+    for channel, (colour, mean) in enumerate(zip(padding, MEAN_BGR, strict=True)):
+        out[channel] = colour - mean
     inside = out[:, crop.rows.inside, _columns(crop)]
     for channel, mean in enumerate(MEAN_BGR):
         np.subtract(pixels[..., channel], np.float32(mean), out=inside[channel], dtype=np.float32)
     return torch.from_numpy(out)
 
 
-def _interpolate(image: np.ndarray, crop: Crop) -> np.ndarray:
+def _interpolate(image: np.ndarray, crop: Crop, float_resize: bool) -> np.ndarray:
     (row_step, row, rows), (col_step, col, cols) = crop.rows.linear(), crop.cols.linear()
     block = _resized_block(image, rows, cols, (crop.rows.source, crop.cols.source))
     height, width = (_extent(axis) for axis in (crop.rows, crop.cols))
     if crop.rows.source == crop.rows.scaled and crop.cols.source == crop.cols.scaled:
         return block[:height, :width]  # whole pixels: nothing to interpolate
-    if block.dtype != np.uint8:
+    if block.dtype != np.uint8 or float_resize:
         block = block.astype(np.float32)
     block = cv2.cvtColor(block, cv2.COLOR_BGR2BGRA)  # four channels take half the time of three
     matrix = np.array([[col_step, 0, col], [0, row_step, row]])
@@ -165,6 +177,13 @@ def crop_target(plane: np.ndarray, crop: Crop, decode: Decoder, geometry: Geomet
     if crop.hflip and geometry.hflip is not None:
         value[geometry.hflip] *= -1
     return Target(torch.from_numpy(_padded(value, crop)), torch.from_numpy(_padded(valid[None], crop)))
+
+
+def unknown_target(channels: int, dtype: type, crop: Crop) -> Target:
+    """A Target of [channels, crop, crop] without any valid pixel."""
+    size = (crop.rows.length, crop.cols.length)
+    value: np.ndarray = np.zeros((channels, *size), dtype)
+    return Target(torch.from_numpy(value), torch.zeros(1, *size, dtype=torch.bool))
 
 
 def _padded(part: np.ndarray, crop: Crop) -> np.ndarray:

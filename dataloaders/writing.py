@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -15,23 +14,20 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from common.files import read_json, replacing, write_json
+from dataloaders.index import visible
+
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name and rename it: a reader never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a file whole or not at all: a reader never meets half of it."""
+    with replacing(path, durable=False) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_png(path: Path, plane: np.ndarray) -> None:
     """plane: uint8 or uint16, [H, W] or RGB [H, W, 3]."""
     bgr = cv2.cvtColor(plane, cv2.COLOR_RGB2BGR) if plane.ndim == 3 else plane
-    _, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    write_bytes(path, data.tobytes())
+    write_bytes(path, cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
@@ -41,12 +37,9 @@ def write_npy(path: Path, array: np.ndarray) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def write_json(path: Path, value) -> None:
-    """A value of plain Python types."""
-    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def claim(folder: Path, marker: str, settings: dict, overwrite: bool = False, way_out: str = "") -> None:
+def claim(
+    folder: Path, marker: str, settings: dict[str, object], overwrite: bool = False, way_out: str = ""
+) -> None:
     """Make sure that a folder is ours to fill: new, empty, or begun earlier with the same settings.
 
     The settings stand in folder/marker. ValueError if something else is there and `overwrite` is not set.
@@ -54,8 +47,8 @@ def claim(folder: Path, marker: str, settings: dict, overwrite: bool = False, wa
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder")
     path = folder / marker
-    begun = json.loads(path.read_text()) if path.exists() else None
-    if begun != settings and folder.exists() and any(folder.iterdir()) and not overwrite:
+    begun = read_json(path) if path.exists() else None
+    if begun != settings and folder.exists() and visible(folder) and not overwrite:
         what = "files made with other settings" if begun else "other files"
         raise ValueError(f"{folder} already holds {what}: choose an empty folder{way_out}")
     write_json(path, settings)

@@ -13,22 +13,28 @@ PARTIAL = ".part"  # ends the name of a file that is being written
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` when the block ends without an error.
 
     The folder is made, the content and the rename are on disk afterwards: `path` is old or new, never half,
     whatever kills the process. OSError names `path` and the free space; the temporary file is gone then.
+    durable=False, for thousands of files that can be made again, does not wait for the disk, and leaves what
+    killed writers of `path` left.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_partial(path)
+        if durable:
+            remove_partial(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
             yield temporary
-            _sync(temporary, os.O_RDONLY)
+            if durable:
+                _sync(temporary, os.O_RDONLY)
             temporary.replace(path)
-            if hasattr(os, "O_DIRECTORY"):  # a rename survives a power failure only when its folder does
+            if durable and hasattr(
+                os, "O_DIRECTORY"
+            ):  # a rename survives a power failure only when its folder does
                 _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         finally:
             temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "configs": {"common"},
     "models": {"common"},
     "tasks": {"common"},
-    "dataloaders": {"common", "tasks"},
+    "dataloaders": {"common", "configs", "tasks"},
     "training": {"common", "tasks"},
     "comparison": {"common", "configs", "prune_utils"},
     "workflow": {"common", "configs", "dataloaders", "models", "prune_utils", "tasks", "training"},

@@ -1,4 +1,4 @@
-"""Cityscapes from leftImg8bit, gtFine and disparity, at 256 x 512.
+"""Cityscapes from leftImg8bit, gtFine and disparity, at 256 x 512; or from the npy files of MTAN.
 
 Needs in SOURCE: leftImg8bit, gtFine, disparity (each as downloaded, or inside leftImg8bit_trainvaltest and so
 on); www.cityscapes-dataset.com. The official training cities become train, the validation cities test (the
@@ -8,10 +8,13 @@ Depth: the stored disparity p / 65535, as in the published 256 x 512 files, whos
 official maximum 32257 / 65535. An unknown disparity (p = 0) becomes 0, and loaders take values above 3e-5,
 that is p >= 2. The disparity in pixels at full size is (p - 1) / 256. Images are averaged, labels and
 disparities are picked from each block's middle.
+Or in SOURCE: train|val/{image,depth} and label_19, label_7 or label, each NUMBER.npy, 128 x 256, as MTAN (Liu
+et al., CVPR 2019) and its descendants store them; val becomes test, and label sets that they lack are null.
 """
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +23,13 @@ import numpy as np
 
 from dataloaders.conventions import TO_2, TO_7, coarser
 from dataloaders.files import read_colour, read_grey8, read_grey16
-from dataloaders.writing import present, run_all, write_npy
+from dataloaders.index import elsewhere
+from dataloaders.prepare import mtan
+from dataloaders.prepare.plan import Plan, read
+from dataloaders.writing import present, write_npy
 
 INDEX_FILE = "cityscape.json"
-SOURCE_HELP = "folder with leftImg8bit, gtFine and disparity"
+SOURCE_HELP = "folder with leftImg8bit, gtFine and disparity, or with train/image/0.npy"
 SPLITS = {"train": "train", "val": "test"}  # official -> ours
 SIZE = (256, 512)
 FOLDERS = ("image", "depth", "label_2", "label_7", "label_19")
@@ -43,28 +49,29 @@ class Job:
     size: tuple[int, int]
 
     @property
-    def record(self) -> list[str]:
+    def record(self) -> list[str | None]:
         name = self.image.name.removesuffix("_leftImg8bit.png")
         return [f"{self.split}/{folder}/{name}.npy" for folder in FOLDERS]
 
 
-def add_options(p) -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
     """This data set has no options of its own."""
 
 
-def prepare(a) -> dict[str, list]:
-    """Write all records; returns the index."""
+def plan(a: argparse.Namespace) -> Plan:
+    """What is to be done; every input is there."""
+    if mtan.is_layout(a.source):
+        return mtan.plan_cityscapes(a.source, a.dest)
     images, labels, disparities = (
         find_folder(a.source, name) for name in ("leftImg8bit", "gtFine", "disparity")
     )
     jobs = {}
     for official, split in SPLITS.items():
-        found = sorted((images / official).glob("*/*_leftImg8bit.png"))
+        found = sorted(p for p in (images / official).glob("*/*_leftImg8bit.png") if p.name[0] != ".")
         if not found:
             raise FileNotFoundError(f"{images / official} holds no CITY/*_leftImg8bit.png")
         jobs[split] = [_job(path, labels, disparities, a.dest, split) for path in found]
-    run_all(convert, [job for split in jobs.values() for job in split], a.workers, "cityscapes")
-    return {split: [job.record for job in jobs[split]] for split in jobs}
+    return Plan("cityscapes", jobs, convert)
 
 
 def find_folder(source: Path, name: str) -> Path:
@@ -72,7 +79,8 @@ def find_folder(source: Path, name: str) -> Path:
     for folder in (source / f"{name}_trainvaltest" / name, source / name):
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f"{source} holds no folder {name}: unpack {name}_trainvaltest.zip there")
+    there = elsewhere(source, name)
+    raise FileNotFoundError(f"{source} holds no folder {name}{there}: unpack {name}_trainvaltest.zip there")
 
 
 def _job(image: Path, labels: Path, disparities: Path, dest: Path, split: str) -> Job:
@@ -112,10 +120,11 @@ def _picked(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def convert(job: Job) -> None:
     """Write the five files of an image, unless they are there."""
-    paths = [job.dest / path for path in job.record]
+    paths = [job.dest / str(path) for path in job.record]
     if present(*paths):
         return
-    image, label, disparity = _read(job)
+    image = read(read_colour, job.image)
+    label, disparity = read(read_grey8, job.label), read(read_grey16, job.disparity)
     label = train_ids(_picked(label, job.size), job.label.stem.endswith("TrainIds"))
     image = cv2.resize(image, job.size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
     planes = (
@@ -127,14 +136,3 @@ def convert(job: Job) -> None:
     )
     for path, plane in zip(paths, planes, strict=True):
         write_npy(path, plane)
-
-
-def _read(job: Job) -> list[np.ndarray]:
-    """Image, label and disparity as stored; ValueError names the file that is broken."""
-    planes = []
-    for path, reader in ((job.image, read_colour), (job.label, read_grey8), (job.disparity, read_grey16)):
-        try:
-            planes.append(reader(path))
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from error
-    return planes

@@ -21,14 +21,16 @@ class Intrinsics(NamedTuple):
     cy: float
 
 
+INVALID = 255
 # the colour camera of NYUv2, onto which the depths of the labelled set are projected
 NYU_COLOUR = Intrinsics(518.857901, 519.469611, 325.582449, 253.736166)
+NYU_SIZE = (480, 640)  # of its images, rows and columns
 
 
 def normals_from_depth(
     depth: np.ndarray,
     camera: Intrinsics = NYU_COLOUR,
-    offsets=(-9, -6, -3, -1, 0, 1, 3, 6, 9),
+    offsets: tuple[int, ...] = (-9, -6, -3, -1, 0, 1, 3, 6, 9),
     jump: float = 0.05,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unit normals float32 [3, H, W] (right, up, into the scene) that face the camera, and where known.
@@ -54,6 +56,18 @@ def normals_from_depth(
     return np.where(known, -normal, 0).astype(np.float32), known
 
 
+def encode_normals(normal: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """[3, H, W] (right, up, into the scene) -> uint8 [H, W, 3] as NYUv2's files hold them.
+
+    (n + 1) / 2 * 255 with R = right, G = into the scene, B = up; 255 = invalid.
+    """
+    right, up, forward = normal
+    encoded = np.round((np.stack([right, forward, up], -1) + 1) / 2 * 255)
+    encoded = np.clip(encoded, 0, INVALID - 1).astype(np.uint8)  # a component of 1 must not read as invalid
+    encoded[~known] = INVALID
+    return encoded
+
+
 def _sums(inverse: np.ndarray, known: np.ndarray, offsets: tuple[int, ...], jump: float) -> list[np.ndarray]:
     """Sums over each pixel's own surface of 1, u, v, uu, uv, vv, q, uq, vq; u, v in pixels, q = 1 / z."""
     height, width = inverse.shape
@@ -72,8 +86,9 @@ def _sums(inverse: np.ndarray, known: np.ndarray, offsets: tuple[int, ...], jump
     return sums
 
 
-def _plane(n, u, v, uu, uv, vv, q, uq, vq, base) -> tuple[np.ndarray, ...]:
+def _plane(*sums: np.ndarray) -> tuple[np.ndarray, ...]:
     """Least-squares a, b, c of q = a u + b v + c, and where the points are enough (not all on one line)."""
+    n, u, v, uu, uv, vv, q, uq, vq, base = sums
     many = np.maximum(n, 1)
     uu, uv, vv = uu - u * u / many, uv - u * v / many, vv - v * v / many
     uq, vq = uq - u * q / many, vq - v * q / many

@@ -1,34 +1,43 @@
-"""NYUv2 from nyu_depth_v2_labeled.mat, the 40-class mapping and the official split.
+"""NYUv2 from nyu_depth_v2_labeled.mat, the 40-class mapping and the official split; or from MTAN's npy files.
 
 Needs in SOURCE: nyu_depth_v2_labeled.mat and splits.mat (cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html)
-and classMapping40.mat (of Gupta's rcnn-depth code). Writes img, seg, normal_mask (png) and depth (npy), named
-by the image's number in the official split, which counts from 1. Normals are computed from the depth with the
-colour camera's intrinsics unless --normals gives a folder of PNGs; they are invalid where the raw depth is
-missing.
+and classMapping40.mat (of Gupta's rcnn-depth code); for --classes 13 class13Mapping.mat, too. Writes img,
+seg, normal_mask (png) and depth (npy), named by the image's number in the official split, which counts from
+1.
+Normals are computed from the depth with the colour camera's intrinsics unless --normals gives a folder of
+PNGs; they are invalid where the raw depth is missing.
+Or in SOURCE: train|val/{image,label,depth,normal}/NUMBER.npy, 288 x 384, 13 classes, as MTAN (Liu et al.,
+CVPR 2019) and its descendants store them; val becomes test. The axes of their normals are found by the depth.
 """
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy import io
 
 from dataloaders.files import read_channels
-from dataloaders.prepare.normals import normals_from_depth
-from dataloaders.writing import present, run_all, write_npy, write_png
+from dataloaders.prepare import mtan
+from dataloaders.prepare.matlab import as_numbers, dataset, load_mat, whole_numbers
+from dataloaders.prepare.normals import encode_normals, normals_from_depth
+from dataloaders.prepare.plan import Plan, read, wanted
+from dataloaders.writing import present, write_npy, write_png
 
 INDEX_FILE = "nyu_v2_3task.json"
-SOURCE_HELP = "folder with nyu_depth_v2_labeled.mat, splits.mat and classMapping40.mat"
+SOURCE_HELP = (
+    "folder with nyu_depth_v2_labeled.mat, splits.mat and classMapping40.mat, or with train/image/0.npy"
+)
 LABELED = "nyu_depth_v2_labeled.mat"
 CLASSES, MISSING = 40, 255
+ORIGINAL = 894  # classes of the labelled set
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image: its number counts from 1; lookup: original class -> class of the 40, 255 = none."""
+    """One image: its number counts from 1; lookup: original class -> class, 255 = none."""
 
     labeled: Path
     dest: Path
@@ -37,27 +46,35 @@ class Job:
     normals: Path | None
 
     @property
-    def record(self) -> list[str]:
+    def record(self) -> list[str | None]:
         name = f"{self.number:04d}"
         return [f"img/{name}.png", f"seg/{name}.png", f"normal_mask/{name}.png", f"depth/{name}.npy"]
 
 
-def add_options(p) -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
     """Options of this data set."""
+    p.add_argument(
+        "--classes", type=int, choices=(40, 13), default=40, help="40 (default) or the official 13"
+    )
     p.add_argument("--mapping", type=Path, help="classMapping40.mat (default: in SOURCE)")
+    p.add_argument("--mapping13", type=Path, help="class13Mapping.mat (default: in SOURCE)")
     p.add_argument("--splits", type=Path, help="splits.mat (default: in SOURCE)")
     p.add_argument(
         "--normals", type=Path, help="folder of normals, 0001.png ... (default: computed from depth)"
     )
 
 
-def prepare(a) -> dict[str, list]:
-    """Write all records; returns the index."""
+def plan(a: argparse.Namespace) -> Plan:
+    """What is to be done; every input is checked."""
+    if mtan.is_layout(a.source):
+        return mtan.plan_nyuv2(a.source, a.dest)
     folder = a.source if a.source.is_dir() else a.source.parent
     labeled = folder / LABELED if a.source.is_dir() else a.source
-    splits = read_splits(_wanted(a.splits or folder / "splits.mat", "--splits"))
-    lookup = read_mapping(_wanted(a.mapping or folder / "classMapping40.mat", "--mapping"))
-    count = check_labeled(_wanted(labeled, "SOURCE"))
+    splits = read_splits(wanted(a.splits or folder / "splits.mat", "--splits"))
+    lookup = read_mapping(wanted(a.mapping or folder / "classMapping40.mat", "--mapping"))
+    if a.classes == 13:
+        lookup = read_mapping13(wanted(a.mapping13 or folder / "class13Mapping.mat", "--mapping13"))[lookup]
+    count = check_labeled(wanted(labeled, "SOURCE"))
     last = max(number for numbers in splits.values() for number in numbers)
     if last > count:
         raise ValueError(f"the split names image {last}, but {labeled} holds {count} images")
@@ -65,84 +82,104 @@ def prepare(a) -> dict[str, list]:
         split: [Job(labeled, a.dest, n, lookup.tobytes(), a.normals) for n in splits[split]]
         for split in splits
     }
-    run_all(convert, [job for split in jobs.values() for job in split], a.workers, "nyuv2")
-    return {split: [job.record for job in jobs[split]] for split in jobs}
-
-
-def _wanted(path: Path, option: str) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give its place by {option}")
-    return path
+    if a.normals:
+        for number in sorted(number for numbers in splits.values() for number in numbers):
+            wanted(
+                a.normals / f"{number:04d}.png", "--normals, which needs one PNG for each image from 0001 on"
+            )
+    return Plan("nyuv2", jobs, convert)
 
 
 def read_mapping(path: Path) -> np.ndarray:
     """uint8 [895]: original class 0..894 -> class 0..39, 255 = unlabelled."""
-    content = io.loadmat(str(path))
-    if "mapClass" not in content:
-        raise ValueError(f"{path} holds no table mapClass: it is not the 40-class mapping")
-    table = content["mapClass"].ravel().astype(int)
+    table = whole_numbers(path, "mapClass", "the 40-class mapping")
     if table.min() < 0 or table.max() > CLASSES:
-        raise ValueError(f"{path} maps to class {table.max()}, but classes are 1..{CLASSES}")
+        wrong = table.min() if table.min() < 0 else table.max()
+        raise ValueError(f"{path} maps to class {wrong}, but classes are 1..{CLASSES}")
+    if len(table) != ORIGINAL:
+        raise ValueError(f"{path} maps {len(table)} classes, but the labelled set has {ORIGINAL}")
     return np.concatenate([[MISSING], np.where(table == 0, MISSING, table - 1)]).astype(np.uint8)
 
 
+def read_mapping13(path: Path) -> np.ndarray:
+    """uint8 [256]: class 0..39 of the 40 -> class 0..12 of the official 13, 255 = unlabelled."""
+    what = "the 13-class mapping"
+    table = load_mat(path, "classMapping13", what)
+    if table.dtype.names is None or "labels13" not in table.dtype.names or table.size != 1:
+        raise ValueError(f"{path} holds no classMapping13.labels13: it is not {what}")
+    numbers = as_numbers(np.asarray(table["labels13"].ravel()[0]), path, "labels13")
+    if len(numbers) != CLASSES or numbers.min() < 0 or numbers.max() > 13:
+        raise ValueError(f"{path} does not map {CLASSES} classes to 1..13: it is not {what}")
+    lookup = np.full(256, MISSING, np.uint8)
+    lookup[:CLASSES] = np.where(numbers == 0, MISSING, numbers - 1)
+    return lookup
+
+
 def read_splits(path: Path) -> dict[str, list[int]]:
-    """train and test -> image numbers, from 1."""
-    content = io.loadmat(str(path))
-    if not {"trainNdxs", "testNdxs"} <= set(content):
-        raise ValueError(f"{path} holds no trainNdxs and testNdxs: it is not the official split")
-    return {split: sorted(int(n) for n in content[f"{split}Ndxs"].ravel()) for split in ("train", "test")}
+    """train and test -> image numbers, from 1, none in both."""
+    splits = {}
+    for split in ("train", "test"):
+        numbers = whole_numbers(path, f"{split}Ndxs", "the official split")
+        if numbers.min() < 1:
+            raise ValueError(f"{path} names image {numbers.min()}, but images count from 1")
+        if len(set(numbers.tolist())) < len(numbers):
+            raise ValueError(f"{path} names an image twice in {split}Ndxs")
+        splits[split] = sorted(numbers.tolist())
+    shared = set(splits["train"]) & set(splits["test"])
+    if shared:
+        raise ValueError(f"{path} names image {min(shared)} for training and for testing")
+    return splits
 
 
 def check_labeled(path: Path) -> int:
     """Number of images in the labelled set."""
     try:
         with h5py.File(path) as file:
-            missing = [key for key in ("images", "depths", "labels") if key not in file]
-            if missing:
-                raise ValueError(f"{path} holds no {missing[0]}: it is not the labelled set")
-            return file["images"].shape[0]
-    except OSError as error:
-        raise ValueError(f"{path} is no HDF5 file (an incomplete download?)") from error
+            images = dataset(file, path, "images", "u", 4)
+            for name, kinds in (("depths", "f"), ("labels", "u"), ("rawDepths", "f")):
+                if name == "rawDepths" and file.get(name, getlink=True) is None:
+                    continue  # old copies lack it
+                found = dataset(file, path, name, kinds, 3)
+                if found.shape != (images.shape[0], *images.shape[2:]):
+                    raise ValueError(
+                        f"{path}: {name} is {list(found.shape)} beside images {list(images.shape)}"
+                    )
+            if images.shape[1] != 3 or images.dtype != np.uint8:
+                raise ValueError(f"{path}: images is {images.dtype} {list(images.shape)}, not colour bytes")
+            return images.shape[0]
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is not an HDF5 file that can be read (an incomplete download?)") from error
 
 
 def convert(job: Job) -> None:
     """Write the four files of an image, unless they are there."""
-    image_path, seg_path, normal_path, depth_path = (job.dest / path for path in job.record)
-    if present(image_path, seg_path, normal_path, depth_path):
+    paths = [job.dest / str(path) for path in job.record]
+    if present(*paths):
         return
-    with h5py.File(job.labeled) as file:
-        place = job.number - 1
-        # MATLAB stores columns first: [3, width, height] and [width, height]
-        image, depth = file["images"][place].transpose(2, 1, 0), file["depths"][place].T.astype(np.float32)
-        label = file["labels"][place].T
-        raw = file["rawDepths"][place].T if "rawDepths" in file else depth
+    image_path, seg_path, normal_path, depth_path = paths
+    try:
+        with h5py.File(job.labeled) as file:
+            place = job.number - 1
+            # MATLAB stores columns first: [3, width, height] and [width, height]
+            image, depth = (
+                file["images"][place].transpose(2, 1, 0),
+                file["depths"][place].T.astype(np.float32),
+            )
+            label = file["labels"][place].T
+            raw = file["rawDepths"][place].T if "rawDepths" in file else depth
+    except OSError as error:
+        raise ValueError(f"image {job.number} of {job.labeled} cannot be read ({error})") from error
     lookup = np.frombuffer(job.lookup, np.uint8)
     if label.max() >= len(lookup):
         raise ValueError(
             f"image {job.number} holds class {label.max()}, the mapping ends at {len(lookup) - 1}"
         )
-    normal = given_normals(job) if job.normals else encode_normals(depth, raw > 0)
+    if job.normals is not None:
+        normal = read(read_channels, job.normals / f"{job.number:04d}.png")[..., ::-1]  # RGB as stored
+    else:
+        found, known = normals_from_depth(depth)
+        normal = encode_normals(found, known & (raw > 0))
     write_npy(depth_path, np.ascontiguousarray(depth))
     write_png(normal_path, normal)
     write_png(seg_path, lookup[label])
     write_png(image_path, np.ascontiguousarray(image))
-
-
-def given_normals(job: Job) -> np.ndarray:
-    """The user's normals of an image, RGB as stored."""
-    path = job.normals / f"{job.number:04d}.png"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: --normals needs one PNG for each image, counted from 0001"
-        )
-    return read_channels(path)[..., ::-1]
-
-
-def encode_normals(depth: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3]: (n + 1) / 2 * 255 with R = right, G = into the scene, B = up; 255 = invalid."""
-    (right, up, forward), known = normals_from_depth(depth)
-    encoded = np.round((np.stack([right, forward, up], -1) + 1) / 2 * 255)
-    encoded = np.minimum(encoded, MISSING - 1).astype(np.uint8)  # a component of 1 must not read as invalid
-    encoded[~(known & measured)] = MISSING
-    return encoded

@@ -10,19 +10,22 @@ over the frequency, counted over the training labels.
 
 from __future__ import annotations
 
+import argparse
 import csv
-import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from common.files import read_json, replacing
 from dataloaders.conventions import median_frequency, official_name
 from dataloaders.files import read_grey8
-from dataloaders.writing import run_all, write_npy
+from dataloaders.prepare.plan import Plan, read
+from dataloaders.writing import write_npy
 
 INDEX_FILE = "taskonomy.json"
 PRIOR_FILE = "semseg_prior_factor.npy"
@@ -57,11 +60,11 @@ class Job:
     copy: bool
 
     @property
-    def record(self) -> list[str]:
+    def record(self) -> list[str | None]:
         return [f"{self.building}/{d}/{path.name}" for d, path in zip(DOMAINS, self.sources, strict=True)]
 
 
-def add_options(p) -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
     """Options of this data set."""
     p.add_argument(
         "--splits", type=Path, help="JSON or official CSV of buildings (default: the official tiny split)"
@@ -69,8 +72,8 @@ def add_options(p) -> None:
     p.add_argument("--copy", action="store_true", help="copy the files (default: hard links where possible)")
 
 
-def prepare(a) -> dict[str, list]:
-    """Link all files, count the class weights; returns the index."""
+def plan(a: argparse.Namespace) -> Plan:
+    """What is to be done; every file is there."""
     splits = read_splits(a.splits) if a.splits else TINY
     names = find_buildings(a.source)
     chosen = {split: [b for b in buildings if b in names] for split, buildings in splits.items()}
@@ -90,11 +93,20 @@ def prepare(a) -> dict[str, list]:
         raise ValueError(f"no view of the training buildings has all of {', '.join(DOMAINS)}")
     if lacking:
         tqdm.write(f"{lacking} views lack a domain and are left out")
-    every = [job for split in jobs.values() for job in split]
-    run_all(place, every, 1, "files")  # links take no computing
-    counts = run_all(count, [job.sources[1] for job in jobs["train"]], a.workers, "classes")
-    write_npy(a.dest / PRIOR_FILE, median_frequency(np.sum(counts, axis=0)[1:]))
-    return {split: [job.record for job in jobs[split]] for split in jobs if jobs[split]}
+    filled = {split: jobs[split] for split in jobs if jobs[split]}
+    return Plan("taskonomy", filled, convert, partial(write_weights, a.dest))
+
+
+def convert(job: Job) -> np.ndarray:
+    """Link all files of a view; pixels of each id in its labels."""
+    counts = count(job.sources[1])
+    place(job)
+    return counts
+
+
+def write_weights(dest: Path, counts: dict[str, list[np.ndarray]]) -> None:
+    """The weights of the classes, from the training labels."""
+    write_npy(dest / PRIOR_FILE, median_frequency(np.sum(counts["train"], axis=0)[1:]))
 
 
 def _some(names: list[str]) -> str:
@@ -105,17 +117,17 @@ def read_splits(path: Path) -> dict[str, list[str]]:
     """split -> buildings from JSON or the official CSV; no building may stand in two splits."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}, the list of splits, does not exist")
-    if path.suffix == ".csv":
-        rows = list(csv.DictReader(path.read_text().splitlines()))
+    if path.suffix.lower() == ".csv":
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        rows = list(csv.DictReader(line.replace(" ", "") for line in lines if line.strip()))
         if not rows or not {"id", "train", "val", "test"} <= set(rows[0]):
             raise ValueError(f"{path} lacks the columns id, train, val, test")
         splits = {s: [row["id"] for row in rows if row[s] == "1"] for s in ("train", "val", "test")}
     else:
-        try:
-            splits = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is no JSON file ({error})") from error
-        if not isinstance(splits, dict) or not all(isinstance(b, list) for b in splits.values()):
+        splits = read_json(path)
+        if not isinstance(splits, dict) or not all(
+            isinstance(names, list) and all(isinstance(b, str) for b in names) for names in splits.values()
+        ):
             raise ValueError(f"{path} must map each split to its list of buildings")
     every = [b for buildings in splits.values() for b in buildings]
     twice = sorted({b for b in every if every.count(b) > 1})
@@ -129,7 +141,7 @@ def find_buildings(source: Path) -> list[str]:
     names = {path.parent.name for path in source.glob("*/rgb") if not path.parent.name.endswith("_rgb")}
     names |= {path.parent.name.removesuffix("_rgb") for path in source.glob("*_rgb/rgb")}
     names |= {path.name for pattern in ("rgb/taskonomy/*", "rgb/*") for path in source.glob(pattern)}
-    return sorted(names - {"taskonomy"})
+    return sorted(name for name in names if name != "taskonomy" and name[0] != ".")
 
 
 def find_views(source: Path, building: str) -> list[tuple[str, tuple[Path, ...] | None]]:
@@ -138,7 +150,8 @@ def find_views(source: Path, building: str) -> list[tuple[str, tuple[Path, ...] 
     if folders["rgb"] is None:
         return []
     ending = "_domain_rgb.png"
-    stems = sorted(f.removesuffix(ending) for f in os.listdir(folders["rgb"]) if f.endswith(ending))
+    files = (f for f in os.listdir(folders["rgb"]) if f.endswith(ending) and f[0] != ".")
+    stems = sorted(f.removesuffix(ending) for f in files)
     listing = {domain: set(os.listdir(folder)) if folder else set() for domain, folder in folders.items()}
     return [(building, _files(folders, listing, stem)) for stem in stems]
 
@@ -165,11 +178,9 @@ def place(job: Job) -> None:
         target = job.dest / domain / "taskonomy" / job.building / source.name
         if target.exists() and target.stat().st_size == source.stat().st_size:
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        part.unlink(missing_ok=True)
-        _link(source, part, job.copy)
-        os.replace(part, target)
+        with replacing(target, durable=False) as part:
+            part.unlink(missing_ok=True)  # of a writer that was killed
+            _link(source, part, job.copy)
 
 
 def _link(source: Path, target: Path, copy: bool) -> None:
@@ -184,10 +195,7 @@ def _link(source: Path, target: Path, copy: bool) -> None:
 
 def count(label: Path) -> np.ndarray:
     """Pixels of each id 0..17 in a label file."""
-    try:
-        stored = read_grey8(label)
-    except ValueError as error:
-        raise ValueError(f"{label} {error}") from error
+    stored = read(read_grey8, label)
     counts = np.bincount(stored.ravel(), minlength=CLASSES + 1)
     if len(counts) > CLASSES + 1:
         raise ValueError(f"{label} holds id {len(counts) - 1}, but ids are 0 (void) to {CLASSES}")

@@ -13,6 +13,9 @@ import numpy as np
 
 from dataloaders.scenes.solids import Solid, turn
 
+Corner = tuple[float, float, float]
+Range = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -33,20 +36,20 @@ def place(thing: Thing, position: tuple[float, float, float], yaw: float) -> lis
     """The thing's solids in the room."""
     placed = []
     for solid in thing.solids:
-        centre = turn(np.array(solid.centre), yaw) + np.array(position)
-        placed.append(replace(solid, centre=tuple(float(c) for c in centre), yaw=solid.yaw + yaw))
+        x, y, z = (turn(np.array(solid.centre), yaw) + np.array(position)).tolist()
+        placed.append(replace(solid, centre=(x, y, z), yaw=solid.yaw + yaw))
     return placed
 
 
-def box(kind: str, material: str, low, high) -> Solid:
+def box(kind: str, material: str, low: Corner, high: Corner) -> Solid:
     """A box between two corners."""
-    low, high = np.array(low, float), np.array(high, float)
-    return Solid("box", kind, material, tuple((low + high) / 2), tuple((high - low) / 2))
+    one, other = np.array(low, float), np.array(high, float)
+    return Solid("box", kind, material, tuple((one + other) / 2), tuple((other - one) / 2))
 
 
 def upright(
     shape: str, kind: str, material: str, base: tuple[float, float, float], radius: float, height: float
-):
+) -> Solid:
     """A ball or drum on a base point."""
     x, y, z = base
     return Solid(shape, kind, material, (x, y + height / 2, z), (radius, height / 2, radius))
@@ -63,26 +66,26 @@ def _legs(
     ]
 
 
-def cabinet(rng) -> Thing:
+def cabinet(rng: np.random.Generator) -> Thing:
     w, h, d = rng.uniform(0.7, 1.3), rng.uniform(0.7, 1.1), rng.uniform(0.4, 0.5)
     body = [box("cabinet", "pine", (-w / 2, 0, -d), (w / 2, h, 0))]
     body.append(box("cabinet", "pine_front", (-w / 2 + 0.02, 0.04, -d - 0.015), (w / 2 - 0.02, h - 0.03, -d)))
     return Thing(body, w, d, h)
 
 
-def bookshelf(rng) -> Thing:
+def bookshelf(rng: np.random.Generator) -> Thing:
     w, h, d = rng.uniform(0.8, 1.4), rng.uniform(1.6, 2.1), 0.32
     return Thing([box("bookshelf", "shelf", (-w / 2, 0, -d), (w / 2, h, 0))], w, d)
 
 
-def fridge(rng) -> Thing:
+def fridge(rng: np.random.Generator) -> Thing:
     w, h, d = 0.65, rng.uniform(1.6, 1.9), 0.62
     parts = [box("refrigerator", "steel", (-w / 2, 0, -d), (w / 2, h, 0))]
     parts.append(box("refrigerator", "dark", (w / 2 - 0.10, 0.8, -d - 0.04), (w / 2 - 0.07, 1.4, -d)))
     return Thing(parts, w, d)
 
 
-def bed(rng) -> Thing:
+def bed(rng: np.random.Generator) -> Thing:
     w, d, h = rng.uniform(1.1, 1.7), rng.uniform(1.9, 2.1), rng.uniform(0.42, 0.55)
     parts = [
         box("bed", "oak", (-w / 2, 0, -0.06), (w / 2, 0.95, 0)),
@@ -94,7 +97,7 @@ def bed(rng) -> Thing:
     return Thing(parts, w, d)
 
 
-def sofa(rng) -> Thing:
+def sofa(rng: np.random.Generator) -> Thing:
     w, d = rng.uniform(1.5, 2.1), 0.85
     parts = [
         box("sofa", "sofa", (-w / 2 + 0.1, 0.08, -d + 0.02), (w / 2 - 0.1, 0.42, -0.02)),
@@ -108,7 +111,7 @@ def sofa(rng) -> Thing:
     return Thing(parts, w, d)
 
 
-def chair(rng) -> Thing:
+def chair(rng: np.random.Generator) -> Thing:
     w, h = 0.44, 0.45
     parts = [
         *_legs("chair", "dark", w, w, h),
@@ -125,7 +128,7 @@ def chair(rng) -> Thing:
     return Thing(parts, w + 0.05, w + 0.05)
 
 
-def table(rng) -> Thing:
+def table(rng: np.random.Generator) -> Thing:
     h = rng.uniform(0.68, 0.78)
     if rng.random() < 0.35:
         r = rng.uniform(0.4, 0.6)
@@ -143,7 +146,7 @@ def table(rng) -> Thing:
     return Thing(parts, w, d, h)
 
 
-def floor_lamp(rng) -> Thing:
+def floor_lamp(rng: np.random.Generator) -> Thing:
     h = rng.uniform(1.3, 1.6)
     parts = [
         upright("drum", "lamp", "dark", (0, 0, -0.2), 0.14, 0.03),
@@ -153,7 +156,7 @@ def floor_lamp(rng) -> Thing:
     return Thing(parts, 0.42, 0.42)
 
 
-def plant(rng) -> Thing:
+def plant(rng: np.random.Generator) -> Thing:
     r = rng.uniform(0.2, 0.32)
     parts = [
         upright("drum", "plant", "clay", (0, 0, -0.3), 0.15, 0.3),
@@ -163,22 +166,22 @@ def plant(rng) -> Thing:
     return Thing(parts, 0.6, 0.6)
 
 
-def carton(rng) -> Thing:
+def carton(rng: np.random.Generator) -> Thing:
     w, h, d = rng.uniform(0.25, 0.5, 3)
     return Thing([box("box", "card", (-w / 2, 0, -d / 2), (w / 2, h, d / 2))], w, d)
 
 
-def toy_ball(rng) -> Thing:
+def toy_ball(rng: np.random.Generator) -> Thing:
     r = rng.uniform(0.10, 0.20)
     return Thing([upright("ball", "ball", "ball", (0, 0, 0), r, 2 * r)], 2 * r, 2 * r)
 
 
-def rug(rng) -> Thing:
+def rug(rng: np.random.Generator) -> Thing:
     w, d = rng.uniform(1.2, 2.0), rng.uniform(0.9, 1.4)
     return Thing([box("rug", "rug", (-w / 2, 0, -d / 2), (w / 2, 0.012, d / 2))], w, d)
 
 
-def vase(rng) -> Thing:
+def vase(rng: np.random.Generator) -> Thing:
     r = rng.uniform(0.06, 0.10)
     parts = [
         upright("ball", "vase", "glaze", (0, 0, 0), r, 2.4 * r),
@@ -187,7 +190,7 @@ def vase(rng) -> Thing:
     return Thing(parts, 2 * r, 2 * r)
 
 
-def bottle(rng) -> Thing:
+def bottle(rng: np.random.Generator) -> Thing:
     h = rng.uniform(0.22, 0.32)
     parts = [
         upright("drum", "bottle", "glass", (0, 0, 0), 0.04, 0.65 * h),
@@ -196,12 +199,12 @@ def bottle(rng) -> Thing:
     return Thing(parts, 0.08, 0.08)
 
 
-def small_box(rng) -> Thing:
+def small_box(rng: np.random.Generator) -> Thing:
     w, h, d = rng.uniform(0.12, 0.25, 3)
     return Thing([box("box", "card", (-w / 2, 0, -d / 2), (w / 2, h, d / 2))], w, d)
 
 
-def television(rng) -> Thing:
+def television(rng: np.random.Generator) -> Thing:
     w = rng.uniform(0.6, 0.8)
     parts = [
         box("television", "dark", (-0.15, 0, -0.08), (0.15, 0.02, 0.08)),
@@ -211,10 +214,12 @@ def television(rng) -> Thing:
     return Thing(parts, w, 0.2)
 
 
-def hung(kind: str, material: str, widths, heights, bottoms) -> Callable[[np.random.Generator], Thing]:
+def hung(
+    kind: str, material: str, widths: Range, heights: Range, bottoms: Range
+) -> Callable[[np.random.Generator], Thing]:
     """A flat thing on a wall: ranges of its width, height and of the height of its lower edge."""
 
-    def make(rng) -> Thing:
+    def make(rng: np.random.Generator) -> Thing:
         w, h, y = rng.uniform(*widths), rng.uniform(*heights), rng.uniform(*bottoms)
         return Thing([box(kind, material, (-w / 2, y, -0.04), (w / 2, y + h, 0.02))], w, 0.04)
 

@@ -39,15 +39,15 @@ def _grid(cells: int) -> tuple[np.ndarray, np.ndarray]:
     return place.astype(int), np.abs(place - np.round(place))
 
 
-def _plain(rng, base):
+def _plain(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     return base * (1 + 0.05 * noise(rng, 8) + 0.03 * noise(rng, 64))[..., None]
 
 
-def _carpet(rng, base):
+def _carpet(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     return base * (1 + 0.12 * noise(rng, 64) + 0.12 * rng.uniform(-1, 1, (SIDE, SIDE)))[..., None]
 
 
-def _planks(rng, base):
+def _planks(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     board, edge = _grid(4)
     shade = (
         1 + 0.18 * rng.uniform(-1, 1, 4)[board][None] + 0.10 * noise(rng, 64, 16) + 0.06 * noise(rng, 32, 4)
@@ -55,30 +55,30 @@ def _planks(rng, base):
     return base * (shade * np.where(edge < 0.03, 0.65, 1)[None])[..., None]
 
 
-def _grain(rng, base):
+def _grain(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     return base * (1 + 0.12 * noise(rng, 64, 16) + 0.08 * noise(rng, 16, 4))[..., None]
 
 
-def _tiles(rng, base):
+def _tiles(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     cell, edge = _grid(4)
     shade = 1 + 0.10 * rng.uniform(-1, 1, (4, 4))[cell[:, None], cell[None]] + 0.04 * noise(rng, 32)
     joint = (edge[:, None] < 0.05) | (edge[None] < 0.05)
     return np.where(joint[..., None], 0.75 * base.mean(), base * shade[..., None])
 
 
-def _stripes(rng, base):
+def _stripes(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     cell, _ = _grid(8)
     shade = np.where(cell % 2, 1.0, 0.80)[None] + 0.03 * noise(rng, 32)
     return base * shade[..., None]
 
 
-def _plaid(rng, base):
+def _plaid(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     cell, _ = _grid(6)
     light = np.where(cell % 2, 1.0, 0.72)
     return base * (light[:, None] * light[None] + 0.05 * noise(rng, 64))[..., None]
 
 
-def _books(rng, base):
+def _books(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     colours = rng.uniform(0.15, 0.85, (4, 16, 3))
     row, edge = _grid(4)
     column, side = _grid(16)
@@ -89,18 +89,18 @@ def _books(rng, base):
     return np.where((edge < 0.06)[:, None, None], base, picture)
 
 
-def _leaves(rng, base):
+def _leaves(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     return base * np.clip(1 + 0.45 * noise(rng, 16) + 0.35 * noise(rng, 48), 0.25, 1.7)[..., None]
 
 
-def _painting(rng, base):
+def _painting(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     blobs = np.stack([0.5 + 0.4 * noise(rng, 5) for _ in range(3)], -1)
     frame = np.minimum(np.arange(SIDE), np.arange(SIDE)[::-1])
     inside = np.minimum(frame[:, None], frame[None])[..., None]
     return np.where(inside < 9, base, np.where(inside < 20, 0.93, 0.5 * blobs + 0.5 * rng.uniform(0, 1, 3)))
 
 
-def _panels(rng, base):
+def _panels(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     """A door or a cupboard front: two by two sunken panels."""
     _, edge = _grid(2)
     depth = np.minimum(edge[:, None], edge[None])
@@ -108,7 +108,7 @@ def _panels(rng, base):
     return base * shade[..., None]
 
 
-def _drawers(rng, base):
+def _drawers(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     _, edge = _grid(3)
     knob = (np.hypot((np.arange(SIDE) - SIDE / 2)[None] * 1.0, (edge[:, None] - 0.5) * SIDE / 3) < 4)[
         ..., None
@@ -117,7 +117,7 @@ def _drawers(rng, base):
     return np.where(knob, 0.25, base * shade[..., None])
 
 
-def _panes(rng, base):
+def _panes(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     """A window: sky over far greenery, behind bars."""
     height = np.linspace(0, 1, SIDE)[:, None, None] + 0.08 * noise(rng, 12)[..., None]
     view = np.where(height < 0.62, base, np.array([0.55, 0.68, 0.50]))
@@ -125,13 +125,13 @@ def _panes(rng, base):
     return np.where((np.minimum(edge[:, None], edge[None]) < 0.05)[..., None], 0.98, view)
 
 
-def _screen(rng, base):
+def _screen(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     frame = np.minimum(np.arange(SIDE), np.arange(SIDE)[::-1])
     sheen = 0.05 * (np.arange(SIDE)[:, None] + np.arange(SIDE)[None] < SIDE)[..., None]
     return np.where((np.minimum(frame[:, None], frame[None]) < 5)[..., None], 0.16, base + sheen)
 
 
-def _dial(rng, base):
+def _dial(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:SIDE, :SIDE] / (SIDE / 2) - 1
     hand = rng.uniform(0, 2 * np.pi, 2)
     mark = np.hypot(x, y) > 0.88

@@ -6,6 +6,7 @@ ambient light that fades in corners. Leaves out: reflections, refraction, motion
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -77,7 +78,9 @@ def _cast(room: Room, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return depth, number
 
 
-def _sample(texture: np.ndarray, tile: float | None, unit: np.ndarray, half, axis: np.ndarray) -> np.ndarray:
+def _sample(
+    texture: np.ndarray, tile: float | None, unit: np.ndarray, half: Sequence[float], axis: np.ndarray
+) -> np.ndarray:
     """Colours [N, 3] at points of a solid: the two coordinates across the face's axis are the tile's."""
     local = unit * np.asarray(half, np.float32)[:, None] / tile if tile else (unit + 1) / 2
     u = np.where(axis == 0, local[2], local[0])
@@ -85,7 +88,9 @@ def _sample(texture: np.ndarray, tile: float | None, unit: np.ndarray, half, axi
     count, width = u.size, 1024  # remap takes no picture wider than 32767
     rows = -(-count // width)
     grid = [np.resize(c * SIDE - 0.5, rows * width).astype(np.float32).reshape(rows, width) for c in (u, v)]
-    return cv2.remap(texture, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).reshape(-1, 3)[:count]
+    return cv2.remap(texture, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).reshape(-1, 3)[
+        :count
+    ]
 
 
 def _surface(room: Room, number: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple]:
@@ -119,8 +124,8 @@ def _shadow(room: Room, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
     for solid in room.solids:
         if solid.half[2] > 0.035 and solid.half[1] > 0.008:  # pictures and rugs throw none
             lit[meet(solid, start, towards) < 0.98] = 0
-    lit = cv2.GaussianBlur(lit, (0, 0), 0.006 * lit.shape[0] + 0.4)
-    return cv2.resize(lit, points.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    soft = cv2.GaussianBlur(lit, (0, 0), 0.006 * len(lit) + 0.4)
+    return cv2.resize(soft, points.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _corners(room: Room, points: np.ndarray) -> np.ndarray:
@@ -148,7 +153,9 @@ def render(room: Room, size: tuple[int, int], rng: np.random.Generator) -> View:
     return View(image, kind, right_up_forward, depth, blind)
 
 
-def _light(room: Room, points, normal, direction, gloss) -> tuple[np.ndarray, np.ndarray]:
+def _light(
+    room: Room, points: np.ndarray, normal: np.ndarray, direction: np.ndarray, gloss: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Diffuse light [H, W] and highlight [H, W]."""
     towards = room.lamp.reshape(3, 1, 1) - points
     distance = np.sqrt((towards * towards).sum(0))
@@ -161,7 +168,9 @@ def _light(room: Room, points, normal, direction, gloss) -> tuple[np.ndarray, np
     return ambient + 1.5 * facing / (1 + 0.25 * distance * distance), shine
 
 
-def _develop(light: tuple[np.ndarray, np.ndarray], glow, colour, rng) -> np.ndarray:
+def _develop(
+    light: tuple[np.ndarray, np.ndarray], glow: np.ndarray, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Linear light to an 8-bit picture with a lens's blur and a sensor's noise."""
     diffuse, shine = light
     linear = colour**2.2 * np.maximum(diffuse, 1.4 * glow)[..., None] + 0.6 * shine[..., None]

@@ -39,7 +39,8 @@ class _Plan:
     """The floor plan while it fills up: rectangles that are taken, in metres."""
 
     def __init__(self, width: float, depth: float):
-        self.width, self.depth, self.taken = width, depth, []
+        self.width, self.depth = width, depth
+        self.taken: list[tuple[float, float, float, float]] = []  # x, z and half sizes
         self.hung: list[tuple[str, float, float, float]] = []  # wall, place along it, width, lower edge
 
     def claim(self, x: float, z: float, half_x: float, half_z: float) -> bool:
@@ -62,7 +63,9 @@ class _Plan:
 _WALLS = {"far": 0.0, "left": -np.pi / 2, "right": np.pi / 2}
 
 
-def _on_wall(rng, wall: str, size: tuple[float, float], width: float) -> tuple[float, float]:
+def _on_wall(
+    rng: np.random.Generator, wall: str, size: tuple[float, float], width: float
+) -> tuple[float, float]:
     """A random (x, z) on a wall for a thing of this width; size: width and depth of the room."""
     if wall == "far":
         return rng.uniform(width / 2, max(size[0] - width / 2, width / 2 + 1e-3)), size[1]
@@ -70,7 +73,7 @@ def _on_wall(rng, wall: str, size: tuple[float, float], width: float) -> tuple[f
     return (0.0 if wall == "left" else size[0]), along
 
 
-def _stand_at_wall(rng, plan: _Plan, thing: Thing) -> list[Solid]:
+def _stand_at_wall(rng: np.random.Generator, plan: _Plan, thing: Thing) -> list[Solid]:
     for _ in range(12):
         wall = rng.choice(["far", "far", "left", "right"])
         x, z = _on_wall(rng, wall, (plan.width, plan.depth), thing.width)
@@ -86,7 +89,9 @@ def _stand_at_wall(rng, plan: _Plan, thing: Thing) -> list[Solid]:
     return []
 
 
-def _things_on(rng, thing: Thing, at: tuple[float, float, float], middle: float) -> list[Solid]:
+def _things_on(
+    rng: np.random.Generator, thing: Thing, at: tuple[float, float, float], middle: float
+) -> list[Solid]:
     """One or two small things on a table or cabinet; at: its x, z, yaw; middle: local z of the top."""
     if thing.top is None:
         return []
@@ -103,7 +108,7 @@ def _things_on(rng, thing: Thing, at: tuple[float, float, float], middle: float)
     return solids
 
 
-def _stand_free(rng, plan: _Plan, thing: Thing) -> list[Solid]:
+def _stand_free(rng: np.random.Generator, plan: _Plan, thing: Thing) -> list[Solid]:
     for _ in range(12):
         x, z = rng.uniform(0.4, plan.width - 0.4), rng.uniform(1.6, max(plan.depth - 0.6, 1.7))
         reach = max(thing.width, thing.depth) / 2
@@ -113,7 +118,7 @@ def _stand_free(rng, plan: _Plan, thing: Thing) -> list[Solid]:
     return []
 
 
-def _hang(rng, names, plan: _Plan) -> list[Solid]:
+def _hang(rng: np.random.Generator, names: np.ndarray, plan: _Plan) -> list[Solid]:
     """Pictures, windows and doors on the walls, none over another."""
     solids: list[Solid] = []
     for name in names:
@@ -128,7 +133,7 @@ def _hang(rng, names, plan: _Plan) -> list[Solid]:
     return solids
 
 
-def _look(rng, width: float, depth: float) -> Camera:
+def _look(rng: np.random.Generator, width: float, depth: float) -> Camera:
     """A camera at eye level near the wall z = 0 that looks into the room, level but for a hand's unrest."""
     position = np.array([rng.uniform(0.3, 0.7) * width, rng.uniform(1.2, 1.65), rng.uniform(0.25, 0.5)])
     towards = np.array([rng.uniform(0.25, 0.75) * width, 0, 0.75 * depth])
@@ -157,7 +162,7 @@ def random_room(rng: np.random.Generator) -> Room:
         solids += place(
             rug(rng), (size[0] / 2, 0.0, rng.uniform(0.45, 0.7) * size[2]), rng.uniform(-0.3, 0.3)
         )
-    half = tuple(s / 2 for s in size)
+    half = (size[0] / 2, size[1] / 2, size[2] / 2)
     surfaces = {
         "wall": str(rng.choice(["wall", "wall", "paper"])),
         "floor": str(rng.choice(["boards", "flags", "carpet"])),

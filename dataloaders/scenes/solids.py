@@ -48,7 +48,7 @@ def turn(points: np.ndarray, yaw: float) -> np.ndarray:
     return np.stack([cos * x + sin * z, y, cos * z - sin * x])
 
 
-def _column(vector, like: np.ndarray) -> np.ndarray:
+def _column(vector: tuple[float, float, float], like: np.ndarray) -> np.ndarray:
     return np.asarray(vector, np.float32).reshape(3, *[1] * (like.ndim - 1))
 
 

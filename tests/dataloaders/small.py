@@ -36,10 +36,10 @@ def write_index(root: Path, dataset: str, splits: dict[str, list]) -> None:
     (root / DATASETS[dataset].index_file).write_text(json.dumps(splits))
 
 
-def nyuv2(root: Path, count: int = 4) -> Path:
-    """`count` records in train, the first in test, too."""
+def nyuv2(root: Path, count: int = 4, split: str = "train") -> Path:
+    """`count` records in one split, and one more in the other of train and test."""
     records = []
-    for k in range(count):
+    for k in range(count + 1):
         record = [f"img/{k}.png", f"seg/{k}.png", f"normal/{k}.png", f"depth/{k}.npy"]
         planes = (
             numbers(k, 256, (*SIZE, 3)),
@@ -50,7 +50,9 @@ def nyuv2(root: Path, count: int = 4) -> Path:
         for file, plane in zip(record, planes, strict=True):
             save(root / file, plane)
         records.append(record)
-    write_index(root, "nyuv2", {"train": records, "test": records[:1]})
+    write_index(
+        root, "nyuv2", {split: records[:count], "test" if split == "train" else "train": records[count:]}
+    )
     return root
 
 
@@ -66,7 +68,7 @@ def cityscapes(root: Path, count: int = 1) -> Path:
         for file, plane in zip(record, planes, strict=True):
             save(root / file, plane)
         records.append(record)
-    write_index(root, "cityscapes", {"train": records, "test": records})
+    write_index(root, "cityscapes", {"test": records})
     return root
 
 
@@ -84,7 +86,7 @@ def taskonomy(root: Path, count: int = 1, by_domain: bool = True) -> Path:
         for domain, plane in zip(TASKONOMY_DOMAINS, planes, strict=True):
             folder = root / domain / "taskonomy" / "hall" if by_domain else root / "hall" / domain
             save(folder / f"{k}.png", plane)
-    write_index(root, "taskonomy", {"train": records, "test": records})
+    write_index(root, "taskonomy", {"test": records})
     np.save(root / "semseg_prior_factor.npy", np.arange(1, 18, dtype=np.float32))
     return root
 

@@ -1,5 +1,6 @@
 """The cache changes nothing but speed: same batches, whatever is in it."""
 
+import io
 import os
 
 import cv2
@@ -8,9 +9,10 @@ import pytest
 import torch
 
 from configs.schema import Data
-from dataloaders import DATASETS, cache
+from dataloaders import DATASETS, plane_cache
 from dataloaders.base import BrokenSample
-from dataloaders.cache import load, main, store
+from dataloaders.cache import main
+from dataloaders.plane_cache import load, store
 from dataloaders.streams import training_batches
 from dataloaders.synthetic import write
 
@@ -54,7 +56,7 @@ def test_batches_are_the_same_with_and_without(made, tmp_path):
     plain = batches(settings(name, root))
     data = settings(name, root, cache=str(tmp_path))
     assert_equal(batches(data), plain)  # fills it
-    entries = list(tmp_path.rglob("*.plane"))
+    entries = list(tmp_path.rglob("*.npy"))
     assert len(entries) == {"nyuv2": 3, "cityscapes": 0, "taskonomy": 6}[name]  # npy files are mapped
     before = [path.stat().st_mtime_ns for path in entries]
     assert_equal(batches(data), plain)
@@ -68,24 +70,66 @@ def nyu(tmp_path):
         root=str(tmp_path / "set"), crop=24, cache=str(tmp_path / "cache"), tasks=("seg",), val_fraction=0
     )
     opened(data)[0]
-    (image,) = (tmp_path / "cache").rglob("img/0000.png.full.plane")
+    (image,) = (tmp_path / "cache").rglob("img/0000.png.full.npy")
     return data, tmp_path / "set", image
 
 
-@pytest.mark.parametrize("harm", ["cut", "empty", "flip", "remove"])
+def damaged(entry, harm):
+    content, end = entry.read_bytes(), plane_cache.SEAL.size
+    if harm == "removed":
+        return None
+    if harm == "is another array":
+        other = io.BytesIO()
+        np.save(other, np.zeros((48, 64, 3), np.int8))
+        return other.getvalue() + content[-end:]
+    if harm == "is a pickle":
+        other = io.BytesIO()
+        np.save(other, np.array([{}]), allow_pickle=True)
+        return other.getvalue() + content[-end:]
+    return {
+        "is cut": content[:-7],
+        "is empty": b"",
+        "is zeros": bytes(len(content)),
+        "is longer": content + b"x",
+    }[harm]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["is cut", "is empty", "is zeros", "is longer", "is another array", "is a pickle", "removed"],
+)
 def test_damaged_entries_are_made_again(nyu, harm):
     data, root, entry = nyu
-    content = bytearray(entry.read_bytes())
-    content[5000] ^= 255
-    changed = {"cut": entry.read_bytes()[:-7], "empty": b"", "flip": bytes(content)}
-    if harm == "remove":
+    whole = entry.read_bytes()
+    content = damaged(entry, harm)
+    if content is None:
         entry.unlink()
     else:
-        entry.write_bytes(changed[harm])
-    picture = cv2.imread(str(root / "img/0000.png"))
-    np.testing.assert_array_equal(opened(data)[0].image, picture)
-    stat = (root / "img/0000.png").stat()
-    assert load(entry, (stat.st_size, stat.st_mtime_ns), verify=True) is not None
+        entry.write_bytes(content)
+    np.testing.assert_array_equal(opened(data)[0].image, cv2.imread(str(root / "img/0000.png")))
+    assert entry.read_bytes() == whole
+
+
+def test_every_changed_byte_is_noticed(tmp_path):
+    """Of the header, the pixels and the seal: an entry is what was stored, or none."""
+    path, stored = tmp_path / "a.npy", np.arange(12, dtype=np.uint8).reshape(3, 4)
+    store(path, (1, 2), stored)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :])
+        assert load(path, (1, 2), verify=True) is None, place
+        load(path, (1, 2), verify=False)  # whatever it is, no other exception
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(load(path, (1, 2), verify=True), stored)
+    np.testing.assert_array_equal(np.load(path), stored)  # a plain npy file
+
+
+def test_an_entry_that_is_a_folder_costs_speed_only(nyu):
+    data, root, entry = nyu
+    entry.unlink()
+    entry.mkdir()
+    with pytest.warns(UserWarning, match="the cache cannot be used"):
+        np.testing.assert_array_equal(opened(data)[0].image, cv2.imread(str(root / "img/0000.png")))
 
 
 def test_stale_entries_are_made_again(nyu):
@@ -122,7 +166,7 @@ def test_a_full_disk_costs_speed_only(nyu, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "write_bytes", full)
+    monkeypatch.setattr(plane_cache, "write_bytes", full)
     with pytest.warns(UserWarning, match="No space left on device"):
         image = opened(data)[0].image
     np.testing.assert_array_equal(image, cv2.imread(str(root / "img/0000.png")))
@@ -131,11 +175,14 @@ def test_a_full_disk_costs_speed_only(nyu, monkeypatch):
 def test_disk_need_is_told_before(nyu, tmp_path, capsys, monkeypatch):
     data, *_ = nyu
     empty = Data(**{**data.__dict__, "cache": str(tmp_path / "other")})
-    assert cache.missing_bytes(opened(empty)) == 48 * 64 * 4 + 2 * 64
+    records = opened(empty)
+    header_and_seal = 128 + plane_cache.SEAL.size
+    assert plane_cache.missing_bytes(records, records.read) == 48 * 64 * 4 + 2 * header_and_seal
     assert "GB more" in capsys.readouterr().err
-    assert cache.missing_bytes(opened(data)) == 0
+    records = opened(data)
+    assert plane_cache.missing_bytes(records, records.read) == 0
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(cache, "free_bytes", lambda folder: 10)
+    monkeypatch.setattr(plane_cache, "free_bytes", lambda folder: 10)
     with pytest.raises(ValueError, match="choose another folder"):
         opened(empty)
 
@@ -144,19 +191,19 @@ def test_disk_need_is_told_before(nyu, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
 def test_round_trip_of_an_entry(tmp_path, dtype, shape):
     stored = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
-    store(tmp_path / "a.plane", (1, 2), stored)
-    found = load(tmp_path / "a.plane", (1, 2), verify=True)
+    store(tmp_path / "a.npy", (1, 2), stored)
+    found = load(tmp_path / "a.npy", (1, 2), verify=True)
     np.testing.assert_array_equal(found, stored)
     assert found.dtype == dtype and not found.flags.writeable
-    assert load(tmp_path / "a.plane", (1, 3), verify=False) is None
-    os.truncate(tmp_path / "a.plane", 20)
-    assert load(tmp_path / "a.plane", (1, 2), verify=False) is None
+    assert load(tmp_path / "a.npy", (1, 3), verify=False) is None
+    os.truncate(tmp_path / "a.npy", 20)
+    assert load(tmp_path / "a.npy", (1, 2), verify=False) is None
 
 
 def test_made_ahead_by_the_command(nyu, tmp_path, capsys):
     data, root, _ = nyu
     assert main(["nyuv2", str(root), str(tmp_path / "ahead"), "--workers", "1"]) == 0
-    assert len(list((tmp_path / "ahead").rglob("*.plane"))) == 3
+    assert len(list((tmp_path / "ahead").rglob("*.npy"))) == 3
     (root / "seg/0000.png").unlink()
     assert main(["nyuv2", str(root), str(tmp_path / "ahead"), "--workers", "1"]) == 1
     assert "seg/0000.png (record 0 of split 'train') is missing" in capsys.readouterr().out

@@ -9,7 +9,8 @@ import pytest
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.base import BrokenSample
-from dataloaders.check import main, quick_check
+from dataloaders.check import main
+from dataloaders.findings import quick_check
 from dataloaders.synthetic import write
 
 SIZE = (48, 64)
@@ -71,9 +72,6 @@ def damage(root, kind):
     if kind == "label":
         cv2.imwrite(str(seg), np.full(SIZE, 200, np.uint8))
         return "holds label 200"
-    if kind == "void":
-        cv2.imwrite(str(seg), np.full(SIZE, 255, np.uint8))
-        return "holds no labelled pixel"
     if kind == "nan":
         np.save(depth, np.full(SIZE, np.nan, np.float32))
         return "holds NaN"
@@ -81,7 +79,7 @@ def damage(root, kind):
     return "depth/0000.npy (record 0 of split 'train') holds int32 values"
 
 
-KINDS = ["missing", "truncated", "shape", "label", "void", "nan", "dtype"]
+KINDS = ["missing", "truncated", "shape", "label", "nan", "dtype"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,12 +99,12 @@ def test_every_broken_file_of_a_record_is_named(nyu, capsys):
     assert "1 broken files:" in capsys.readouterr().out
 
 
-def test_one_image_in_two_splits_is_noted(nyu, capsys):
+def test_one_image_in_two_splits_is_refused(nyu, capsys):
     index = json.loads((nyu / "nyu_v2_3task.json").read_text())
     index["test"] = index["train"]
     (nyu / "nyu_v2_3task.json").write_text(json.dumps(index))
-    assert run(nyu) == 0
-    assert "2 images stand in train and in test" in capsys.readouterr().out
+    assert run(nyu) == 2
+    assert "image 'img/0000.png' and 1 more stand in split 'train' and in split" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def test_fractional_labels():
 
 
 def test_disparity():
-    value, valid = cityscapes.decode_disparity(np.array([[0.25, 3e-5, 4e-5, 0]], np.float32))
-    assert value.tolist() == [[[np.float32(v) for v in (0.25, 3e-5, 4e-5, 0)]]]
-    assert valid.tolist() == [[True, False, True, False]]
+    value, valid = cityscapes.decode_disparity(np.array([[0.25, 3e-5, 4e-5, 0, -1]], np.float32))
+    assert value.tolist() == [[[np.float32(v) for v in (0.25, 3e-5, 4e-5, 0, 0)]]]
+    assert valid.tolist() == [[True, False, True, False, False]]
 
 
 @pytest.mark.parametrize("classes", [2, 7, 19])
@@ -77,7 +77,7 @@ def test_image_and_disparity_end_to_end(tmp_path):
         ("label19/0.npy", np.full(small.SIZE, 200), "holds label 200, neither within 0..18 nor -1"),
         ("label19/0.npy", np.full(small.SIZE, -2), "holds label -2, neither within 0..18 nor -1"),
         ("label19/0.npy", np.full(small.SIZE, np.nan), "holds label nan"),
-        ("label19/0.npy", np.full(small.SIZE, -1), "holds no labelled pixel"),
+        ("depth/0.npy", np.full(small.SIZE, -0.5), "holds -0.5 where disparity belongs"),
         ("depth/0.npy", np.full(small.SIZE, np.nan), "holds NaN or infinity where disparity belongs"),
         ("depth/0.npy", np.ones(small.SIZE, np.int32), "holds int32 values where floating point belongs"),
         ("depth/0.npy", np.ones((5, 5)), "is 5 x 5 where the image is 12 x 16"),

@@ -31,9 +31,9 @@ def test_tasks_come_in_the_order_of_the_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("names", "protocol", "sentence"),
     [
-        (["dpeth"], "paper", "task 'dpeth' is not one of depth, seg"),
+        (["dpeth"], "paper", r"task 'dpeth' is not one of depth, seg; did you mean 'depth'\?"),
         ([], "paper", "no task is chosen; cityscapes has seg, depth"),
-        (["seg"], "papre", "protocol 'papre' is not one of metric, paper"),
+        (["seg"], "papre", r"protocol 'papre' is not one of metric, paper; did you mean 'paper'\?"),
     ],
 )
 def test_wrong_names_raise_with_the_choices(names, protocol, sentence):

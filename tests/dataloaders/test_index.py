@@ -12,14 +12,14 @@ def places(index, split, fraction=0.05):
 
 
 def test_val_of_the_index_is_used_as_it_is():
-    index = {"train": TEN, "val": TEN[:3]}
+    index = {"train": TEN[3:], "val": TEN[:3]}
     assert places(index, "val") == [0, 1, 2]
-    assert places(index, "train") == list(range(10))
+    assert places(index, "train") == list(range(7))
 
 
 @pytest.mark.parametrize(("fraction", "held"), [(0.05, 1), (0.3, 3), (0.99, 9)])
 def test_val_is_else_cut_from_train(fraction, held):
-    index = {"train": TEN, "test": TEN}
+    index = {"train": TEN, "test": [[f"t{k}.png"] for k in range(10)]}
     val, train = places(index, "val", fraction), places(index, "train", fraction)
     assert len(val) == held
     assert sorted(val + train) == list(range(10))
@@ -73,3 +73,67 @@ def test_files_that_are_no_index(tmp_path, text, sentence):
     (tmp_path / "index.json").write_text(text)
     with pytest.raises(ValueError, match=sentence):
         read_index(str(tmp_path), "index.json", "")
+
+
+def test_index_as_windows_writes_it(tmp_path):
+    text = '{"train": [["img\\\\0.png", " seg/0.png "]]}\r\n'
+    (tmp_path / "index.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    index = read_index(str(tmp_path), "index.json", "")
+    assert entries(index, "train", 2, 0)[0].files == ("img/0.png", "seg/0.png")
+
+
+def test_absolute_paths_into_the_folder_are_read(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for root in (tmp_path, tmp_path / "link"):
+        index = {"train": [[f"{root}/img/0.png"]]}
+        assert entries(index, "train", 1, 0, root)[0].files == ("img/0.png",)
+    with pytest.raises(ValueError, match="leads out of the data folder"):
+        entries({"train": [[f"{tmp_path}/../b.png"]]}, "train", 1, 0, tmp_path)
+
+
+def test_null_is_a_target_that_an_image_lacks():
+    index = {"train": [["a.png", None], ["b.png", "b_seg.png"]]}
+    assert [entry.files for entry in entries(index, "train", 2, 0)] == [
+        ("a.png", None),
+        ("b.png", "b_seg.png"),
+    ]
+    with pytest.raises(ValueError, match="record 0 of split 'train' has no image"):
+        entries({"train": [[None, "a"]]}, "train", 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [("train", "test", True), ("train1", "val", True), ("val", "test", True), ("train", "train1", False)],
+)
+def test_one_image_in_two_splits(one, other, refused):
+    index = {one: TEN, other: [[" 3.png"]]}
+    if refused:
+        with pytest.raises(
+            ValueError, match=f"^image '3.png' stands in split '{one}' and in split '{other}'"
+        ):
+            entries(index, one, 1, 0)
+    else:
+        assert len(entries(index, one, 1, 0)) == 10
+
+
+def test_an_index_nested_too_deeply(tmp_path):
+    (tmp_path / "index.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"index.json is not a JSON file.*"):
+        read_index(str(tmp_path), "index.json", "")
+
+
+def test_where_else_the_index_may_be(tmp_path):
+    def missing():
+        with pytest.raises(FileNotFoundError) as error:
+            read_index(str(tmp_path), "index.json", "get it")
+        return str(error.value)
+
+    assert missing() == f"{tmp_path}/index.json, the index of the data set, does not exist: get it"
+    (tmp_path / "data.zip").write_bytes(b"")
+    (tmp_path / "._data.tar").write_bytes(b"")
+    assert "does not exist, but data.zip does: unpack it: get it" in missing()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper/index.json").write_text("{}")
+    assert f"but {tmp_path}/deeper/index.json does: give {tmp_path}/deeper" in missing()
+    (tmp_path / "Index.JSON").write_text("{}")
+    assert f"but {tmp_path}/Index.JSON does: rename it" in missing()

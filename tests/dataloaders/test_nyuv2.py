@@ -1,5 +1,6 @@
 """NYUv2: decoding worked by hand, both protocols, and the real samples."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +51,13 @@ def test_depth():
     [("paper", Geometry(), Geometry()), ("metric", Geometry(hflip=2), Geometry(scale="divide"))],
 )
 def test_geometry_of_the_protocols(tmp_path, protocol, normals, depth):
-    data = small.settings("nyuv2", small.nyuv2(tmp_path, 1))
+    data = small.settings("nyuv2", small.nyuv2(tmp_path, 1, "test"))
     geometry = small.opened(data, protocol=protocol).geometry
     assert geometry == {"seg": Geometry(), "sn": normals, "depth": depth}
 
 
 def test_a_record_end_to_end(tmp_path):
-    records = small.opened(small.settings("nyuv2", small.nyuv2(tmp_path, 1)), protocol="metric")
+    records = small.opened(small.settings("nyuv2", small.nyuv2(tmp_path, 1, "test")), protocol="metric")
     sample = records[0]
     image, targets = records.crop(0, sample, whole(small.SIZE))
     assert sample.name == "img/0.png"
@@ -71,7 +72,7 @@ def test_a_record_end_to_end(tmp_path):
 
 
 def test_only_the_files_of_the_tasks_are_opened(tmp_path):
-    root = small.nyuv2(tmp_path, 1)
+    root = small.nyuv2(tmp_path, 1, "test")
     (root / "depth/0.npy").unlink()
     (root / "normal/0.png").write_bytes(b"")
     assert list(small.opened(small.settings("nyuv2", root, tasks=("seg",)))[0].planes) == ["seg"]
@@ -80,8 +81,13 @@ def test_only_the_files_of_the_tasks_are_opened(tmp_path):
 
 
 @pytest.mark.skipif(not SAMPLES.exists(), reason="real samples are not here")
-def test_real_samples():
-    data = small.settings("nyuv2", SAMPLES)
+def test_real_samples(tmp_path):
+    # the index of the samples holds them twice, for training and for testing
+    for folder in ("img", "seg", "normal_mask", "depth"):
+        (tmp_path / folder).symlink_to(SAMPLES / folder)
+    index = json.loads((SAMPLES / "nyu_v2_3task.json").read_text())
+    small.write_index(tmp_path, "nyuv2", {"test": index["test"]})
+    data = small.settings("nyuv2", tmp_path)
     batches = list(evaluation_batches(small.opened(data, protocol="metric"), data))
     assert len(batches) == 2
     for image, targets in batches:

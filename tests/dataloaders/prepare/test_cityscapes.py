@@ -98,8 +98,23 @@ def test_missing_files_are_named(source, tmp_path, capsys, lost, words):
     assert words in error and error.count("\n") == 1
 
 
-def test_a_broken_picture_is_named(source, tmp_path, capsys):
+def test_a_broken_picture_costs_its_record(source, tmp_path, capsys):
     path = source / "disparity/train/aachen/aachen_000000_000019_disparity.png"
     cv2.imwrite(str(path), np.zeros(SHAPE, np.uint8))
-    assert main(["cityscapes", str(source), str(tmp_path / "out"), "--workers", "1"]) == 2
-    assert "aachen_000000_000019_disparity.png holds uint8 values" in capsys.readouterr().err
+    assert main(["cityscapes", str(source), str(tmp_path / "out"), "--workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert (
+        "1 records are left out:" in said and "aachen_000000_000019_disparity.png holds uint8 values" in said
+    )
+    index = json.loads((tmp_path / "out/cityscape.json").read_text())
+    assert [record[0] for record in index["train"]] == ["train/image/bochum_000000_000038.npy"]
+
+
+def test_archives_and_other_capitals_are_named(source, tmp_path, capsys):
+    (source / "disparity").rename(source / "Disparity")
+    assert main(["cityscapes", str(source), str(tmp_path / "out")]) == 2
+    assert f"but {source / 'Disparity'} does: rename it" in capsys.readouterr().err
+    (source / "Disparity").rename(tmp_path / "lost")
+    (source / "disparity_trainvaltest.zip").write_bytes(b"")
+    assert main(["cityscapes", str(source), str(tmp_path / "out")]) == 2
+    assert "but disparity_trainvaltest.zip does: unpack it" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """NYUv2 from small files in the official formats."""
 
 import json
+from pathlib import Path
 
 import cv2
 import h5py
@@ -9,8 +10,10 @@ import pytest
 from scipy import io
 
 from dataloaders.prepare.__main__ import main
+from dataloaders.prepare.nyuv2 import read_mapping, read_mapping13, read_splits
 
 HEIGHT, WIDTH = 24, 32
+META = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "nyuv2_meta"
 
 
 @pytest.fixture
@@ -72,6 +75,7 @@ def test_given_normals(source, tmp_path):
     for number in (1, 3):
         cv2.imwrite(str(tmp_path / f"normals/{number:04d}.png"), given)
     assert run(folder, tmp_path / "out", "--normals", str(tmp_path / "normals")) == 2  # 0002 is missing
+    assert not (tmp_path / "out").exists()
     cv2.imwrite(str(tmp_path / "normals/0002.png"), given)
     assert run(folder, tmp_path / "out", "--normals", str(tmp_path / "normals")) == 0
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out/normal_mask/0002.png")), given)
@@ -93,26 +97,132 @@ def test_restart_keeps_finished_records(source, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("splits.mat", None, "splits.mat does not exist: give its place by --splits"),
+        ("splits.mat", None, "splits.mat does not exist as a file: give its place by --splits"),
         ("classMapping40.mat", None, "give its place by --mapping"),
-        ("classMapping40.mat", {"mapClass": np.array([[41]])}, "maps to class 41"),
+        ("classMapping40.mat", {"mapClass": np.full((1, 894), 41)}, "maps to class 41"),
         ("splits.mat", {"trainNdxs": [1], "testNdxs": [9]}, "names image 9"),
         ("splits.mat", {"other": [1]}, "is not the official split"),
+        ("splits.mat", {"trainNdxs": [0, 1], "testNdxs": [2]}, "names image 0, but images count from 1"),
+        ("splits.mat", {"trainNdxs": [1], "testNdxs": [-2]}, "names image -2, but images count from 1"),
+        ("splits.mat", {"trainNdxs": [1, 2], "testNdxs": [2]}, "image 2 for training and for testing"),
+        ("splits.mat", {"trainNdxs": [1, 1], "testNdxs": [2]}, "names an image twice in trainNdxs"),
+        ("splits.mat", {"trainNdxs": [1.5], "testNdxs": [2]}, "trainNdxs is not a list of whole numbers"),
+        ("splits.mat", {"trainNdxs": "one", "testNdxs": [2]}, "trainNdxs is not a list of whole numbers"),
+        ("splits.mat", {"trainNdxs": [], "testNdxs": [2]}, "trainNdxs is not a list of whole numbers"),
+        ("splits.mat", b"no MATLAB", "splits.mat is not a MATLAB file that can be read"),
+        ("splits.mat", b"", "splits.mat is not a MATLAB file that can be read"),
+        ("classMapping40.mat", {"mapClass": np.ones((1, 20))}, "maps 20 classes"),
     ],
 )
 def test_mistakes_are_one_line(source, tmp_path, capsys, name, content, words):
     folder, *_ = source
     (folder / name).unlink()
-    if content:
+    if isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    elif content:
         io.savemat(folder / name, content)
     assert run(folder, tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
-    assert not (tmp_path / "out/nyu_v2_3task.json").exists()
+    assert not (tmp_path / "out").exists()  # nothing is claimed before the inputs are checked
 
 
 def test_incomplete_download(source, tmp_path, capsys):
     folder, *_ = source
     (folder / "nyu_depth_v2_labeled.mat").write_bytes(b"not HDF5")
     assert run(folder, tmp_path / "out") == 2
-    assert "is no HDF5 file" in capsys.readouterr().err
+    assert "is not an HDF5 file that can be read" in capsys.readouterr().err
+
+
+def external_link(file, name, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other[name] = file[name][()]
+    del file[name]
+    file[name] = h5py.ExternalLink(str(folder / "other.h5"), name)
+
+
+def soft_link(file, name, _folder):
+    file["elsewhere"] = file[name]
+    del file[name]
+    file[name] = h5py.SoftLink("/elsewhere")
+
+
+def group(file, name, _folder):
+    del file[name]
+    file.create_group(name)
+
+
+def text(file, name, _folder):
+    del file[name]
+    file[name] = "no numbers"
+
+
+def other_shape(file, name, _folder):
+    content = file[name][()]
+    del file[name]
+    file[name] = content[..., :-1]
+
+
+def gone(file, name, _folder):
+    del file[name]
+
+
+@pytest.mark.parametrize("name", ["images", "depths", "labels"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (external_link, "is a link to somewhere else"),
+        (soft_link, "is a link to somewhere else"),
+        (group, "is a group, not an array"),
+        (text, "not what the labelled set holds"),
+        (other_shape, "beside images"),
+        (gone, "it is not the labelled set"),
+    ],
+)
+def test_the_labelled_set_is_not_trusted(source, tmp_path, capsys, fault, words, name):
+    folder, *_ = source
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "a") as file:
+        fault(file, name, folder)
+    assert run(folder, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_values_in_other_files_are_refused(source, tmp_path, capsys):
+    folder, images, depths, _ = source
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "a") as file:
+        del file["depths"]
+        outside = [(str(folder / "outside"), 0, depths.nbytes)]
+        file.create_dataset("depths", (3, WIDTH, HEIGHT), np.float32, external=outside)
+    assert run(folder, tmp_path / "out") == 2
+    assert "takes its values from other files" in capsys.readouterr().err
+
+
+def mapping13(path):
+    """Class k of the 40 becomes k % 13 + 1, the last one none."""
+    numbers = np.arange(40) % 13 + 1
+    numbers[39] = 0
+    io.savemat(path, {"classMapping13": {"labels13": numbers.astype(np.uint8)}})
+
+
+def test_thirteen_classes(source, tmp_path):
+    folder, _, _, labels = source
+    mapping13(folder / "class13Mapping.mat")
+    assert run(folder, tmp_path / "out", "--classes", "13") == 0
+    seg = cv2.imread(str(tmp_path / "out/seg/0001.png"), cv2.IMREAD_UNCHANGED)
+    original = labels[0].astype(int)
+    mapped = np.where(original == 0, 0, (original - 1) % 41)
+    expected = np.where((mapped == 0) | (mapped == 40), 255, (mapped - 1) % 13)
+    np.testing.assert_array_equal(seg, expected)
+    assert run(folder, tmp_path / "out") == 2  # the folder holds another set of classes
+
+
+@pytest.mark.skipif(not META.is_dir(), reason="the official companion files are not here")
+def test_the_official_companion_files():
+    splits = read_splits(META / "splits.mat")
+    assert {split: len(numbers) for split, numbers in splits.items()} == {"train": 795, "test": 654}
+    to40, to13 = read_mapping(META / "classMapping40.mat"), read_mapping13(META / "class13Mapping.mat")
+    assert to40.shape == (895,) and to40[0] == 255 and set(to40[1:]) == set(range(40))
+    # wall, floor, cabinet, bed, chair, sofa, table ... in 0 bed, 1 books, 2 ceiling, 3 chair, 4 floor, ...
+    assert to13[:7].tolist() == [11, 4, 5, 0, 3, 8, 9]
+    assert set(to13[:40]) == set(range(13)) and (to13[40:] == 255).all()

@@ -63,7 +63,8 @@ def test_incomplete_views_are_left_out(tmp_path, capsys):
 
 def test_splits_from_files(tmp_path):
     table = tmp_path / "splits.csv"
-    table.write_text("id,train,val,test\na,1,0,0\nb,0,1,0\nc,0,0,1\nd,0,0,0\n")
+    text = "id,train,val,test\r\na, 1,0,0\r\nb,0,1,0\r\nc ,0,0,1\r\nd,0,0,0\r\n\r\n"
+    table.write_bytes(b"\xef\xbb\xbf" + text.encode())  # as spreadsheets save it
     assert read_splits(table) == {"train": ["a"], "val": ["b"], "test": ["c"]}
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["a"], "test": ["c"]}))
     assert read_splits(tmp_path / "splits.json") == {"train": ["a"], "test": ["c"]}

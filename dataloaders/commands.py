@@ -1,0 +1,43 @@
+"""What the commands of this room share: the settings of a data set, its options, and how a mistake ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from common.choices import printable
+from configs.load import load
+from configs.schema import Data
+from dataloaders import DATASETS
+from dataloaders.writing import default_workers
+
+
+def data_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the data set, its folder, and which of its files are read."""
+    p = argparse.ArgumentParser(prog=f"python3 -m dataloaders.{command}", description=description)
+    p.add_argument("dataset", choices=DATASETS)
+    p.add_argument("root", help="folder of the data set, with its index file")
+    p.add_argument("--tasks", help="comma-separated, only their files are opened (default: all)")
+    p.add_argument("--classes", type=int, help="data.classes (default: that of configs/DATASET.yaml)")
+    p.add_argument("--size", type=int, help="data.size, side to which files are resized (default: same)")
+    p.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a core)")
+    return p
+
+
+def data_settings(a: argparse.Namespace, cache: str | None = None) -> Data:
+    """The data set's own settings with what the command line says laid over; all tasks if it names none."""
+    given = {"root": a.root, "classes": a.classes, "size": a.size, "tasks": a.tasks}
+    said = {name: value for name, value in given.items() if value is not None}
+    data = load(a.dataset, flags={"data": said}).data
+    return replace(data, cache=cache, tasks=data.tasks if a.tasks else DATASETS[a.dataset].task_names)
+
+
+def ending(work: Callable[[], int]) -> int:
+    """The exit status of a command: its own, or 2 after one sentence about a mistake."""
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return 2
