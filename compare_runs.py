@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from common.text import files_table
+from configs.arguments import Parser
 from workflow import terminal
 
 EXAMPLES = """\
@@ -17,14 +18,13 @@ examples:
 ENDINGS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 
 
-def arguments():
-    result = argparse.ArgumentParser(
+def arguments() -> argparse.Namespace:
+    result = Parser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    result.error = lambda message: result.exit(2, f"error: {message}\n")
     result.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
     result.add_argument("--dataset", help="only results on this data set")
     result.add_argument("--ratio", type=float, help="only this sparsity, percent, and the dense network")
@@ -51,16 +51,13 @@ def main() -> None:
     if asked.format not in ("terminal", *ENDINGS):
         raise ValueError(f"--format '{asked.format}' is not one of terminal, {', '.join(ENDINGS)}")
 
-    from comparison.comparing import compare
-    from comparison.report import Options
+    from comparison.report import Options, report
     from comparison.results import read_results, select
 
     wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
     results = select(read_results(asked.folders), wanted)
     mix = tuple(field.strip() for field in asked.mix.split(",") if field.strip())
-    made = compare(
-        results, Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure)
-    )
+    made = report(results, Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure))
     coloured = {"colour": sys.stdout.isatty()} if asked.format == "terminal" else {}
     print(made.text(asked.format, **coloured))
     if asked.write:

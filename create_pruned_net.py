@@ -45,8 +45,9 @@ def main() -> None:
         if experiment.fabric.is_global_zero:
             print(told)
         return
-    before_create(experiment, row, options)
-    certificate, files = create(experiment, row, options)
+    with experiment.held():
+        before_create(experiment, row, options)
+        certificate, files = create(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(certificate)
         print(files_table(f"{experiment.name} is made. Train it with launch_training.py.", files))

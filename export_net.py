@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from common.lock import locked
 from common.text import files_table, table
 from workflow import terminal
 
@@ -88,7 +89,9 @@ def main() -> None:
     content = read_saved(path)
     if asked.only_voted:
         content = drop_unvoted(asked, path, content, tasks)
-    done = export_saved(content, tasks, asked.format, target(asked, path, tasks, form.ending), asked.half)
+    out = target(asked, path, tasks, form.ending)
+    with locked(out.parent, out.name):
+        done = export_saved(content, tasks, asked.format, out, asked.half)
     rows = [
         ("weights of these tasks", f"{done.prunable:,}"),
         ("kept by the mask", f"{done.kept:,}"),

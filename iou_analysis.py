@@ -1,5 +1,8 @@
 """How far the tasks want the same weights, layer by layer, and where it stops: the watershed."""
 
+from argparse import Namespace
+
+from common.numbers import parse_numbers, parse_seeds
 from common.text import files_table
 from configs.arguments import flags_tree, parser
 from configs.load import FOLDER, load, merge, read_yaml
@@ -11,7 +14,7 @@ EXAMPLES = """\
   python3 iou_analysis.py --dataset nyuv2 --init-from DIR/best_nyuv2_baseline.pth --dest DIR"""
 
 
-def arguments():
+def arguments() -> Namespace:
     result = parser(__doc__, EXAMPLES, ("data", "network", "machine"))
     add = result.add_argument_group("agreement").add_argument
     add("--keep-ratios", default="0.078", metavar="K,K", help="share that each task keeps (0.078)")
@@ -23,32 +26,10 @@ def arguments():
     return result.parse_args()
 
 
-def numbers(text: str, flag: str, kind: type) -> tuple:
-    """'1,2' -> (1, 2); ValueError names the flag."""
-    try:
-        found = tuple(kind(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = ()
-    if not found or len(set(found)) < len(found) or min(found) < 0:
-        needs = {int: "whole numbers", float: "numbers"}[kind]
-        raise ValueError(f"{flag} needs different {needs}, separated by commas, not '{text}'")
-    return found
-
-
-def seeds_of(text: str, first: int) -> tuple[int, ...]:
-    """'3' -> three seeds from the first on; '0,4' -> these two."""
-    found = numbers(text, "--seeds", int)
-    if "," in text:
-        return found
-    if not found[0]:
-        raise ValueError("--seeds 0 asks for no seed at all")
-    return tuple(range(first, first + found[0]))
-
-
 def main() -> None:
     asked = arguments()
     terminal.load_plugins(asked.plugin)
-    keep_ratios = numbers(asked.keep_ratios, "--keep-ratios", float)
+    keep_ratios = parse_numbers("--keep-ratios", asked.keep_ratios, float)
     terminal.check_files(asked.init_from)
     terminal.check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports
 
@@ -62,13 +43,14 @@ def main() -> None:
         more = {"prune": {"num_batches": NUM_BATCHES[asked.dataset]}}
         base = merge(read_yaml(FOLDER / f"{asked.dataset}.yaml"), more)
     config = load(asked.dataset, asked.config, flags_tree(asked), base)
-    analysis = Analysis(keep_ratios, seeds_of(asked.seeds, config.run.seed), asked.init_from)
+    analysis = Analysis(tuple(keep_ratios), tuple(parse_seeds(asked.seeds, config.run.seed)), asked.init_from)
     experiment = open_experiment(config, METHOD, asked.dest, asked.name or f"{asked.dataset}_iou")
     where = paths(experiment.dest, experiment.name)
-    refuse_existing(list(where.values()), Options(overwrite=asked.overwrite))
-    result = analyse(experiment, analysis)
-    if experiment.fabric.is_global_zero:
-        files = write(result, where)
+    with experiment.held():
+        refuse_existing(list(where.values()), Options(overwrite=asked.overwrite))
+        result = analyse(experiment, analysis)
+        files = write(result, where) if experiment.fabric.is_global_zero else []
+    if files:
         print(tables(result))
         print(files_table(f"{experiment.name} is done.", files))
 

@@ -50,8 +50,9 @@ def main() -> None:
         if experiment.fabric.is_global_zero:
             print(told)
         return
-    before_launch(experiment, row, options)
-    done, files = launch(experiment, row, options)
+    with experiment.held():
+        before_launch(experiment, row, options)
+        done, files = launch(experiment, row, options)
     if experiment.fabric.is_global_zero:
         print(files_table(done, files))
 

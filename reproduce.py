@@ -3,21 +3,27 @@
 Goes on where it stopped. The dense network of a seed is trained once for all methods that start from it.
 """
 
+import shlex
+import sys
+from argparse import Namespace
 from pathlib import Path
 
+from common.numbers import parse_numbers, parse_seeds
+from common.text import duration
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
 from configs.load import load
 from prune_utils.methods import METHODS
+from study.plan import OURS, Study, parse_methods
 from workflow import terminal
 
 EXAMPLES = """\
   python3 reproduce.py --dataset nyuv2 --methods all --ratios 90 --seeds 3 --dest outputs/study
   python3 reproduce.py --dataset nyuv2 --methods snip,disparse_static:rounds=12 --ratios 90,95 --dry-run
   python3 reproduce.py --methods random:budget=erk,rigl --config configs/tiny.yaml --seeds 1"""
-ELSEWHERE = {"seed": "--seeds", "ratio": "--ratios", "name": "--methods with variants"}
+ELSEWHERE = {"ratio": "--ratios", "name": "--methods with variants"}
 
 
-def arguments():
+def arguments() -> Namespace:
     result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
     result.add_argument(
         "--methods",
@@ -26,26 +32,26 @@ def arguments():
         help=f"all, or METHOD[:flag=value...] separated by commas; {', '.join(METHODS)}",
     )
     result.add_argument("--ratios", default="90", metavar="LIST", help="sparsities in percent (90)")
-    result.add_argument("--seeds", default="3", metavar="N", help="3 = seeds 0, 1, 2; or a list such as 1,5")
+    result.add_argument(
+        "--seeds", default="3", metavar="N|A,B", help="how many from --seed (0) on, or a list such as 1,5 (3)"
+    )
     result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
     result.add_argument("--dry-run", action="store_true", help="print the plan with its time, run nothing")
     return result.parse_args()
 
 
-def words_of(asked, groups: tuple[str, ...]) -> list[str]:
+def words_of(asked: Namespace, groups: tuple[str, ...]) -> list[str]:
     """The flags of some groups as they were given, for the scripts that do the work."""
     words = []
     for name, flag in (FLAGS | SWITCHES).items():
         value = getattr(asked, name.replace("-", "_"), None)
-        if flag.group in groups and value is not None:
+        if flag.group in groups and value is not None and name not in OURS:
             words += [f"--{name}"] if name in SWITCHES else [f"--{name}", value]
     return words
 
 
-def make_study(asked):
+def make_study(asked: Namespace, first: int) -> Study:
     """The study that the command line describes."""
-    from study.plan import Study, parse_methods, parse_numbers, parse_seeds
-
     for flag, instead in ELSEWHERE.items():
         if getattr(asked, flag) is not None:
             raise ValueError(f"--{flag} is not for a study: use {instead}")
@@ -58,7 +64,7 @@ def make_study(asked):
         dest=Path(asked.dest),
         variants=tuple(parse_methods(asked.methods)),
         ratios=tuple(parse_numbers("--ratios", asked.ratios, float)),
-        seeds=tuple(parse_seeds(asked.seeds)),
+        seeds=tuple(parse_seeds(asked.seeds, first)),
         shared=(*plugins, *words_of(asked, ("data", "network", "machine"))),
         tuned=tuple(tuned),
         split=asked.split,
@@ -68,13 +74,13 @@ def make_study(asked):
 def main() -> None:
     asked = arguments()
     terminal.load_plugins(asked.plugin)
-    study = make_study(asked)
-    load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
+    config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
+    study = make_study(asked, config.run.seed)
 
-    from common.text import duration
-    from comparison.comparing import tables_by_ratio
-    from study.runner import check, plan_table, run_jobs
-    from study.timing import Times
+    from comparison.report import tables_by_ratio
+    from study.isolated import Stopped
+    from study.runner import Times, check, plan_table, run_jobs
+    from training.interrupt import Interrupted
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:
@@ -83,7 +89,14 @@ def main() -> None:
         print(plan_table(jobs, times))
         return
     study.dest.mkdir(parents=True, exist_ok=True)
-    failures = run_jobs(jobs, times, lambda line: print(line, flush=True))
+    try:
+        failures = run_jobs(jobs, times, lambda line: print(line, flush=True))
+    except Stopped as stop:
+        command = shlex.join(["python3", *sys.argv])
+        raise Interrupted(
+            stop.number, f"the study was stopped; the same command goes on: {command}"
+        ) from None
+    times = Times(study.dest)  # with those that another process measured
     if any(job.result.is_file() for job in jobs):
         print("\n" + tables_by_ratio(study.dest, study.dataset, study.ratios, study.split))
     print(f"\nall runs below {study.dest} together took {duration(times.total)}")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from .delta import DELTA
-from .entries import Entry, columns_of
+from .entries import DELTA, Entry, columns_of
 from .results import DENSE, Column
 from .verdicts import SAME, paired
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .delta import DELTA, delta
-from .entries import Entry
-from .results import BASELINE, DENSE, Column
+from common.names import BASELINE
+
+from .entries import DELTA, Entry, delta
+from .results import DENSE, Column
 
 RATIO, PROTOCOL, SOURCE = 90.0, "paper", "published"
 METHODS = (
@@ -83,7 +84,8 @@ def published_entries(dataset: str, columns: Sequence[Column], setups: Mapping[s
         raise ValueError(f"there are no published figures for {dataset}, only for {', '.join(FIGURES)}")
     names = [tuple(words.split()) for words in MEASURES[dataset].split(", ")]
     ours = {(column.task, column.metric): column for column in columns}
-    entries, dense = [], {}
+    entries: list[Entry] = []
+    dense: dict[Column, float] = {}
     for method, line in zip(METHODS, FIGURES[dataset].strip().splitlines(), strict=True):
         figures = dict(zip(names, map(float, line.split()), strict=True))
         values = {ours[name]: value for name, value in figures.items() if name in ours}
@@ -104,6 +106,6 @@ def check(protocol: str, ratios: set[float | None]) -> None:
             f"the published figures are in metric protocol {PROTOCOL}, these in {protocol}: "
             f"--metric-protocol {PROTOCOL}"
         )
-    others = sorted(ratio for ratio in ratios - {None, RATIO})
+    others = sorted(ratio for ratio in ratios if ratio not in (None, RATIO))
     if others:
         raise ValueError(f"the published figures are at {RATIO:g} % sparsity, not at {others[0]:g} %")

@@ -6,8 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from .delta import DELTA
-from .entries import Entry, columns_of
+from .entries import DELTA, Entry, columns_of
 from .grid import Cell, Grid, spread
 
 BOLD, PLAIN = "\033[1m", "\033[0m"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.names import PROTOCOLS
+from prune_utils.methods import METHODS
 
 from . import published
-from .delta import DELTA, FORMULA
-from .entries import Entry, columns_of, gather, in_order
+from .entries import DELTA, FORMULA, Entry, columns_of, gather, in_order
 from .grid import Grid, measures, score_grid, verdict_grid
 from .render import FORMATS, comma_separated
-from .results import APART, DENSE, PROTOCOLS, Result, differing_settings, refuse_mixtures
+from .results import APART, DENSE, Result, differing_settings, read_results, refuse_mixtures
 from .verdicts import LEVEL, by_chance, quantile
 
 NOBODY = "none"
+GROUPS = ("static", "dynamic", "gradual", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Report:
     scores: Grid
     verdicts: Grid | None
 
-    def text(self, form: str, **options) -> str:
+    def text(self, form: str, **options: bool) -> str:
         """In a format: terminal, markdown, latex; csv holds the scores only."""
         if form == "csv":
             return comma_separated(self.entries).rstrip("\n")
@@ -47,26 +52,49 @@ class Report:
         return "\n\n".join(FORMATS[form](grid, **options) for grid in grids)
 
 
-def report(results: Sequence[Result], setups: Mapping[str, str], options: Options) -> Report:
-    """setups: method -> group, in the order of the rows. ValueError for what must not stand side by side."""
-    results = list(results)
+def setups() -> dict[str, str]:
+    """Method -> group of the table, in the order of its rows: in each group peers first, DiSparse last.
+
+    A method that trains rewound weights to the full length stands with the static ones, as in the paper.
+    """
+    rows = [("static" if row.start == "rewound" else row.setup, name) for name, row in METHODS.items()]
+    return {name: group for group, name in sorted(reversed(rows), key=lambda row: GROUPS.index(row[0]))}
+
+
+def report(results: Sequence[Result], options: Options, groups: Mapping[str, str] | None = None) -> Report:
+    """groups: method -> group, in the order of the rows, None = `setups()`.
+
+    ValueError for what must not stand side by side.
+    """
+    results, groups = list(results), setups() if groups is None else groups
     for field in options.mix:
         if field not in APART:
             raise ValueError(f"--mix '{field}' is not one of {', '.join(APART)}")
     refuse_mixtures(results, options.mix)
     protocol = _metric_protocol(results, options.metric_protocol)
-    entries = gather(results, protocol, setups)
+    entries = gather(results, protocol, groups)
     notes = _notes(results, protocol, entries)
     shown = entries
     if options.published:
         if "ratio" not in options.mix:
             published.check(protocol, {result.ratio for result in results})
         columns = [column for column in columns_of(entries) if column != DELTA]
-        theirs = published.published_entries(results[0].dataset, columns, setups)
-        shown = in_order(entries + theirs, setups)
+        theirs = published.published_entries(results[0].dataset, columns, groups)
+        shown = in_order(entries + theirs, groups)
         notes.append(published.NOTE)
     scores = score_grid(shown, _title(results, protocol), notes)
     return Report(shown, scores, _verdicts(entries, options))
+
+
+def tables_by_ratio(folder: Path, dataset: str, ratios: Sequence[float], split: str) -> str:
+    """One table for each sparsity, as compare_runs.py shows them."""
+    results = [r for r in read_results([folder]) if r.dataset == dataset and r.split == split]
+    texts = []
+    for ratio in ratios:
+        chosen = [result for result in results if result.ratio in (None, ratio)]
+        if chosen:
+            texts.append(report(chosen, Options()).text("terminal", colour=sys.stdout.isatty()))
+    return "\n\n".join(texts)
 
 
 def _verdicts(entries: list[Entry], options: Options) -> Grid | None:
@@ -107,7 +135,7 @@ def _title(results: list[Result], protocol: str) -> str:
     def values(field: str) -> str:
         return ", ".join(sorted({f"{getattr(result, field)}" for result in results}))
 
-    ratios = sorted({result.ratio for result in results} - {None})
+    ratios = sorted({result.ratio for result in results if result.ratio is not None})
     sparsity = f"{', '.join(f'{ratio:g}' for ratio in ratios)} % sparsity, " if ratios else ""
     return (
         f"{values('dataset')}: {sparsity}split {values('split')}, trained in protocol {values('protocol')}, "

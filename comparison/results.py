@@ -6,7 +6,7 @@ Reads every *.json below the given folders that holds metrics; others, agreement
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -55,8 +55,8 @@ class Result:
 def read_results(folders: Iterable[str | Path]) -> list[Result]:
     """Every result below the folders. FileNotFoundError or ValueError: missing, damaged, double or none."""
     found: dict[tuple, Result] = {}
-    folders = [Path(folder) for folder in folders]
-    for folder in folders:
+    places = [Path(folder) for folder in folders]
+    for folder in places:
         if not folder.exists():
             raise FileNotFoundError(f"there is no folder {folder} to collect results from")
         for path in sorted(folder.rglob("*.json")) if folder.is_dir() else [folder]:
@@ -69,7 +69,7 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
                 raise ValueError(f"{other.path} and {path} are both {result.label} with seed {result.seed}")
     if not found:
         raise ValueError(
-            f"no result lies below {', '.join(map(str, folders))}: eval_pruned_net.py writes them"
+            f"no result lies below {', '.join(map(str, places))}: eval_pruned_net.py writes them"
         )
     return list(found.values())
 
@@ -81,8 +81,10 @@ def read_result(path: Path) -> Result | None:
         return None
     try:
         return _result(path, content)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"{path} is a result file without {error}") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path} is a damaged result file ({error})") from None
 
 
 def _result(path: Path, content: dict) -> Result:
@@ -103,22 +105,33 @@ def _result(path: Path, content: dict) -> Result:
     }
     return Result(
         path=path,
-        dataset=content["dataset"],
-        method=content["method"],
-        label=_label(content["name"], content["dataset"], content["method"], ratio),
+        dataset=_word(content, "dataset"),
+        method=_word(content, "method"),
+        label=_label(_word(content, "name"), content["dataset"], content["method"], ratio),
         ratio=ratio,
-        protocol=content["protocol"],
-        split=content["split"],
+        protocol=_word(content, "protocol"),
+        split=_word(content, "split"),
         seed=int(content["seed"]),
         density=float(certificate["density"]) if certificate else (1.0 if dense else math.nan),
         values=values,
-        settings=content["config"],
+        settings={section: dict(fields) for section, fields in content["config"].items()},
         notes=tuple(note for note in content.get("notes", ()) if note.split(":")[0] in content["metrics"]),
     )
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r:.40} is not a number")
+    return float(value)
+
+
+def _word(content: Mapping, field: str) -> str:
+    value = content[field]
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"its field {field} holds {value!r:.40}")
+    return value
 
 
 def _label(name: str, dataset: str, method: str, ratio: float | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import NamedTuple, get_args, get_type_hints
+from typing import NamedTuple, NoReturn, get_args, get_type_hints
 
 from .load import DATASETS, merge, parse_assignments, paths, settings
 from .schema import GROUPS, Config
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args([_dashed(word) for word in args], namespace)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
 
 

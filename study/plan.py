@@ -86,27 +86,6 @@ def parse_methods(text: str) -> list[Variant]:
     return list(dict.fromkeys(variants))
 
 
-def parse_numbers(flag: str, text: str, kind: type) -> list:
-    """Comma-separated numbers, each once. Raises ValueError."""
-    try:
-        numbers = [kind(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise ValueError(f"{flag} needs numbers separated by commas, not '{text}'")
-    return list(dict.fromkeys(numbers))
-
-
-def parse_seeds(text: str) -> list[int]:
-    """`3` = the seeds 0, 1, 2; `1,5` = these."""
-    numbers = parse_numbers("--seeds", text, int)
-    if "," in text:
-        return numbers
-    if numbers[0] < 1:
-        raise ValueError(f"--seeds {text} must be at least 1")
-    return list(range(numbers[0]))
-
-
 @dataclass(frozen=True)
 class Command:
     """One call of a script. kind: create, launch or eval."""

@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
+import csv
+import fcntl
 import json
+import math
+import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import fmean
 
+from common.lock import Held, locked
 from common.text import duration, table
 from configs.arguments import flags_tree, parser
 from configs.load import Tree, as_tree, load, result_settings
 
-from .isolated import last_line, run_script
+from .isolated import last_line, run_script, stoppable
 from .plan import Command, Job
-from .timing import Times
+
+TIMES = "times.csv"
+WAIT = 1.0  # seconds until a run that another process is at is looked for again
+FIELDS = ("seed", "name", "method", "training", "kind", "seconds")
+
+
+class Times:
+    """The measured seconds of every finished command, kept in DEST/times.csv; damaged rows are left out."""
+
+    def __init__(self, dest: Path):
+        self.path = dest / TIMES
+        self.rows: list[dict[str, str]] = []
+        if self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
+                self.rows = [row for row in csv.DictReader(_without_nul(file)) if _is_measured(row)]
+
+    def add(self, job: Job, command: Command, seconds: float) -> None:
+        """Remember a finished command. Another process may do the same at the same time."""
+        variant = job.variant
+        values = (job.seed, job.name, variant.label, variant.training, command.kind, f"{seconds:.2f}")
+        row = dict(zip(FIELDS, map(str, values), strict=True))
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            writer = csv.DictWriter(file, FIELDS)
+            if not os.fstat(file.fileno()).st_size:
+                writer.writeheader()
+            writer.writerow(row)
+        self.rows.append(row)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all commands together."""
+        return sum(float(row["seconds"]) for row in self.rows)
+
+    def estimate(self, job: Job, command: Command) -> float | None:
+        """Mean seconds of this command for the same variant, else of others as long; None = unknown."""
+        near = defaultdict(list)
+        for row in self.rows:
+            if row["kind"] == command.kind:
+                near[row["method"]].append(float(row["seconds"]))
+                near[row["training"]].append(float(row["seconds"]))
+        known = near.get(job.variant.label) or near.get(job.variant.training)
+        return fmean(known) if known else None
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    return (line.replace("\0", "") for line in lines)
+
+
+def _is_measured(row: dict[str, str]) -> bool:
+    try:
+        return set(FIELDS) <= set(row) and 0 <= float(row["seconds"]) < math.inf
+    except (TypeError, ValueError):
+        return False
 
 
 def remaining(job: Job) -> list[Command]:
@@ -36,7 +97,7 @@ def check(job: Job) -> None:
     asked = settings(job)
     if not job.result.is_file():
         return
-    made = result_settings(json.loads(job.result.read_text())["config"])
+    made = result_settings(_config_of(job.result))
     for section, fields in result_settings(asked).items():
         for field, value in fields.items():
             was = made[section].get(field)
@@ -47,28 +108,69 @@ def check(job: Job) -> None:
                 )
 
 
+def _config_of(result: Path) -> dict:
+    """The settings in a result file; ValueError where it is damaged or something else."""
+    try:
+        made = json.loads(result.read_text(encoding="utf-8"))["config"]
+        if isinstance(made, dict) and all(isinstance(section, dict) for section in made.values()):
+            return made
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{result} is not a result of eval_pruned_net.py: remove it to run this again")
+
+
 def run_jobs(jobs: list[Job], times: Times, say: Callable[[str], None]) -> list[Job]:
     """Run what is not finished, in order; the jobs that failed.
 
-    A failed run stops no other; those that need its files fail too.
+    A failed run stops no other; those that need its files fail too. Several processes may do this for the
+    same jobs at once: each takes the next run that nobody is at, and all wait for the last one.
     """
-    failed = []
-    for number, job in enumerate(jobs, 1):
-        trouble = None
-        if remaining(job):
-            seconds, trouble = _run(job, times)
-            outcome = f"failed in {trouble}" if trouble else f"finished in {duration(seconds)}"
-        else:
-            outcome = "finished before"
-        failed += [job] if trouble else []
-        say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{_to_go(jobs[number:], times)}")
+    failed, pending = [], dict(enumerate(jobs, 1))
+    with stoppable():
+        while pending:
+            before = len(pending)
+            for number, job in list(pending.items()):
+                if not _is_ready(job, pending.values()):
+                    continue
+                outcome, trouble = _claim_and_run(job, times)
+                if outcome is None:
+                    continue
+                del pending[number]
+                failed += [job] if trouble else []
+                rest = _to_go(list(pending.values()), times)
+                say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{rest}")
+            if len(pending) == before:
+                time.sleep(WAIT)  # others are at all of them
     return failed
+
+
+def _is_ready(job: Job, pending: Iterable[Job]) -> bool:
+    """Whether the dense network that a run starts from is not still to be trained, here or elsewhere."""
+    row = job.variant.row
+    if row is None or not row.needs_dense:
+        return True
+    return not any(other.variant.row is None and other.seed == job.seed for other in pending)
+
+
+def _claim_and_run(job: Job, times: Times) -> tuple[str | None, str | None]:
+    """What became of a run, None where another process is at it, and what went wrong, if anything did."""
+    if not remaining(job):
+        return "finished before", None
+    try:
+        with locked(job.folder, job.name, "claim"):
+            if not remaining(job):
+                return "finished by another process", None
+            seconds, trouble = _run(job, times)
+    except Held:
+        return None, None
+    return (f"failed in {trouble}" if trouble else f"finished in {duration(seconds)}"), trouble
 
 
 def _to_go(jobs: list[Job], times: Times) -> str:
     """How long the rest will take, where measured runs tell."""
     guesses = [times.estimate(job, command) for job in jobs for command in remaining(job)]
-    return f", about {duration(sum(guesses))} to go" if guesses and None not in guesses else ""
+    known = [seconds for seconds in guesses if seconds is not None]
+    return f", about {duration(sum(known))} to go" if known and len(known) == len(guesses) else ""
 
 
 def _run(job: Job, times: Times) -> tuple[float, str | None]:
@@ -92,10 +194,10 @@ def plan_table(jobs: list[Job], times: Times) -> str:
     for job in jobs:
         commands = remaining(job)
         guesses = [times.estimate(job, command) for command in commands]
-        known = None not in guesses
-        seconds = sum(guesses) if known else None
+        known = [seconds for seconds in guesses if seconds is not None]
+        seconds = sum(known) if len(known) == len(guesses) else None
         total += seconds or 0.0
-        unknown += not known
+        unknown += seconds is None
         todo = ", ".join(command.kind for command in commands) or "finished"
         rows.append((job.seed, job.name, todo, duration(seconds) if commands else "-"))
     end = f"{sum(bool(remaining(job)) for job in jobs)} of {len(jobs)} runs to do, about {duration(total)}"

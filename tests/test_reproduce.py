@@ -1,22 +1,26 @@
 """A study: its plan, its continuation, and one small study from start to table."""
 
 import json
+import multiprocessing
 import os
+import re
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from common.lock import Held
 from prune_utils.methods import METHODS
 from study import runner
-from study.isolated import last_line, run_script
-from study.plan import Study, parse_methods, parse_numbers, parse_seeds, parse_variant
-from study.runner import check, settings
-from study.timing import Times
+from study.isolated import Stopped, last_line, run_script, stoppable
+from study.plan import Study, parse_methods, parse_variant
+from study.runner import Times, check, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,18 +67,13 @@ def test_mistakes_in_a_variant_name_the_choices(text, words):
         parse_variant(text)
 
 
-def test_methods_seeds_and_ratios():
+def test_methods():
     assert [variant.method for variant in parse_methods("all")] == ["baseline", *METHODS]
     assert [variant.label for variant in parse_methods("snip, snip,snip:rounds=2")] == [
         "baseline",
         "snip",
         "snip+rounds=2",
     ]
-    assert (parse_seeds("3"), parse_seeds("1,5"), parse_seeds("4,")) == ([0, 1, 2], [1, 5], [4])
-    assert parse_numbers("--ratios", "90,92.5,90", float) == [90.0, 92.5]
-    for wrong in ("", "0", "x"):
-        with pytest.raises(ValueError, match="--seeds"):
-            parse_seeds(wrong)
 
 
 def test_the_dense_network_is_trained_once_a_seed_and_first(tmp_path):
@@ -145,7 +144,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     lines = []
     failed = runner.run_jobs(jobs, Times(tmp_path), lines.append)
     assert [job.name for job in failed] == ["nyuv2_snip_90"]
-    assert "launch_training.py" in lines[1] and ": error: no, about 0 s to go" in lines[1]
+    assert "launch_training.py" in lines[1] and re.search(r": error: no, about \S+ s to go", lines[1])
     assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
 
     scripts.broken, scripts.calls = (), []
@@ -155,6 +154,87 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert runner.run_jobs(jobs, Times(tmp_path), lines.append) == []
     assert scripts.calls == []
     assert lines[-1] == "[3/3] seed 0 nyuv2_rigl_90: finished before"
+
+
+def test_a_run_that_starts_from_the_dense_network_waits_for_it(tmp_path, monkeypatch):
+    jobs = study(tmp_path, "disparse_pt,snip", seeds=(0,)).jobs()
+    scripts = Scripts()
+    monkeypatch.setattr(runner, "run_script", scripts)
+    monkeypatch.setattr(runner, "WAIT", 0.01)
+    elsewhere = {"nyuv2_baseline"}
+
+    def someone_has(folder, name, ending):
+        if name in elsewhere:
+            raise Held(name, None)
+        return nullcontext()
+
+    def say(line):
+        lines.append(line)
+        elsewhere.clear()  # the other process finishes the dense network without its result: it died
+
+    lines = []
+    monkeypatch.setattr(runner, "locked", someone_has)
+    assert runner.run_jobs(jobs, Times(tmp_path), say) == []
+    assert [line.split(" ")[3] for line in lines] == [
+        "nyuv2_snip_90:",
+        "nyuv2_baseline:",
+        "nyuv2_disparse_pt_90:",
+    ]
+
+
+def share(dest):
+    """One of two processes at the same study; each notes the commands that it ran."""
+
+    def run(script, words, log):
+        status = Scripts()(script, words, log)
+        time.sleep(0.02)
+        with open(dest / f"calls.{os.getpid()}", "a") as file:
+            file.write(f"{script} {words[words.index('--dest') + 1]} {words[words.index('--name') + 1]}\n")
+        return status
+
+    runner.run_script, runner.WAIT = run, 0.01
+    lines = []
+    failed = runner.run_jobs(study(dest, "snip,rigl,disparse_pt,lth").jobs(), Times(dest), lines.append)
+    os._exit(0 if not failed and len(lines) == 10 else 1)
+
+
+def test_two_studies_over_one_folder_share_the_runs(tmp_path):
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=share, args=(tmp_path,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    calls = [path.read_text().splitlines() for path in tmp_path.glob("calls.*")]
+    every = [f"{c.script} {j.folder} {j.name}" for j in study(tmp_path, "snip,rigl,disparse_pt,lth").jobs()
+             for c in j.commands]  # fmt: skip
+    assert sorted(sum(calls, [])) == sorted(every)  # each once
+    assert len(calls) == 2
+    assert len(Times(tmp_path).rows) == len(every)
+    assert not list(tmp_path.rglob(".*.claim"))
+
+
+def test_damaged_times_are_left_out(tmp_path):
+    good = "0,nyuv2_snip_90,snip,full,launch,12.5"
+    bad = ["0,x,snip,full,launch,soon", "0,x", "\0\0", good + "e999"]
+    rows = ["seed,name,method,training,kind,seconds", good, *bad]
+    (tmp_path / "times.csv").write_text("\n".join(rows))
+    assert Times(tmp_path).total == 12.5
+    (tmp_path / "times.csv").write_bytes(b"\xff\xfe\0\0nothing")
+    assert Times(tmp_path).total == 0
+
+
+FOREIGN = ["", "{", "[]", "{}", '{"config": 1}', '{"config": {"run": 1}}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_damaged_result_is_named(tmp_path, content):
+    job = study(tmp_path).jobs()[0]
+    job.folder.mkdir(parents=True)
+    job.result.write_text(content)
+    with pytest.raises(ValueError, match="nyuv2_baseline.json is not a result of eval_pruned_net.py"):
+        runner.check(job)
 
 
 def test_estimates_come_from_measured_runs(tmp_path):
@@ -196,6 +276,30 @@ def test_an_interruption_lets_the_script_save_itself(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_script(str(script), ("--ratio", "90"), log)
     assert log.read_text().split() == ["--ratio", "90", "ready", "saved"]
+
+
+def test_a_killed_study_leaves_no_script_behind(tmp_path):
+    script, log = tmp_path / "patient.py", tmp_path / "patient.log"
+    script.write_text(PATIENT)
+    code = "import sys; from pathlib import Path; from study import isolated; isolated.LOADED = [];"
+    code += "isolated.run_script(sys.argv[1], (), Path(sys.argv[2]))"
+    process = subprocess.Popen([sys.executable, "-c", code, script, log], cwd=ROOT)
+    until = time.monotonic() + 60
+    while not (log.is_file() and "ready" in log.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while "saved" not in log.read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert log.read_text().split() == ["ready", "saved"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_stop_is_told_apart(number):
+    with pytest.raises(Stopped) as stop, stoppable():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert stop.value.number == number
 
 
 def test_exit_status_and_last_words_of_a_script(tmp_path):

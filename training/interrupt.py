@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM end a run after the step in progress, with a checkpoint; a second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run after its step, with a checkpoint; a second ends it at once."""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -25,6 +25,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:  # nohup
+                continue
             self._before[number] = signal.signal(number, self._note)
         return self
 

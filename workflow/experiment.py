@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from common.lock import locked
 from common.names import BASELINE
 from configs.schema import Config
 from dataloaders import DATASETS
@@ -105,6 +107,11 @@ class Experiment:
             raise NotADirectoryError(f"--dest {self.dest} cannot be a folder: {folder} is a file")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"--dest {self.dest} cannot be written: no permission for {folder}")
+
+    def held(self) -> AbstractContextManager[None]:
+        """Inside, no other process works under this name in this folder; ValueError says who does."""
+        self.check_dest()
+        return locked(self.dest, self.name) if self.fabric.is_global_zero else nullcontext()
 
     # ----------------------------------------------------------------- data
     def check_data(self, *splits: str) -> None:

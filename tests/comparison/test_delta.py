@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comparison.delta import change, delta
+from comparison.entries import change, delta
 from comparison.results import Column
 
 MIOU, ERR = Column("seg", "mIoU", "%", True), Column("seg", "err", "", False)

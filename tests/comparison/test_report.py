@@ -26,7 +26,7 @@ def cells(grid):
 
 
 def test_scores(results):
-    made = report(results, SETUPS, Options())
+    made = report(results, Options(), SETUPS)
     assert made.scores.header == (
         "method",
         "seeds",
@@ -51,7 +51,7 @@ def test_scores(results):
 
 
 def test_the_best_of_a_group_is_bold_and_dense_competes_with_nobody(results):
-    made = report(results, SETUPS, Options())
+    made = report(results, Options(), SETUPS)
     bold = {row[0].text: [cell.text for cell in row if cell.bold] for _, row in made.scores.rows}
     assert bold["dense"] == []
     assert bold["snip"] == ["22.50 ± 4.50", "2.200 ± 0.000", "-10.00 ± 0.00"]
@@ -59,14 +59,14 @@ def test_the_best_of_a_group_is_bold_and_dense_competes_with_nobody(results):
 
 
 def test_verdicts_against_dense_and_against_another(results):
-    rows = cells(report(results, SETUPS, Options()).verdicts)
+    rows = cells(report(results, Options(), SETUPS).verdicts)
     assert rows["snip"][2:] == ["-10.00", "-10.00 .. -10.00", "3", "worse"]
-    grid = report(results, SETUPS, Options(against="random", measure="edge err")).verdicts
+    grid = report(results, Options(against="random", measure="edge err"), SETUPS).verdicts
     assert cells(grid)["snip"][2:] == ["+0.1500", "+0.1500 .. +0.1500", "3", "worse"]
-    everything = report(results, SETUPS, Options(measure="all")).verdicts
+    everything = report(results, Options(measure="all"), SETUPS).verdicts
     assert len(everything.rows) == 2 * 4
     assert "0.4 of 8 verdicts" in everything.notes[-1]
-    assert report(results, SETUPS, Options(against="none")).verdicts is None
+    assert report(results, Options(against="none"), SETUPS).verdicts is None
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_verdicts_against_dense_and_against_another(results):
 )
 def test_mistakes_name_the_choices(results, options, words):
     with pytest.raises(ValueError, match=words):
-        report(results, SETUPS, options)
+        report(results, options, SETUPS)
 
 
 def test_the_metric_protocol_is_a_choice(results):
-    rows = cells(report(results, SETUPS, Options(metric_protocol="paper")).scores)
+    rows = cells(report(results, Options(metric_protocol="paper"), SETUPS).scores)
     assert rows["dense"][3] == "26.00 ± 5.00"
 
 
@@ -94,16 +94,16 @@ def test_sparsities_mixed_on_request_are_told_apart(tmp_path):
     for ratio in (90, 95):
         write(tmp_path, "snip", 0, (20.0 - ratio / 10, 2.0, 0.5), ratio=ratio)
     results = read_results([tmp_path])
-    rows = cells(report(results, SETUPS, Options(mix=("ratio",))).scores)
+    rows = cells(report(results, Options(mix=("ratio",)), SETUPS).scores)
     assert list(rows) == ["dense", "snip [90 %]", "snip [95 %]"]
     assert rows["snip [95 %]"][1:4] == ["1", "5.00", "10.50"]  # one seed: no deviation
     with pytest.raises(ValueError, match="does not mix ratios"):
-        report(results, SETUPS, Options())
+        report(results, Options(), SETUPS)
 
 
 def test_without_dense_there_is_no_delta_and_it_says_so(results):
     sparse = [result for result in results if result.ratio is not None]
-    made = report(sparse, SETUPS, Options())
+    made = report(sparse, Options(), SETUPS)
     assert "delta % ↑" not in made.scores.header
     assert any(note.startswith("no delta") for note in made.scores.notes)
     assert made.verdicts.header[2] == "minus random"
@@ -112,7 +112,7 @@ def test_without_dense_there_is_no_delta_and_it_says_so(results):
 def test_a_dense_score_of_0_leaves_no_delta(tmp_path):
     write(tmp_path, "baseline", 0, (0.0, 2.0, 0.5))
     write(tmp_path, "snip", 0, (1.0, 2.0, 0.5))
-    made = report(read_results([tmp_path]), SETUPS, Options())
+    made = report(read_results([tmp_path]), Options(), SETUPS)
     assert "delta % ↑" not in made.scores.header
     assert "no delta: a score of the dense network is 0 or missing" in made.scores.notes
 
@@ -120,7 +120,7 @@ def test_a_dense_score_of_0_leaves_no_delta(tmp_path):
 def test_notes_say_what_differs(results, tmp_path):
     write(tmp_path / "more", "rigl", 0, (20, 2, 0.5), iterations=500)
     write(tmp_path / "more", "snip", 7, (20, 2, 0.5), notes=["trained well", "seg: 40 classes"])
-    made = report([*results, *read_results([tmp_path / "more"])], SETUPS, Options())
+    made = report([*results, *read_results([tmp_path / "more"])], Options(), SETUPS)
     assert "seg: 40 classes" in made.scores.notes and "trained well" not in made.scores.notes
     notes = " ".join(made.scores.notes)
     assert "optim.iterations (100, 500)" in notes
@@ -140,7 +140,7 @@ def test_published_figures_are_labelled(results):
         "random_pt": "pretrained",
         "disparse_pt": "pretrained",
     }
-    made = report(results, setups, Options(metric_protocol="paper", published=True))
+    made = report(results, Options(metric_protocol="paper", published=True), setups)
     rows = cells(made.scores)
     assert rows["snip (published)"][:4] == ["snip (published)", "-", "10.00", "23.83"]
     assert rows["dense (published)"][3] == "27.69"
@@ -150,7 +150,7 @@ def test_published_figures_are_labelled(results):
 
 
 def test_formats(results):
-    made = report(results, SETUPS, Options())
+    made = report(results, Options(), SETUPS)
     shown = made.text("terminal")
     assert "22.50 ± 4.50*" in shown and "delta = 100 %" in shown and "worse" in shown
     assert "\033[1m" not in shown and "\033[1m" in made.text("terminal", colour=True)

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -26,12 +27,32 @@ def test_a_network_with_a_name_of_its_own_keeps_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "not a JSON file"), ('{"metrics": {}, "directions": {}, "method": "snip"}', "without 'config'")],
+    [
+        ("{", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ('{"metrics": {}, "directions": {}, "method": "snip"}', "without 'config'"),
+    ],
 )
 def test_damaged_files_are_named(tmp_path, content, words):
     (tmp_path / "broken.json").write_text(content)
     with pytest.raises(ValueError, match=f"broken.json.*{words}"):
         read_results([tmp_path])
+
+
+FOREIGN = [None, True, 3, 1e999, "x", "\x1b[2J", [], [1], {}, {"x": 1}]
+FIELDS = "name dataset method protocol split seed metrics directions certificate config notes"
+
+
+@pytest.mark.parametrize("field", FIELDS.split())
+def test_foreign_fields_are_one_sentence_that_names_the_file(tmp_path, field):
+    path = write(tmp_path, "snip", 0, (1, 1, 1))
+    content = json.loads(path.read_text())
+    for value in FOREIGN:
+        path.write_text(json.dumps(content | {field: value}))
+        try:
+            read_results([path])
+        except ValueError as error:
+            assert str(path) in str(error) and str(error).isprintable()
 
 
 def test_missing_empty_and_double(tmp_path):

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from comparison.verdicts import BETTER, SAME, WORSE, by_chance, paired, quantile
 
@@ -17,6 +18,14 @@ def test_hand_worked_interval():
     assert verdict.low == pytest.approx(-0.484138, abs=1e-6)
     assert verdict.high == pytest.approx(4.484138, abs=1e-6)
     assert (verdict.seeds, verdict.word) == (3, SAME)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 12])
+def test_the_interval_is_that_of_the_paired_t_test(seeds):
+    a, b = np.random.default_rng(seeds).normal(20, 3, (2, seeds))
+    verdict = paired(by_seed(*a), by_seed(*b), level=0.9)
+    theirs = stats.ttest_rel(a, b).confidence_interval(0.9)
+    assert (verdict.low, verdict.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_pairing_sees_what_means_hide():
