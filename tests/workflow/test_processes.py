@@ -74,7 +74,7 @@ def all_reduce(tensor, reduce_op):
 
 
 def test_processes_gather_by_rank_and_notice_where_they_differ(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # starting anew would import everything three times
     answers = context.SimpleQueue()
     three = [context.Process(target=talk, args=(rank, tmp_path / "store", answers)) for rank in range(3)]
     for process in three:
