@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import NamedTuple, NoReturn, get_args, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 from .load import DATASETS, merge, parse_assignments, paths, settings
 from .schema import GROUPS, Config
@@ -55,7 +55,7 @@ SWITCHES = {name: flag for name, flag in _ALL.items() if flag.kind is bool}
 class Parser(argparse.ArgumentParser):
     """Reads --num_batches as --num-batches; an error is one sentence and status 2."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         import sys
 
         args = sys.argv[1:] if args is None else list(args)

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +22,7 @@ from tasks.averages import Averages
 from tasks.base import Target, Task, resize_nearest
 
 Batch = tuple[Tensor, dict[str, Target]]
-Scores = dict[str, object]
+Scores = dict[str, Any]
 
 
 def evaluate(
@@ -119,8 +120,8 @@ class Losses(Averages):
             seen.append(resize_nearest(targets[name].valid, predictions[name].shape[-2:]).any())
         images = len(predictions[self.names[0]])
         self.add(losses, seen, images)
-        self.images += images
-        self.batches += 1
+        self.images = cast(Tensor, self.images) + images
+        self.batches = cast(Tensor, self.batches) + 1
 
     def compute(self) -> Scores:
         loss = self.averages()["paper"]
@@ -131,7 +132,11 @@ class Losses(Averages):
             if known
         ]
         loss["total"] = sum(parts) if parts else math.nan
-        return {"loss": loss, "images": int(self.images), "batches": int(self.batches)}
+        return {
+            "loss": loss,
+            "images": int(cast(Tensor, self.images)),
+            "batches": int(cast(Tensor, self.batches)),
+        }
 
 
 def figures(scores: Scores) -> dict[str, float]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -59,7 +59,7 @@ class TaskLoss:
         loss = self.task.loss(prediction, target)
         if self.fabric is None:
             return loss
-        return loss * valid_shares(self.fabric, [target], prediction.shape[-2:])[0]
+        return loss * valid_shares(self.fabric, [target], (prediction.shape[-2], prediction.shape[-1]))[0]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def train(learner: Learner, plan: Plan, batches: Iterable[Batch], start: int = 0
         learner.optimizer.zero_grad(set_to_none=True)
         figures = training_step(learner, batch, plan.accumulate)
         if fabric.world_size > 1:
-            figures = fabric.all_reduce(figures, reduce_op="mean")
+            figures = cast(Tensor, fabric.all_reduce(figures, reduce_op="mean"))
         losses = dict(zip((*learner.objective.tasks, "total"), figures.tolist(), strict=True))
         _require_finite(losses, number, plan, start)
         learner.sparsifier.mask_gradients()
@@ -142,7 +142,7 @@ def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> Tensor
     shares: dict[str, Tensor] = {}
     figures = []
     for number, (image, targets) in enumerate(pieces):
-        with fabric.no_backward_sync(network, enabled=number + 1 < len(pieces)):
+        with fabric.no_backward_sync(cast(Any, network), enabled=number + 1 < len(pieces)):
             preds = network(image)
             for name in () if shares else objective.tasks:
                 all_parts = [targets[name] for _, targets in pieces]

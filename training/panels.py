@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -83,7 +84,7 @@ def columns(
 
 def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Path) -> None:
     """Writes one panel: the image [H, W, 3] and a column of two pictures for each task."""
-    layout = Layout.of(*image.shape[:2], 1 + len(tasks))
+    layout = Layout.of(image.shape[0], image.shape[1], 1 + len(tasks))
     figure = new_figure(layout.size[0] / DPI, layout.size[1] / DPI, DPI, arrange=False)
     for column, pictures in enumerate([[("input", image)], *tasks]):
         for row, (title, picture) in enumerate(pictures):
@@ -92,7 +93,7 @@ def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Pat
             axes.set_axis_off()
             axes.set_title(title, fontsize=layout.font, pad=layout.font / 3)
     left, bottom, width, height = layout.box(0, 1)
-    place = {"x": left + width / 2, "y": bottom + height / 2, "ha": "center", "va": "center"}
+    place: dict[str, Any] = {"x": left + width / 2, "y": bottom + height / 2, "ha": "center", "va": "center"}
     figure.text(s=LEGEND, fontsize=layout.font, color="dimgrey", linespacing=1.6, **place)
     figure.savefig(path, dpi=DPI)
 

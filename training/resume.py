@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common.files import remove_partial
 
@@ -35,7 +37,7 @@ def save_checkpoint(folder: Path, name: str, step: int, content: dict) -> Path:
     return path
 
 
-def latest_checkpoint(folder: Path, name: str, say=print) -> dict | None:
+def latest_checkpoint(folder: Path, name: str, say: Callable[[str], object] = print) -> dict[str, Any] | None:
     """The newest readable checkpoint, None where there is none; `say` hears of damaged ones.
 
     ValueError where there are checkpoints and none can be read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -44,7 +45,7 @@ def valid_shares(fabric: Fabric, targets: Sequence[Target], size: tuple[int, int
         return torch.ones_like(counts, dtype=torch.get_default_dtype())
     total = counts.sum()
     if fabric.world_size > 1:
-        total = fabric.all_reduce(total, reduce_op="sum")
+        total = cast(Tensor, fabric.all_reduce(total, reduce_op="sum"))
     return counts * fabric.world_size / total.clamp(min=1)
 
 
@@ -52,13 +53,13 @@ class _Sum(torch.autograd.Function):
     """The sum over all processes, of values and of gradients."""
 
     @staticmethod
-    def forward(ctx, value: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor) -> Tensor:
         value = value.clone()
         distributed.all_reduce(value)
         return value
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         distributed.all_reduce(gradient)
         return gradient
@@ -81,9 +82,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         centred = x - mean[:, None, None]
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            cast(Tensor, self.num_batches_tracked).add_(1)
+            momentum = cast(float, self.momentum)
+            cast(Tensor, self.running_mean).lerp_(mean, momentum)
+            cast(Tensor, self.running_var).lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(image.dtype)
 

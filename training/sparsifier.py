@@ -5,7 +5,7 @@ Whoever prunes implements this (prune_utils.masks.Masked, Regrowth, Rounds, or y
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Sparsifier(Protocol):
@@ -18,7 +18,7 @@ class Sparsifier(Protocol):
     def mask_gradients(self) -> None:
         """After backward, before the optimiser's step."""
 
-    def after_step(self, step: int, batch) -> dict[str, float]:
+    def after_step(self, step: int, batch: Any) -> dict[str, float]:
         """After the optimiser's step number `step` (1 is the first): zero again, maybe prune or regrow.
 
         Returns figures worth logging, {} where nothing changed.
@@ -38,7 +38,7 @@ class Dense:
     def mask_gradients(self) -> None:
         pass
 
-    def after_step(self, step: int, batch) -> dict[str, float]:
+    def after_step(self, step: int, batch: Any) -> dict[str, float]:
         return {}
 
     def state_dict(self) -> dict:

@@ -18,6 +18,7 @@ from .networks import (
     dense_path,
     export_published,
     load_network,
+    moved,
     new_network,
     rewound,
     save_network,
@@ -51,7 +52,7 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
     if pruning.plan.retrain:
         run = rounds_run(pruning, mask)
         run.train(options.resume)
-        mask = run.mask
+        mask = run.mask or mask
     if early is not None:
         load_state(network, early, "the rewound weights")
     apply(network, mask)
@@ -77,7 +78,7 @@ def prepare_pruning(experiment: Experiment, method: Method, options: Options) ->
         )
     experiment.check_dest()
     network = start_of_pruning(experiment, method, options).network
-    pruning = Pruning(experiment, method, experiment.fabric.to_device(network))
+    pruning = Pruning(experiment, method, moved(experiment, network))
     pruning.check()
     check_export(options.export_published, network)
     return pruning

@@ -19,9 +19,10 @@ from lightning_fabric import Fabric
 from common.lock import locked
 from common.names import BASELINE
 from configs.schema import Config
-from dataloaders import DATASETS
+from dataloaders import DATASETS, DataSet
+from dataloaders.base import Records
 from dataloaders.findings import quick_check
-from dataloaders.streams import evaluation_batches, training_batches
+from dataloaders.streams import Stream, evaluation_batches, training_batches
 from tasks.base import Target, Task
 from training.loop import Objective
 
@@ -50,7 +51,7 @@ class Experiment:
     samples: int | None = None
 
     @cached_property
-    def dataset(self):
+    def dataset(self) -> DataSet:
         """The row of the data set."""
         return DATASETS[self.config.data.dataset]
 
@@ -120,11 +121,11 @@ class Experiment:
         records = [self.records(split) for split in dict.fromkeys(splits)]
         quick_check(*records, allowed=self.config.data.skip_unreadable)
 
-    def records(self, split: str):
+    def records(self, split: str) -> Records:
         records = self.dataset.open(self.config.data, split, self.tasks, self.config.run.protocol)
         return replace(records, entries=records.entries[: self.samples])
 
-    def training_stream(self, start: int, stop: int) -> Iterable:
+    def training_stream(self, start: int, stop: int) -> Stream:
         """This process's share of the batches of steps start + 1 to stop."""
         return training_batches(
             self.records("train"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import as_tree, result_settings
-from training.checkpoint import read_file
+from training.checkpoint import check_fields, is_own, read_file
 from training.resume import checkpoint_paths
 
 from .experiment import Experiment
@@ -62,10 +62,10 @@ def finished_before(experiment: Experiment, path: Path, stem: str, options: Opti
 
 def _require_own(experiment: Experiment, path: Path) -> None:
     """ValueError unless the file was made with the settings of this experiment."""
-    config = read_file(path).get("config")
-    if config is None:
+    content = read_file(path)
+    if not is_own(content):
         raise ValueError(f"{path} was not made by this program: --overwrite replaces it")
-    require_same_settings(config, experiment, str(path))
+    require_same_settings(check_fields(content, path)["config"], experiment, str(path))
 
 
 def require_same_settings(before: dict[str, Any], experiment: Experiment, what: str) -> None:

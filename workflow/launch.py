@@ -12,7 +12,15 @@ from training.sparsifier import Dense
 
 from .experiment import Experiment
 from .files import Files, Options, finished_before, refuse_other_run
-from .networks import Saved, check_export, export_published, load_network, new_network, save_network
+from .networks import (
+    Saved,
+    check_export,
+    export_published,
+    load_network,
+    moved,
+    new_network,
+    save_network,
+)
 from .pruning import Pruning
 from .running import Run, training_plan
 
@@ -70,7 +78,7 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
     experiment.check_dest()
     experiment.check_data("train", experiment.config.run.select_on)
     saved, source = trainee(experiment, method, options)
-    network = experiment.fabric.to_device(saved.network)
+    network = moved(experiment, saved.network)
     check_export(options.export_published, network)
     plan, stem = training_plan(experiment, method), training_stem(experiment)
     optimizer = make_optimizer(network, plan)

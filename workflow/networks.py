@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,6 +73,11 @@ def _empty_network(experiment: Experiment) -> MultiTaskNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return MultiTaskNet(channels, model.backbone, model.width, model.branch_after, last)
+
+
+def moved(experiment: Experiment, network: MultiTaskNet) -> MultiTaskNet:
+    """The network, on the device that the experiment runs on."""
+    return cast(MultiTaskNet, experiment.fabric.to_device(network))
 
 
 def save_network(

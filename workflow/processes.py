@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -60,7 +61,7 @@ def make_fabric(run: Run) -> Fabric:
             devices=devices,
             num_nodes=nodes,
             strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
-            precision=run.precision,
+            precision=cast(Any, run.precision),
         )
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -119,7 +120,7 @@ def largest(fabric: Fabric, value: int) -> int:
     """The largest of every process's values, the same for all of them."""
     if fabric.world_size == 1:
         return value
-    return int(fabric.all_reduce(fabric.to_device(torch.tensor(value)), reduce_op="max"))
+    return int(cast(Tensor, fabric.all_reduce(fabric.to_device(torch.tensor(value)), reduce_op="max")))
 
 
 # ------------------------------------------------------------------ the end of a run

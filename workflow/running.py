@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from configs.load import as_tree
+from configs.schema import Finetune, Optim
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.checkpoint import load_state
 from training.evaluate import evaluate, figures
 from training.interrupt import Interrupted, StopRequest
+from training.logger import MetricLogger
 from training.loop import Learner, Plan, train
-from training.record import Record
 from training.resume import latest_checkpoint, remove_checkpoints, save_checkpoint
 from training.sharing import Batch, shared_statistics
 from training.sparsifier import Sparsifier
@@ -44,7 +45,7 @@ def rounds_plan(experiment: Experiment, method: Method) -> Plan:
 
 def _plan(experiment: Experiment, kind: str) -> Plan:
     config = experiment.config
-    length = {"full": config.optim, "finetune": config.finetune}[kind]
+    length: Optim | Finetune = {"full": config.optim, "finetune": config.finetune}[kind]
     return Plan(
         steps=length.iterations,
         lr=length.lr,
@@ -99,7 +100,7 @@ class Run:
         for _ in self.steps(resume):
             pass
 
-    def steps(self, resume: bool = False) -> Iterator[int]:
+    def steps(self, resume: bool = False) -> Generator[int, None, None]:
         """Train step by step; yields 0 before the first and every step's number when it is taken.
 
         Logs, evaluation, best weights and checkpoints of a step follow when the next one is asked for. Raises
@@ -107,7 +108,7 @@ class Run:
         """
         experiment, plan = self.experiment, self.plan
         fabric = experiment.fabric
-        subject = torch.compile(self.network) if experiment.config.run.compile else self.network
+        subject: Any = torch.compile(self.network) if experiment.config.run.compile else self.network
         network, optimizer = fabric.setup(subject, self.optimizer)
         learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier)
         start = self._resume(learner) if resume else 0
@@ -118,27 +119,27 @@ class Run:
             self._keep_early_weights(0)
             yield 0
         validation = experiment.evaluation_stream(experiment.config.run.select_on)
-        record = Record(self.metrics_path, self.board_path, plan.steps, start, fabric.is_global_zero)
+        logger = MetricLogger(self.metrics_path, self.board_path, plan.steps, start, fabric.is_global_zero)
         try:
             with shared_statistics(self.network, fabric), StopRequest() as stop:
-                for step, losses, moved in train(learner, plan, self._batches(start, record), start):
-                    record.add(step, "mask", moved)
+                for step, losses, moved in train(learner, plan, self._batches(start, logger), start):
+                    logger.add(step, "mask", moved)
                     self._keep_early_weights(step)
                     yield step
                     last, signal = step == plan.steps, largest(fabric, stop.number or 0)
                     if step % plan.log_every == 0 or last:
-                        record.add(step, "train", losses | {"lr": plan.lr_at(step)})
-                    record.tick(step, {"loss": losses["total"]})
+                        logger.add(step, "train", losses | {"lr": plan.lr_at(step)})
+                    logger.tick(step, {"loss": losses["total"]})
                     if step % plan.eval_every == 0 or last:
-                        self._evaluate(step, validation, record)
+                        self._evaluate(step, validation, logger)
                     if step % plan.checkpoint_every == 0 or signal:
-                        record.sync()
+                        logger.sync()
                         self._save_checkpoint(step, learner)
                     if signal and not last:
                         fabric.barrier()  # nobody leaves before the checkpoint is written
                         raise Interrupted(signal, f"stopped after step {step}; --resume continues from there")
         finally:
-            record.close()
+            logger.close()
 
     def save(self, path: Path, step: int) -> None:
         """Write the network as it is now, with its mask and certificate."""
@@ -152,20 +153,20 @@ class Run:
         if self.experiment.fabric.is_global_zero:
             remove_checkpoints(self.experiment.dest, self.stem)
 
-    def _batches(self, start: int, record: Record) -> Iterator[Batch]:
-        """The training stream; samples that could not be read are counted in the record."""
+    def _batches(self, start: int, logger: MetricLogger) -> Iterator[Batch]:
+        """The training stream; samples that could not be read are counted in the logger."""
         stream, told = self.experiment.training_stream(start, self.plan.steps), 0
         for step, batch in enumerate(stream, start + 1):
             if len(stream.broken) > told:
                 told = len(stream.broken)
-                record.add(step, "data", {"unreadable": told})
+                logger.add(step, "data", {"unreadable": told})
             yield batch
 
     def _keep_early_weights(self, step: int) -> None:
         if step == self.rewind_step and self.experiment.fabric.is_global_zero:
             save_network(self.experiment, rewind_path(self.experiment), self.network, step=step)
 
-    def _evaluate(self, step: int, validation: Iterable[Batch], record: Record) -> None:
+    def _evaluate(self, step: int, validation: Iterable[Batch], logger: MetricLogger) -> None:
         """Validate, keep the best weights. The first evaluation always counts, a NaN never wins later."""
         experiment = self.experiment
         scores = evaluate(
@@ -176,7 +177,7 @@ class Run:
             loss_weights=experiment.objective.weights,
         )
         found = figures(scores)
-        record.add(step, "evaluate", found)
+        logger.add(step, "evaluate", found)
         loss = found["loss/total"] if math.isfinite(found["loss/total"]) else math.inf
         # of a network that is denser than asked nothing is kept
         if self.sparsifier.ready and (self.best_loss is None or loss < self.best_loss):

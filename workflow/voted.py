@@ -23,6 +23,7 @@ from training.evaluate import evaluate
 from .create import prepare_pruning
 from .experiment import Experiment, open_experiment
 from .files import Options
+from .networks import moved
 from .pruning import NumberedBatches, Pruning
 
 
@@ -92,7 +93,7 @@ def scores_of(content: dict, experiment: Experiment, tasks: tuple[str, ...], spl
     network = MultiTaskNet(**content["network"])
     load_state(network, content["state"], content["name"])
     chosen = {name: task for name, task in experiment.tasks.items() if name in tasks}
-    network = experiment.fabric.to_device(network)
+    network = moved(experiment, network)
     found = evaluate(network, chosen, experiment.evaluation_stream(split), fabric=experiment.fabric)
     return found["metrics"]
 

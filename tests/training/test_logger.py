@@ -2,11 +2,11 @@
 
 import csv
 
-from training.record import HEADER, Record
+from training.logger import HEADER, MetricLogger
 
 
-def record(path, start=0, writes=True):
-    return Record(path, None, 10, start, writes)
+def logger(path, start=0, writes=True):
+    return MetricLogger(path, None, 10, start, writes)
 
 
 def rows(path):
@@ -15,7 +15,7 @@ def rows(path):
 
 
 def test_no_file_before_the_first_figure(tmp_path):
-    one = record(tmp_path / "new" / "run.csv")
+    one = logger(tmp_path / "new" / "run.csv")
     one.add(1, "mask", {})
     one.sync()
     assert list(tmp_path.iterdir()) == []
@@ -30,13 +30,13 @@ def test_no_file_before_the_first_figure(tmp_path):
 
 def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path):
     path = tmp_path / "run.csv"
-    first = record(path)
+    first = logger(path)
     for step in range(1, 6):
         first.add(step, "train", {"loss": step})
     first.close()
     with path.open("a") as file:
         file.write("6,train,lo")  # killed in the middle of a row
-    again = record(path, start=3)
+    again = logger(path, start=3)
     again.add(4, "train", {"loss": 40})
     again.close()
     assert [row[3] for row in rows(path)[1:]] == ["1.0", "2.0", "3.0", "40.0"]
@@ -46,14 +46,14 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path):
 def test_a_fresh_run_replaces_the_rows_of_another(tmp_path):
     path = tmp_path / "run.csv"
     for value in (1, 2):
-        one = record(path)
+        one = logger(path)
         one.add(1, "train", {"loss": value})
         one.close()
     assert [row[3] for row in rows(path)[1:]] == ["2.0"]
 
 
 def test_only_the_first_process_writes(tmp_path):
-    one = record(tmp_path / "run.csv", writes=False)
+    one = logger(tmp_path / "run.csv", writes=False)
     one.add(1, "train", {"loss": 1.0})
     one.sync()
     one.close()
@@ -62,7 +62,7 @@ def test_only_the_first_process_writes(tmp_path):
 
 def test_curves_of_a_replaced_run_go(tmp_path):
     for value in (1.0, 2.0):
-        one = Record(tmp_path / "run.csv", tmp_path / "board", 10)
+        one = MetricLogger(tmp_path / "run.csv", tmp_path / "board", 10)
         one.add(1, "train", {"loss": value, "odd": float("nan")})
         one.close()
     assert len(list((tmp_path / "board").iterdir())) == 1

@@ -11,6 +11,7 @@ import csv
 import math
 import os
 from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from common.files import replacing
 HEADER = ("step", "phase", "name", "value")
 
 
-class Record:
+class MetricLogger:
     """Figures of one run. Only the first of several processes writes (`writes`)."""
 
     def __init__(
@@ -30,14 +31,15 @@ class Record:
         self.bar = tqdm(
             total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not writes, mininterval=0.5
         )
-        self.file = self.board = None
+        self.file: TextIO | None = None
+        self.board: Any = None  # a SummaryWriter
 
     def add(self, step: int, phase: str, figures: dict[str, float]) -> None:
         """Write figures down at once. OSError names the file where the disk is full."""
         if not self.writes or not figures:
             return
         if self.file is None:
-            self._open()
+            self.file = self._open()
         rows = [(step, phase, name, repr(float(value))) for name, value in figures.items()]
         try:
             csv.writer(self.file).writerows(rows)
@@ -70,14 +72,14 @@ class Record:
         if self.board is not None:
             self.board.close()
 
-    def _open(self) -> None:
+    def _open(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [HEADER, *_rows_until(self.path, self.start)]
         # never a moment without the earlier rows: a new file takes the old one's place
         with replacing(self.path) as temporary:
-            self.file = temporary.open("w", newline="")
-            csv.writer(self.file).writerows(rows)
-            self.file.flush()
+            file = temporary.open("w", newline="")
+            csv.writer(file).writerows(rows)
+            file.flush()
         if self.board_folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -85,6 +87,7 @@ class Record:
                 for events in self.board_folder.glob("events.out.tfevents.*"):
                     events.unlink()
             self.board = SummaryWriter(str(self.board_folder), purge_step=self.start + 1)
+        return file
 
 
 def _rows_until(path: Path, step: int) -> list[list[str]]:
