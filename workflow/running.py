@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -45,7 +45,7 @@ def rounds_plan(experiment: Experiment, method: Method) -> Plan:
 
 def _plan(experiment: Experiment, kind: str) -> Plan:
     config = experiment.config
-    length: Optim | Finetune = {"full": config.optim, "finetune": config.finetune}[kind]
+    length = cast(Optim | Finetune, {"full": config.optim, "finetune": config.finetune}[kind])
     return Plan(
         steps=length.iterations,
         lr=length.lr,
