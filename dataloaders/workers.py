@@ -51,6 +51,11 @@ def keep_freed_memory() -> None:
 
 def parcels(loader: DataLoader) -> Iterator[Any]:
     """What a loader gives. OSError, in one sentence, if a process of its is killed or lacks shared memory."""
+    if getattr(loader, "num_workers", 0):
+        try:
+            multiprocessing.Lock()  # what every loader process begins with
+        except OSError as error:
+            raise OSError(SHARED) from error
     before, workers = set(multiprocessing.active_children()), set[BaseProcess]()
     try:
         iterator = _quiet_start(loader)

@@ -52,7 +52,7 @@ class Files:
 
 def find(source: Path, dest: Path, folders: tuple[str, ...]) -> dict[str, list[Files]]:
     """The images of every split by number. FileNotFoundError names the first plane that is missing."""
-    found = {}
+    found: dict[str, list[Files]] = {}
     for theirs, ours in SPLITS.items():
         folder = source / theirs
         if not (folder / "image").is_dir():

@@ -98,7 +98,7 @@ def _things_on(
     x, z, yaw = at
     solids: list[Solid] = []
     spots = [-0.28 * thing.width, 0.28 * thing.width]
-    names = rng.permutation(list(ON_TOP))[: rng.integers(1, 3)]
+    names = rng.permutation(list(ON_TOP))[: rng.integers(1, 3)].tolist()
     if "television" in names:  # too wide for a neighbour
         spots, names = [0.0], ["television"]
     for name, spot in zip(names, spots, strict=False):
