@@ -58,7 +58,8 @@ def made_up(weights: int, dtype: Any) -> tuple[dict[str, dict[str, Any]], dict[s
     """Scores of two tasks that agree in part on what they share, and the layers' shapes."""
     import torch
 
-    shapes, scores = {}, {"left": {}, "right": {}}
+    shapes: dict[str, tuple[int, ...]] = {}
+    scores: dict[str, dict[str, Any]] = {"left": {}, "right": {}}
     draws = torch.Generator().manual_seed(2)
     groups = {"shared": ("left", "right"), "left": ("left",), "right": ("right",)}
     for group, tasks in groups.items():

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def torchvision_cases() -> Iterator[Case]:
     for size, row in names.items():
         for name in row.split():
             more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-            make = lambda name=name, more=more: models.get_model(name, weights=None, num_classes=10, **more)  # noqa: E731
+            make = partial(models.get_model, name, weights=None, num_classes=10, **more)
             yield Case(f"torchvision {name}", make, images(size), plain)
     vit = {
         "image_size": 32,
@@ -74,16 +75,14 @@ def torchvision_cases() -> Iterator[Case]:
     }
     yield Case("torchvision VisionTransformer", lambda: models.VisionTransformer(**vit), images(32), plain)
     for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "fcn_resnet50"):
-        make = lambda name=name: models.get_model(name, weights=None, weights_backbone=None, num_classes=5)  # noqa: E731
+        make = partial(models.get_model, name, weights=None, weights_backbone=None, num_classes=5)
         yield Case(f"torchvision {name}", make, images(64), plain)
     box = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
     box |= {"masks": torch.ones(1, 96, 96, dtype=torch.uint8)}
     detectors = "ssdlite320_mobilenet_v3_large fasterrcnn_mobilenet_v3_large_320_fpn fcos_resnet50_fpn"
     for name in f"{detectors} retinanet_resnet50_fpn maskrcnn_resnet50_fpn".split():
         sizes = {} if name.startswith("ssd") else {"min_size": 96, "max_size": 96}
-        make = lambda name=name, sizes=sizes: models.get_model(  # noqa: E731
-            name, weights=None, weights_backbone=None, num_classes=3, **sizes
-        )
+        make = partial(models.get_model, name, weights=None, weights_backbone=None, num_classes=3, **sizes)
         yield Case(
             f"torchvision {name}",
             make,
@@ -100,6 +99,9 @@ def transformers_cases() -> Iterator[Case]:
 
     def call(model: nn.Module, batch: Any) -> Any:
         return model(**batch)
+
+    def make(family: str, head: str, sizes: dict[str, Any], words: dict[str, int] = WORDS) -> nn.Module:
+        return getattr(hf, f"{family}{head}")(getattr(hf, f"{family}Config")(**(words | sizes)))
 
     gpt = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
     heads = {"num_key_value_heads": 2, "head_dim": 8}
@@ -127,10 +129,7 @@ def transformers_cases() -> Iterator[Case]:
     for family, (head, sizes) in rows.items():
         head = head if head.startswith(("For", "LM")) else f"For{head}"
         if hasattr(hf, f"{family}{head}"):
-            make = lambda family=family, head=head, sizes=sizes: getattr(hf, f"{family}{head}")(  # noqa: E731
-                getattr(hf, f"{family}Config")(**(WORDS | sizes))
-            )
-            yield Case(f"transformers {family}{head}", make, text, call)
+            yield Case(f"transformers {family}{head}", partial(make, family, head, sizes), text, call)
 
     def pair() -> Any:
         ids = torch.randint(3, 120, (2, 8))
@@ -140,19 +139,15 @@ def transformers_cases() -> Iterator[Case]:
     bart = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
     bart |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
     for family, sizes in {"T5": t5, "Bart": bart, "Pegasus": bart}.items():
-        make = lambda family=family, sizes=sizes: getattr(hf, f"{family}ForConditionalGeneration")(  # noqa: E731
-            getattr(hf, f"{family}Config")(**(WORDS | sizes))
-        )
-        yield Case(f"transformers {family}ForConditionalGeneration", make, pair, call)
+        head = "ForConditionalGeneration"
+        yield Case(f"transformers {family}{head}", partial(make, family, head, sizes), pair, call)
     small = {key: value for key, value in TEXT.items() if key != "max_position_embeddings"}
     vision = small | {"image_size": 32, "patch_size": 8}
     for family in ("ViT", "DeiT", "Dinov2"):
-        make = lambda family=family: getattr(hf, f"{family}ForImageClassification")(  # noqa: E731
-            getattr(hf, f"{family}Config")(**vision)
-        )
+        head = "ForImageClassification"
         yield Case(
-            f"transformers {family}ForImageClassification",
-            make,
+            f"transformers {family}{head}",
+            partial(make, family, head, vision, {}),
             lambda: {"pixel_values": torch.randn(2, 3, 32, 32)},
             call,
         )
@@ -170,7 +165,7 @@ def timm_cases() -> Iterator[Case]:
         "pit_ti_224",
     ):
         size = {"img_size": 64} if name.startswith(("vit", "mixer")) else {}
-        make = lambda name=name, size=size: timm.create_model(name, num_classes=10, **size)  # noqa: E731
+        make = partial(timm.create_model, name, num_classes=10, **size)
         yield Case(
             f"timm {name}", make, images(64 if size or "224" not in name else 224), lambda m, b: m(b[0])
         )
@@ -180,7 +175,7 @@ def smp_cases() -> Iterator[Case]:
     import segmentation_models_pytorch as smp
 
     for name in ("Unet", "FPN", "DeepLabV3Plus", "PSPNet", "MAnet"):
-        make = lambda name=name: getattr(smp, name)("resnet18", encoder_weights=None, classes=4)  # noqa: E731
+        make = partial(getattr(smp, name), "resnet18", encoder_weights=None, classes=4)
         yield Case(f"segmentation_models_pytorch {name}", make, images(64), lambda m, b: m(b[0]))
 
 
@@ -207,8 +202,8 @@ def _tensors(out: Any) -> list[Tensor]:
 
 # two tasks that look at the same outputs in different ways
 LOSSES: dict[str, Callable[[Any, Any], Tensor]] = {
-    "size": lambda out, _: sum(((t - 0.5) ** 2).mean() for t in _tensors(out)),
-    "spread": lambda out, _: sum((t + 0.3 * t.sin()).abs().mean() for t in _tensors(out)),
+    "size": lambda out, _: torch.stack([((t - 0.5) ** 2).mean() for t in _tensors(out)]).sum(),
+    "spread": lambda out, _: torch.stack([(t + 0.3 * t.sin()).abs().mean() for t in _tensors(out)]).sum(),
 }
 
 

@@ -4,17 +4,20 @@ python3 examples/detector.py
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from torch import Tensor
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 import prune_utils as pu
 
 
-def draw(number, seed):
+def draw(number: int, seed: int) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
     """Batches of two images with a bright box each, as torchvision's detectors take them."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(number):
@@ -28,7 +31,7 @@ def draw(number, seed):
         yield images, targets
 
 
-def main(steps=3):
+def main(steps: int = 3) -> dict[str, Any]:
     torch.manual_seed(0)
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
     losses = {

@@ -8,12 +8,13 @@ to say so: who owns which weight is read off the graph. Data is drawn on the spo
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # not needed where prune_utils is installed
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 from torchvision.models import resnet18
 
@@ -21,17 +22,19 @@ import prune_utils as pu
 
 
 class ThreeHeads(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         *early, last, pool, _ = resnet18(weights=None).children()
         self.early, self.last = nn.Sequential(*early), nn.Sequential(last, pool, nn.Flatten())
         self.kind, self.size, self.parts = nn.Linear(512, 3), nn.Linear(512, 1), nn.Conv2d(256, 1, 1)
 
-    def forward(self, image):
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
         early = self.early(image)
         late = self.last(early)
         return {"kind": self.kind(late), "size": self.size(late), "parts": self.parts(early)}
 
+
+Batch = tuple[Tensor, dict[str, Tensor]]  # images, and targets by task
 
 LOSSES = {
     "kind": lambda out, true: cross_entropy(out["kind"], true["kind"]),
@@ -40,7 +43,7 @@ LOSSES = {
 }
 
 
-def draw(number, seed, images=16):
+def draw(number: int, seed: int, images: int = 16) -> Iterator[Batch]:
     """Batches of 64 x 64 images with a square: its colour, its side, and where it covers a 4 x 4 grid."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(number):
@@ -54,18 +57,18 @@ def draw(number, seed, images=16):
         yield image, {"kind": kind, "size": side[:, None] / 64, "parts": parts}
 
 
-def train(model, optimizer, batches):
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch]) -> None:
     model.train()
     for image, target in batches:
         out = model(image)
         optimizer.zero_grad()
-        sum(loss(out, target) for loss in LOSSES.values()).backward()
+        torch.stack([loss(out, target) for loss in LOSSES.values()]).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5)
         optimizer.step()
 
 
 @torch.no_grad()
-def evaluate(model, title):
+def evaluate(model: nn.Module, title: str) -> dict[str, float]:
     model.eval()
     batches = list(draw(4, seed=99))
     found = {task: sum(float(loss(model(x), y)) for x, y in batches) / 4 for task, loss in LOSSES.items()}
@@ -73,8 +76,8 @@ def evaluate(model, title):
     return found
 
 
-def main(folder="outputs/own_network", steps=24):
-    folder = Path(folder)
+def main(target: str | Path = "outputs/own_network", *, steps: int = 24) -> None:
+    folder = Path(target)
     torch.manual_seed(0)
     model = ThreeHeads()
     train(model, torch.optim.Adam(model.parameters(), 1e-3), draw(steps, seed=1))
@@ -101,12 +104,12 @@ def main(folder="outputs/own_network", steps=24):
         print(f"{name}: {milliseconds(net, image):.1f} ms an image")
 
 
-def dense_bytes(model):
+def dense_bytes(model: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
 @torch.inference_mode()
-def milliseconds(net, image, runs=5):
+def milliseconds(net: Callable[[Tensor], object], image: Tensor, runs: int = 5) -> float:
     net(image)
     start = time.perf_counter()
     for _ in range(runs):

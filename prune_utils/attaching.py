@@ -35,7 +35,7 @@ def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
 class Attachment:
     """The hooks of one mask; `open` sets them, `close` takes them away."""
 
-    def __init__(self, masked: Masked, optimizers: Sequence[Any]):
+    def __init__(self, masked: Masked, optimizers: Sequence[Any]) -> None:
         if not optimizers:
             raise ValueError("attach needs the optimizers that train the network")
         self.masked = masked

@@ -182,7 +182,7 @@ def _settle(contest: Contest, ballots: list[_Ballot]) -> tuple[Mask, Tensor, Ten
 class _Room:
     """Memory for one chunk, used again for the next: fresh pages would cost more than the counting."""
 
-    def __init__(self, size: int, voters: int, device: torch.device):
+    def __init__(self, size: int, voters: int, device: torch.device) -> None:
         self.above = torch.empty(voters, size, dtype=torch.bool, device=device)
         self.reach = torch.empty(size, dtype=torch.bool, device=device)
         self.sure = torch.zeros(size, dtype=torch.uint8, device=device)  # voters that surely want it

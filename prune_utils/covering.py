@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -201,7 +202,7 @@ def _traced(
     used: dict[str, bool] = {}
     with untouched(model), torch.no_grad():
         for batch in batches:
-            seen = multiplied(lambda b=batch: predict(unwrap(model), b, forward), unsure, constants)
+            seen = multiplied(partial(predict, unwrap(model), batch, forward), unsure, constants)
             used = {name: used.get(name, False) or seen.get(name, False) for name in {**used, **seen}}
     return [_settled(role, used.get(each.name)) for each, role in zip(held, roles, strict=True)]
 

@@ -118,7 +118,7 @@ class Gradual(Regrowth):
         ranking: Growth,
         growth: Growth | None = None,
         **known: Any,
-    ):
+    ) -> None:
         """mask: what is there at the start, mostly everything. events: step -> budget, for each step of pace.
 
         ranking: who ranks the weights that are left, and by what, on the batch of the step. An event that

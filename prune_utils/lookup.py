@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-# what wrappers call the network inside: DDP, DataParallel and AveragedModel; torch.compile; checkpointing
-INSIDE = ("module", "_orig_mod", "_checkpoint_wrapped_module")
+from .parameters import INSIDE, inside
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:
@@ -70,8 +69,7 @@ def _plain(values: Tensor) -> Tensor:
 
 def _inside(module: nn.Module) -> nn.Module:
     """The network inside a wrapper. Raises KeyError for a module that is none."""
-    for name in INSIDE:
-        found = module._modules.get(name)
-        if found is not None:
-            return found
-    raise KeyError(type(module).__name__)
+    found = inside(module, (*INSIDE, "module"))  # averages and engines of other packages say `module` too
+    if found is None:
+        raise KeyError(type(module).__name__)
+    return found

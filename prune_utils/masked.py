@@ -41,7 +41,7 @@ class Masked:
         *,
         owners: Owners | None = None,
         asked: Mapping[str, Any] | None = None,
-    ):
+    ) -> None:
         """Zeroes the pruned weights. Weights that the mask does not name are left alone.
 
         owners, asked: for the certificate, as `certificate` takes them; None = not known.

@@ -94,22 +94,25 @@ def plain_name(name: str, there: Iterable[str]) -> str:
     """The name without the components that wrappers add, unless the network has it as it is."""
     if name in there:
         return name
-    inside = ".".join(part for part in name.split(".") if part not in INSIDE)
-    while inside not in there and inside.startswith("module."):
-        inside = inside.removeprefix("module.")
-    return inside
+    plain = ".".join(part for part in name.split(".") if part not in INSIDE)
+    while plain not in there and plain.startswith("module."):
+        plain = plain.removeprefix("module.")
+    return plain
+
+
+def inside(module: nn.Module, names: Iterable[str] = INSIDE) -> nn.Module | None:
+    """The network inside a wrapper, None for a module that is none. names: what wrappers call it."""
+    if isinstance(module, WRAPPERS):
+        return module.module
+    return next((module._modules[name] for name in names if name in module._modules), None)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DDP, torch.compile and AveragedModel, which would only distribute,
     compile or average what is asked of it here."""
-    while True:
-        if isinstance(model, WRAPPERS):
-            model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]  # type: ignore[assignment]
-        else:
-            return model
+    while (network := inside(model, ("_orig_mod",))) is not None:
+        model = network
+    return model
 
 
 def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter, Holder]]:

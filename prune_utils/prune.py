@@ -62,9 +62,14 @@ class Plan:
         return replace(find_arbiter(self.arbiter), factors=self.factors or {})
 
 
-def xavier_copy(model: nn.Module, seed: int) -> nn.Module:
-    """A copy of the network with Xavier-normal prunable weights; biases and norms as they are."""
-    weights = prunable(model)
+def xavier_copy(model: nn.Module, seed: int, names: Iterable[str] | None = None) -> nn.Module:
+    """A copy of the network with Xavier-normal weights; biases and norms as they are.
+
+    names: of the weights that are drawn, None = all prunable ones. What has fewer than two dimensions has no
+    fan, and stays.
+    """
+    found = prunable(model) if names is None else find_parameters(model, names)
+    weights = {name: weight for name, weight in found.items() if weight.dim() > 1}
 
     def draw(name: str) -> nn.Parameter:
         # drawn in main memory, each layer from a stream of its own: alike on all devices, in any order
@@ -80,8 +85,9 @@ def xavier_copy(model: nn.Module, seed: int) -> nn.Module:
     )
 
 
-INITS: dict[str, Callable[[nn.Module, int], nn.Module]] = {
-    "own": lambda model, seed: model,
+# (network, seed, names of the weights that may be drawn anew) -> the network that is scored
+INITS: dict[str, Callable[[nn.Module, int, Iterable[str]], nn.Module]] = {
+    "own": lambda model, seed, names: model,
     "xavier": xavier_copy,
 }
 
@@ -244,7 +250,7 @@ def make_mask(
     if plan.starts == "dense":
         return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
     voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
-    scored = INITS[plan.score_init](model, seed)
+    scored = INITS[plan.score_init](model, seed, electorate.owners)
     whole = None
     if plan.revive:
         whole = {name: w.detach().clone() for name, w in find_parameters(scored, names).items()}
@@ -272,7 +278,7 @@ def make_mask(
         mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive)
     else:
         scores = score_network(scored)
-        mask = _published_rule(scores, plan, {name: weights[name] for name in names})
+        mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
     mask = {name: mask[name] for name in names}
     if plan.shuffle:
         mask = shuffle_within_layers(mask, seed)
@@ -280,11 +286,13 @@ def make_mask(
     return mask
 
 
-def _published_rule(scores: Mapping[str, Scores], plan: Plan, weights: Mapping[str, Tensor]) -> Mask:
+def _published_rule(
+    scores: Mapping[str, Scores], plan: Plan, keep_ratio: float, weights: Mapping[str, Tensor]
+) -> Mask:
     """A keep ratio for every voter; protected layers stay dense, are ranked by nobody; orphans are pruned."""
     protected = matching(weights, plan.protect)
     free = {voter: {name: of[name] for name in of if name not in protected} for voter, of in scores.items()}
     unranked = {
         name: torch.full_like(weight, name in protected, dtype=torch.bool) for name, weight in weights.items()
     }
-    return unranked | keep_by_ratio(free, plan.keep_ratio, plan.arbiter)
+    return unranked | keep_by_ratio(free, keep_ratio, plan.arbiter)

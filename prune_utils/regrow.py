@@ -108,7 +108,7 @@ class Regrowth(Masked):
         *,
         batches: Iterable[Any] | None = None,
         **known: Any,
-    ):
+    ) -> None:
         """optimizer: whatever trains the network, so that grown weights start with fresh state: one, several,
             or None = those that `attach` is given.
         batches: for a mask that is attached and not told the `batch` of its step: these vote in turn.

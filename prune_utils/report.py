@@ -26,6 +26,8 @@ def certificate(
 ) -> dict[str, Any]:
     """What the mask keeps, in plain values.
 
+    "pruned" is total - kept, to one weight, and each of them is exactly 0 in the network (`verify` looks).
+
     owners: tasks of every weight. asked: the plan as a dict (dataclasses.asdict), with whatever else should
         be on record: batches, seed, ... Without a ratio in it, nothing was asked exactly.
     network: what tells about all parameters, the network or its `coverage`; None = the coverage that the
@@ -50,6 +52,7 @@ def certificate(
         "asked": _plain(asked),
         "asked_keep": keep_count(total, asked["ratio"]) if exact else None,
         "kept": kept,
+        "pruned": total - kept,
         "total": total,
         "density": kept / total,
         "sparsity": 1 - kept / total,
@@ -77,6 +80,7 @@ def format_certificate(cert: Mapping[str, Any]) -> str:
         table(rows, ("", "kept", "total", "density"), rule=False),
         "",
     ]
+    lines.append(f"pruned {cert['total'] - cert['kept']:,} of {cert['total']:,} weights, each exactly 0")
     lines.append(_settings(cert["asked"]))
     lines.append(f"mask {cert['hash'][:16]}")
     lines += _of_all_lines(cert)

@@ -102,7 +102,7 @@ class Rounds(Masked):
         *,
         floors: Sequence[Floors] = (),
         **known: Any,
-    ):
+    ) -> None:
         """gather: a tensor of every process, None = there is one process. floors: of every budget, () = none.
         known: owners and asked, as of Masked."""
         super().__init__(model, mask, **known)

@@ -166,7 +166,7 @@ def _gradient_sums(
     """
     sums: dict[str, Scores] = {voter: {} for voter in owned}
     voters = [voter for voter in voters if owned[voter.name]]
-    seen, heard = 0, set()
+    seen, heard = 0, set[str]()
     with untouched(model, weights.values()):
         for number, step in steps:
             seed_streams(model, mix_seed(seed, number))
@@ -222,7 +222,7 @@ def _losses(
 
 @contextmanager
 def _adding(
-    sums: Scores, leaves: dict[str, Tensor], what: Callable[[Tensor], Tensor], gather: Gather | None
+    sums: Scores, leaves: Mapping[str, Tensor], what: Callable[[Tensor], Tensor], gather: Gather | None
 ) -> Iterator[None]:
     """Inside, a backward pass adds what(gradient) to the sums as soon as it is known, and holds none.
 

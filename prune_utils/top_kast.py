@@ -41,7 +41,7 @@ class TopKast(Masked):
         backward: Budget,
         gather: Gather | None = None,
         **known: Any,
-    ):
+    ) -> None:
         """mask: the first A; the network still holds the dense weights. forward, backward: budgets of A and
         B, of the same pools. gather: a tensor of every process. known: owners and asked, as of Masked.
         """

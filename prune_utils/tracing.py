@@ -47,7 +47,7 @@ def multiplied(
 
 
 class _Watch(TorchDispatchMode):
-    def __init__(self, parameters: Mapping[str, Tensor], constants: Iterable[Tensor]):
+    def __init__(self, parameters: Mapping[str, Tensor], constants: Iterable[Tensor]) -> None:
         super().__init__()
         self.found: set[str] = set()
         self.seen: set[str] = set()
@@ -56,7 +56,7 @@ class _Watch(TorchDispatchMode):
         self.still: set[int] = {_storage(tensor) for tensor in constants if _has_storage(tensor)}
         self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor -> names, of what is no view
         for name, tensor in parameters.items():
-            start = tensor.storage_offset()
+            start = int(tensor.storage_offset())
             self.homes.setdefault(_storage(tensor), []).append((start, start + tensor.numel(), name))
 
     def names(self, tensor: Tensor) -> frozenset[str] | None:

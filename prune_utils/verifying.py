@@ -17,8 +17,9 @@ def verify(model: nn.Module, mask: Mask, certificate: Mapping[str, Any]) -> dict
     """Compares a network and its mask with the certificate: every layer's counts, the zeros, the mask's hash.
 
     model: may be wrapped, in another precision, an average of the weights, or quantised.
-    Returns kept, total, hash, and zeros: exact zeros among the weights that the mask covers, of which kept
-        ones may be some (a weight that has just been grown is 0).
+    Returns kept, total, hash, pruned (total - kept: so many weights were found to be exactly 0), and zeros:
+        exact zeros among all weights that the mask covers, of which kept ones may be some (a weight that has
+        just been grown is 0). zeros - pruned is the number of those.
     Raises ValueError that names the first layer that is not what the certificate says.
     """
     layers = certificate["layers"]
@@ -36,7 +37,8 @@ def verify(model: nn.Module, mask: Mask, certificate: Mapping[str, Any]) -> dict
             "the counts of all layers are those of the certificate, but other weights are kept: the mask's "
             f"hash is {digest[:16]}, the certificate says {certificate['hash'][:16]}"
         )
-    return {"kept": count(mask), "total": size(mask), "hash": digest, "zeros": zeros}
+    kept, total = count(mask), size(mask)
+    return {"kept": kept, "pruned": total - kept, "total": total, "hash": digest, "zeros": zeros}
 
 
 def _check_layer(values: Tensor | None, layer: str, kept: Tensor, said: Mapping[str, int] | None) -> int:

@@ -120,7 +120,7 @@ class Ownership(dict[str, frozenset[str]]):
     coverage: every parameter of the network, and why those that are no key here are left alone.
     """
 
-    def __init__(self, owners: Owners, coverage: Coverage):
+    def __init__(self, owners: Owners, coverage: Coverage) -> None:
         super().__init__(owners)
         self.coverage = coverage
 

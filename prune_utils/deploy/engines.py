@@ -29,7 +29,7 @@ class Engine:
     left_dense: layers whose zeros are multiplied all the same -> what they are.
     """
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         self.left_dense = graph.left_dense()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -39,7 +39,7 @@ class Engine:
 class DenseEngine(Engine):
     """PyTorch's own convolutions on the simplified graph, where the first input is."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
         self.net = PlainNet(graph).eval()
 
@@ -51,7 +51,7 @@ class DenseEngine(Engine):
 class SparseEngine(Engine):
     """The CPU engine for unstructured sparsity, tuned on the first inputs that it sees, for their sizes."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
         self.graph: Graph | None = graph  # until it is tuned: dense weights need not stay in memory
         self.net: PlainNet | None = None
@@ -77,9 +77,10 @@ class SparseEngine(Engine):
 class OnnxEngine(Engine):
     """onnxruntime on the graph's ONNX form."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
-        self.graph, self.session = graph, None
+        self.graph = graph
+        self.session: Any = None  # onnxruntime.InferenceSession, made when the inputs are known
         from .onnx_file import written_by_hand
 
         if written_by_hand(graph):

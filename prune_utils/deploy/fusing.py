@@ -22,7 +22,7 @@ class Affine(nn.Module):
 
     def __init__(
         self, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ):
+    ) -> None:
         super().__init__()
         scale = 1 / (variance.double() + eps).sqrt()
         scale = scale if weight is None else weight.double() * scale

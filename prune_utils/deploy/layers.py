@@ -15,7 +15,7 @@ TILINGS = ((6, 96), (4, 128), (8, 64), (4, 256))  # (vectors per tile, columns p
 class DenseLayer(Layer):
     """Weights in channels-last order; fused and prepacked where this PyTorch has oneDNN."""
 
-    def __init__(self, node: Conv):
+    def __init__(self, node: Conv) -> None:
         super().__init__(node)
         if not node.linear:
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
@@ -52,7 +52,7 @@ class SparseLayer(Layer):
     ValueError for a grouped convolution, and where the engine cannot be built.
     """
 
-    def __init__(self, node: Conv, tiling: tuple[int, int] = TILINGS[0]):
+    def __init__(self, node: Conv, tiling: tuple[int, int] = TILINGS[0]) -> None:
         super().__init__(node)
         engine = sparse_engine()
         if engine is None or node.groups > 1:

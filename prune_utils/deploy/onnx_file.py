@@ -42,6 +42,7 @@ class _Writer:
 
     def pool(self, node: Call) -> None:
         pool = node.op
+        assert isinstance(pool, nn.MaxPool2d)  # of what is written by hand
         self.node(
             "MaxPool",
             [node.args[0].name],
@@ -178,6 +179,7 @@ def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:
         dynamo=True,
         verbose=False,
     )
+    assert program is not None  # of the dynamo exporter
     return program.model_proto
 
 

@@ -28,7 +28,7 @@ class Layer(nn.Module):
     bias: Tensor
     rows: Tensor | None
 
-    def __init__(self, node: Conv):
+    def __init__(self, node: Conv) -> None:
         super().__init__()
         self.register_buffer("weight", node.weight.flatten(1) if node.linear else node.weight)
         self.register_buffer("bias", node.bias.float())
@@ -74,7 +74,7 @@ class Layer(nn.Module):
 class PlainNet(nn.Module):
     """The network's own arguments -> what it returns. `layer` makes the module of a convolution."""
 
-    def __init__(self, graph: Graph, layer: Callable[[Conv], nn.Module] = Layer):
+    def __init__(self, graph: Graph, layer: Callable[[Conv], nn.Module] = Layer) -> None:
         super().__init__()
         self.steps = nn.ModuleList(step_of(node, layer) for node in graph.nodes)
         self.plan = [(node.name, sources(node)) for node in graph.nodes]
@@ -124,7 +124,7 @@ def run_step(step: nn.Module, read: tuple[str, str | None] | None, values: dict[
 class Calling(nn.Module):
     """A call; its module and tensors are registered, so that they move and export along."""
 
-    def __init__(self, node: Call):
+    def __init__(self, node: Call) -> None:
         super().__init__()
         self.op = node.op
         self.args, self.kwargs = self._held(node.args), self._held(node.kwargs)

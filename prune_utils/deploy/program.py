@@ -21,7 +21,7 @@ SMALLEST = 9  # pixels of an image's side
 class OpenPool(nn.Module):
     """What a maximum pooling with ceil_mode computes, without it: its size rule needs the image's size."""
 
-    def __init__(self, kernel: int, stride: int, padding: int):
+    def __init__(self, kernel: int, stride: int, padding: int) -> None:
         super().__init__()
         self.geometry = kernel, stride, padding
 
@@ -41,10 +41,14 @@ def _opened(node: Call) -> Call:
     pool = node.op
     if not isinstance(pool, nn.MaxPool2d) or not pool.ceil_mode or pool.return_indices:
         return node
-    geometry = pool.kernel_size, pool.stride, pool.padding
-    if pool.dilation != 1 or not all(isinstance(value, int) for value in geometry):
+    kernel, stride, padding = pool.kernel_size, pool.stride, pool.padding
+    if (
+        pool.dilation != 1
+        or isinstance(kernel, tuple)
+        or isinstance(stride, tuple)
+        or isinstance(padding, tuple)
+    ):
         return node
-    kernel, stride, padding = geometry
     return replace(node, op=OpenPool(kernel, stride, padding)) if padding + stride <= kernel else node
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..parameters import unwrap
 from .fusing import Affine, fused
 from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
 
@@ -66,10 +67,7 @@ def read_network(
 
 def masked_copy(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     """A copy on the CPU, in float32 and evaluation mode, weights outside the mask 0, without gradients."""
-    while hasattr(model, "_orig_mod") or isinstance(
-        model, nn.DataParallel | nn.parallel.DistributedDataParallel
-    ):
-        model = getattr(model, "_orig_mod", None) or model.module
+    model = unwrap(model)
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():
@@ -140,7 +138,7 @@ def _conv_like(module: nn.Module) -> bool:
 class Method:
     """A tensor's method as a function."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.__name__ = name
 
     def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -150,7 +148,7 @@ class Method:
 class _Reader:
     """Turns a traced program into nodes, one for one."""
 
-    def __init__(self, model: nn.Module, program: fx.Graph, inputs: list[str]):
+    def __init__(self, model: nn.Module, program: fx.Graph, inputs: list[str]) -> None:
         self.program = program
         self.modules = {f"net.{name}" if name else "net": m for name, m in _named(model)}
         self.state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
@@ -255,6 +253,7 @@ class _Reader:
     ) -> Conv | None:
         """A convolution or linear layer with known weights; None for anything else."""
         given: dict[str, Any]
+        words: tuple[str, ...]
         if module is not None:
             if _conv_like(module) or (
                 isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward

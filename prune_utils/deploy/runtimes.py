@@ -30,7 +30,7 @@ class Runtime(NamedTuple):
 
 
 def _torch(network: nn.Module, image: Tensor, layout: torch.memory_format, kind: torch.dtype) -> Run:
-    network = network.to(kind).to(memory_format=layout)  # type: ignore[call-overload]  # a documented argument
+    network = network.to(kind).to(memory_format=layout)
     image = image.to(kind).contiguous(memory_format=layout)
     return lambda: network(image)
 
@@ -40,7 +40,7 @@ def _compiled(network: nn.Module, image: Tensor, kind: torch.dtype) -> Run:
 
     inductor.freezing = True
     layout = torch.channels_last
-    network = network.to(kind).to(memory_format=layout)  # type: ignore[call-overload]  # a documented argument
+    network = network.to(kind).to(memory_format=layout)
     image = image.to(kind).contiguous(memory_format=layout)
     compiled = torch.compile(network)
     with warnings.catch_warnings():

@@ -47,7 +47,7 @@ def _unknown(count: int) -> Channels:
 class Simplifier:
     """One graph on its way to fewer channels."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.axes = graph.axes()
         self.read = {node.name: (node.weight != 0).flatten(2).any(dim=2) for node in graph.convolutions()}

@@ -25,7 +25,7 @@ class SparsityCallback(Callback):
     sparsity: what `sparsify` returned for the LightningModule or a network inside it.
     """
 
-    def __init__(self, sparsity: Masked):
+    def __init__(self, sparsity: Masked) -> None:
         self.sparsity = sparsity
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

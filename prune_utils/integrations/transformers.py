@@ -30,7 +30,7 @@ class SparsityCallback(TrainerCallback):
     from, needed only if it is not inside the Trainer's output_dir.
     """
 
-    def __init__(self, sparsity: Masked, resume_from: str | Path | None = None):
+    def __init__(self, sparsity: Masked, resume_from: str | Path | None = None) -> None:
         self.sparsity = sparsity
         self.resume_from = resume_from
 

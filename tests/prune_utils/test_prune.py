@@ -223,6 +223,14 @@ def test_xavier_copy(tiny):
     assert big.std().item() == pytest.approx(math.sqrt(2 / (9 * (64 + 32))), rel=0.02)
 
 
+def test_xavier_copy_draws_the_weights_it_is_told():
+    model = torch.nn.Sequential(torch.nn.Embedding(30, 20), torch.nn.Linear(20, 4), torch.nn.LayerNorm(4))
+    twin = xavier_copy(model, 3, ["0.weight", "2.weight"])
+    assert torch.equal(twin[1].weight, model[1].weight) and torch.equal(twin[2].weight, model[2].weight)
+    assert twin[0].weight.std().item() == pytest.approx(math.sqrt(2 / 50), rel=0.1)  # of N(0, 1) before
+    assert torch.equal(xavier_copy(model, 3)[1].weight, xavier_copy(model, 3, ["1.weight"])[1].weight)
+
+
 def test_scope_backbone_refers_the_ratio_to_shared_weights(tiny):
     net = tiny("a", "b", "c")
     mask = mask_of(net, "disparse_static", scope="backbone", ratio=75)

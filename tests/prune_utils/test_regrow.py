@@ -288,6 +288,51 @@ def test_state_is_zeroed_on_the_networks_device():
     assert optimizer.state[model.weight]["step"] == 3
 
 
+@pytest.mark.parametrize("form", ["forward", "by task", "forward by task"])
+def test_growth_is_the_same_however_batches_come(tiny, form):
+    """Pairs, what `forward` takes, a batch for every task: the same data gives the same mask."""
+
+    def moved(losses, batches, forward):
+        net = tiny("a", "b")
+        net.model.drop.p = 0.0
+        growth = Growth(task_voters(losses or net.losses, net.owners), forward=forward)
+        optimizer = torch.optim.SGD(net.model.parameters(), 0.1)
+        regrowth = Regrowth(
+            net.model, sparse(net.model), optimizer, Schedule(10, 1), growth, batches=batches(net)
+        )
+        figures = [regrowth.after_step(step, None) for step in (1, 2)]
+        assert all(of["dropped"] > 0 for of in figures)
+        return regrowth.mask
+
+    def forward(model, batch):
+        return model(batch["image"])
+
+    own = {
+        task: lambda out, batch, task=task: (out[task] - batch["targets"][task]).square().mean()
+        for task in "ab"
+    }
+    dicts = [{"image": image, "targets": targets} for image, targets in tiny("a", "b").batches]
+    expected = moved(None, lambda net: net.batches, None)
+    found = {
+        "forward": lambda: moved(own, lambda net: dicts, forward),
+        "by task": lambda: moved(None, lambda net: [dict.fromkeys("ab", each) for each in net.batches], None),
+        "forward by task": lambda: moved(own, lambda net: [dict.fromkeys("ab", d) for d in dicts], forward),
+    }[form]()
+    assert all(torch.equal(found[name], kept) for name, kept in expected.items())
+
+
+def test_a_layer_of_a_task_without_a_batch_stays_as_it_is(tiny):
+    net = tiny("a", "b")
+    growth = Growth(task_voters(net.losses, net.owners))
+    optimizer = torch.optim.SGD(net.model.parameters(), 0.1)
+    mask = sparse(net.model)
+    regrowth = Regrowth(net.model, mask, optimizer, Schedule(10, 1), growth)
+    regrowth.after_step(1, {"a": net.batches[0]})
+    assert torch.equal(regrowth.mask["heads.b.weight"], mask["heads.b.weight"])
+    assert not torch.equal(regrowth.mask["heads.a.weight"], mask["heads.a.weight"])
+    assert counts(regrowth.mask) == counts(mask)
+
+
 def test_growth_remembers_the_votes_before():
     """Memory 0.75: 8 before and 0 now (average 6) beats 0 before and 4 now (average 1)."""
     grown = {}

@@ -28,6 +28,7 @@ def test_counts_by_hand():
     m = mask(head=(3, 4), lost=(0, 2), branch=(2, 4), trunk=(1, 2))
     cert = certificate(m, OWNERS, {"ratio": 50, "protect": ("x",), "seed": 7})
     assert (cert["kept"], cert["total"], cert["asked_keep"]) == (6, 12, 6)
+    assert cert["pruned"] == 6
     assert (cert["density"], cert["sparsity"], cert["ratio"]) == (0.5, 0.5, 50.0)
     assert list(cert["groups"].items()) == [
         ("backbone", {"kept": 1, "total": 2}),
@@ -88,8 +89,9 @@ def test_as_text():
         "task c, all it owns     3      4   75.00%",
         "together              103  2,000    5.15%",
     ]
-    assert lines[10] == "criterion snip  rounds 1  protect x,y"
-    assert lines[11] == f"mask {mask_hash(m)[:16]}"
+    assert lines[10] == "pruned 1,897 of 2,000 weights, each exactly 0"
+    assert lines[11] == "criterion snip  rounds 1  protect x,y"
+    assert lines[12] == f"mask {mask_hash(m)[:16]}"
 
 
 def test_warnings_are_part_of_the_text():

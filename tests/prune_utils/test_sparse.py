@@ -167,6 +167,48 @@ def test_forward_and_batches_by_task(tiny):
     assert sparsity.updates == 3 and sparsity.figures["dropped"] > 0
 
 
+class Words(nn.Module):
+    """Two heads on an embedding and a bare table that multiplies what comes out of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 6)
+        self.mixing = nn.Parameter(torch.randn(6, 5))  # seen to be a weight only where it is used
+        self.heads = nn.ModuleDict({task: nn.Linear(5, 2) for task in "ab"})
+
+    def forward(self, index):
+        mixed = self.words(index).mean(1) @ self.mixing
+        return {task: head(mixed) for task, head in self.heads.items()}
+
+
+WORDS = [(torch.arange(12).reshape(4, 3) + shift, {t: torch.ones(4, 2) for t in "ab"}) for shift in (0, 8)]
+WORD_LOSSES = {t: lambda out, true, t=t: (out[t] - true[t]).square().mean() for t in "ab"}
+
+
+@pytest.mark.parametrize("init", ["own", "xavier"])
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("method", ["disparse_static", "snip", "magnitude"])
+def test_what_is_included_and_what_is_traced_is_pruned_to_the_weight(method, rounds, init):
+    torch.manual_seed(0)
+    model = Words()
+    before = copy.deepcopy(model.state_dict())
+    sparsity = pu.sparsify(
+        model, WORD_LOSSES, WORDS, 75, method, include="words.weight", rounds=rounds, score_init=init
+    )
+    sizes = {"words.weight": 120, "mixing": 30, "heads.a.weight": 10, "heads.b.weight": 10}
+    assert {name: kept.numel() for name, kept in sparsity.mask.items()} == {
+        name: sizes[name] for name, _ in model.named_parameters() if name in sizes
+    }
+    assert (pu.count(sparsity.mask), sparsity.certificate["pruned"]) == (42, 128)  # a quarter of 170 is 42.5
+    assert sum(int((model.get_parameter(name) == 0).sum()) for name in sizes) == 128
+    assert sparsity.verify()["zeros"] == sparsity.verify()["pruned"] == 128
+    assert sparsity.certificate["layers"]["words"]["kept"] < 120
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] * sparsity.mask[name] if name in sizes else before[name])
+    without = pu.sparsify(Words(), WORD_LOSSES, WORDS, 50, method, rounds=rounds, score_init=init)
+    assert (pu.size(without.mask), pu.count(without.mask)) == (50, 25)
+
+
 def test_what_does_not_go_together_is_refused_and_changes_nothing(tiny):
     net = tiny("a", "b")
     before = copy.deepcopy(net.model.state_dict())

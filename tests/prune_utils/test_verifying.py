@@ -8,6 +8,8 @@ from torch import nn
 from torch.ao.quantization import quantize_dynamic
 
 from prune_utils import Masked, apply, count, prunable, size, verify
+from prune_utils.lookup import find_weight
+from prune_utils.parameters import INSIDE
 
 from .test_attaching import loss_of, raises
 from .test_masked import OPTIMIZERS, half, train
@@ -23,13 +25,16 @@ def test_a_masked_network_is_what_its_certificate_says(tiny):
     mask = sparsity.mask
     assert sparsity.verify() == {
         "kept": count(mask),
+        "pruned": size(mask) - count(mask),
         "total": size(mask),
         "hash": sparsity.certificate["hash"],
         "zeros": size(mask) - count(mask),
     }
     with torch.no_grad():  # a kept weight may be 0, as one that has just been grown is
         net.model.trunk.weight.zero_()
-    assert sparsity.verify()["zeros"] == size(mask) - count(mask) + int(mask["trunk.weight"].sum())
+    found = sparsity.verify()
+    assert found["zeros"] == size(mask) - count(mask) + int(mask["trunk.weight"].sum())
+    assert found["pruned"] == sparsity.certificate["pruned"] == size(mask) - count(mask)
 
 
 def test_the_first_layer_that_differs_is_named(tiny):
@@ -152,6 +157,27 @@ def test_wrappers_change_no_name(tiny):
     net.model.trunk = torch.compile(net.model.trunk)
     assert sparsity.verify()["kept"] == count(sparsity.mask)
     sparsity.after_step(2, None)
+
+
+class Average(nn.Module):
+    """As other packages hold an average: the network is its `module`."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+
+@pytest.mark.parametrize("wrapper", ["module", *INSIDE])
+def test_every_wrapper_is_seen_through_by_name_and_by_weight(tiny, wrapper):
+    net = tiny("a", "b")
+    sparsity = masked(net)
+    wrapped = Average(net.model) if wrapper == "module" else nn.ModuleDict({wrapper: net.model})
+    assert find_weight(wrapped, "heads.a.weight") is net.model.heads["a"].weight
+    assert sparsity.verify(wrapped) == sparsity.verify()
+    if wrapper != "module":  # a user's own layer may be called so
+        assert list(prunable(wrapped)) == list(prunable(net.model))
+    with pytest.raises(ValueError, match="^the network has no parameter 'heads.c.weight' any more"):
+        find_weight(wrapped, "heads.c.weight")
 
 
 def test_gradients_in_sparse_storage_are_refused():
