@@ -107,7 +107,7 @@ def _measure(
     experiment.fabric.to_device(network)
     pruning = Pruning(experiment, row, network)
     scores = score(
-        INITS[pruning.plan.score_init](pruning.network, seed),
+        INITS[pruning.plan.score_init](pruning.network, seed, pruning.electorate.owners),
         pruning.electorate.voters("tasks"),
         NumberedBatches(experiment),
         pruning.plan.criterion,

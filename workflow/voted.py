@@ -71,7 +71,7 @@ def _scores(pruning: Pruning) -> dict[str, Scores]:
             "--only-voted holds again one global, unanimous vote, this network was made otherwise"
         )
     seed = experiment.config.run.seed
-    network = INITS[plan.score_init](pruning.network, seed)
+    network = INITS[plan.score_init](pruning.network, seed, pruning.electorate.owners)
     batches = NumberedBatches(experiment)
     voters = pruning.electorate.voters(plan.voters)
     return score(network, voters, batches, plan.criterion, seed=seed, gather=pruning.electorate.gather)
