@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from common.lock import locked
 from common.text import files_table, table
@@ -15,7 +16,7 @@ examples:
   python3 export_net.py --weights DIR/best_nyuv2_disparse_static_90.pth --format sparse --half"""
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     result = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -40,7 +41,7 @@ def arguments():
     return result.parse_args()
 
 
-def source(asked) -> Path:
+def source(asked: argparse.Namespace) -> Path:
     """The file that the command line names: the best weights of training, else the network before it."""
     if asked.weights:
         return Path(asked.weights)
@@ -53,7 +54,9 @@ def source(asked) -> Path:
     return best if best.is_file() else pruned
 
 
-def drop_unvoted(asked, path: Path, content: dict, tasks: tuple[str, ...] | None) -> dict:
+def drop_unvoted(
+    asked: argparse.Namespace, path: Path, content: dict[str, Any], tasks: tuple[str, ...] | None
+) -> dict[str, Any]:
     """The network without what only absent tasks wanted; prints what that does to the scores."""
     if not tasks:
         raise ValueError("--only-voted needs --tasks: with all tasks present every kept weight is wanted")
@@ -71,7 +74,7 @@ def drop_unvoted(asked, path: Path, content: dict, tasks: tuple[str, ...] | None
     return smaller
 
 
-def target(asked, path: Path, tasks: tuple[str, ...] | None, ending: str) -> Path:
+def target(asked: argparse.Namespace, path: Path, tasks: tuple[str, ...] | None, ending: str) -> Path:
     """What to write: --out, or beside the weights, named by what was asked for."""
     words = ["-".join(tasks)] if tasks else []
     words += [word for word in ("only_voted", "half") if getattr(asked, word)]

@@ -42,7 +42,7 @@ class Holder:
 class Held(ValueError):
     """Another process is at work; `holder` says who, None where its file does not tell."""
 
-    def __init__(self, what: str, holder: Holder | None):
+    def __init__(self, what: str, holder: Holder | None) -> None:
         by = f"by {holder}" if holder else "by another process"
         super().__init__(f"{what} is in use {by}: wait for its end, or choose another --name or --dest")
         self.holder = holder

@@ -42,7 +42,7 @@ class Parcel(NamedTuple):
 class TrainingItems(Dataset):
     """Key (epoch, place) -> augmented item."""
 
-    def __init__(self, records: Records, data: Data, seed: int):
+    def __init__(self, records: Records, data: Data, seed: int) -> None:
         self.records, self.seed = records, seed
         self.crop, self.scale, self.hflip = data.crop, data.scale, data.hflip
         self.allowed = data.skip_unreadable
@@ -69,7 +69,7 @@ class TrainingItems(Dataset):
 class WholeItems(Dataset):
     """Key (0, place) -> the whole sample."""
 
-    def __init__(self, records: Records, allowed: int):
+    def __init__(self, records: Records, allowed: int) -> None:
         self.records, self.allowed = records, allowed
 
     def __getitem__(self, key: Key) -> Fetched:

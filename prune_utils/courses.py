@@ -28,10 +28,17 @@ class DynamicSettings(Protocol):
     """until and every in steps, or below 1 as fractions of the run; fraction: the first drop; memory: of the
     votes on growth."""
 
-    until: float
-    every: float
-    fraction: float
-    memory: float
+    @property
+    def until(self) -> float: ...
+
+    @property
+    def every(self) -> float: ...
+
+    @property
+    def fraction(self) -> float: ...
+
+    @property
+    def memory(self) -> float: ...
 
 
 class GradualSettings(Protocol):
@@ -40,11 +47,20 @@ class GradualSettings(Protocol):
     fraction: the first drop beside an event. backward: share of all weights that is trained beside the kept.
     """
 
-    start: float | None
-    end: float | None
-    every: float | None
-    fraction: float
-    backward: float
+    @property
+    def start(self) -> float | None: ...
+
+    @property
+    def end(self) -> float | None: ...
+
+    @property
+    def every(self) -> float | None: ...
+
+    @property
+    def fraction(self) -> float: ...
+
+    @property
+    def backward(self) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,9 @@ def _is_weight_norm(layer: nn.Module, attribute: str) -> bool:
 
 
 def _chain(layer: nn.Module, attribute: str) -> ParametrizationList | None:
-    chain = layer._modules.get("parametrizations")
-    return chain[attribute] if isinstance(chain, nn.ModuleDict) and attribute in chain else None  # type: ignore[return-value]
+    chains = layer._modules.get("parametrizations")
+    chain = chains._modules.get(attribute) if isinstance(chains, nn.ModuleDict) else None
+    return chain if isinstance(chain, ParametrizationList) else None
 
 
 @torch.no_grad()

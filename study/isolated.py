@@ -28,7 +28,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Stopped(KeyboardInterrupt):
     """Ctrl-C, a termination or a closed terminal; `number` of the signal."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
 

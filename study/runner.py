@@ -29,7 +29,7 @@ FIELDS = ("seed", "name", "method", "training", "kind", "seconds")
 class Times:
     """The measured seconds of every finished command, kept in DEST/times.csv; damaged rows are left out."""
 
-    def __init__(self, dest: Path):
+    def __init__(self, dest: Path) -> None:
         self.path = dest / TIMES
         self.rows: list[dict[str, str]] = []
         if self.path.is_file():

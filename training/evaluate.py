@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -104,7 +104,10 @@ class Losses(Averages):
     A NaN loss stays one; a task without any valid pixel is nan and not in the sum.
     """
 
-    def __init__(self, weights: dict[str, float], names: Sequence[str]):
+    images: Tensor  # 0-d counts, which add_state makes
+    batches: Tensor
+
+    def __init__(self, weights: dict[str, float], names: Sequence[str]) -> None:
         super().__init__(names)
         self.weights = [weights[name] for name in names]
         for state in ("images", "batches"):
@@ -120,8 +123,8 @@ class Losses(Averages):
             seen.append(resize_nearest(targets[name].valid, predictions[name].shape[-2:]).any())
         images = len(predictions[self.names[0]])
         self.add(losses, seen, images)
-        self.images = cast(Tensor, self.images) + images
-        self.batches = cast(Tensor, self.batches) + 1
+        self.images = self.images + images
+        self.batches = self.batches + 1
 
     def compute(self) -> Scores:
         loss = self.averages()["paper"]
@@ -134,8 +137,8 @@ class Losses(Averages):
         loss["total"] = sum(parts) if parts else math.nan
         return {
             "loss": loss,
-            "images": int(cast(Tensor, self.images)),
-            "batches": int(cast(Tensor, self.batches)),
+            "images": int(self.images),
+            "batches": int(self.batches),
         }
 
 

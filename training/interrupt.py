@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupted(Exception):
     """A run that was told to stop and saved itself. `code` is the exit status that shells expect."""
 
-    def __init__(self, number: int, message: str):
+    def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.code = 128 + number
 

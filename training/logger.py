@@ -25,7 +25,7 @@ class MetricLogger:
 
     def __init__(
         self, csv_path: Path, board_folder: Path | None, steps: int, start: int = 0, writes: bool = True
-    ):
+    ) -> None:
         self.path, self.board_folder = Path(csv_path), board_folder
         self.start, self.writes = start, writes
         self.bar = tqdm(

@@ -79,7 +79,7 @@ def _require_as_trained(path: Path, content: dict, method: str | None, config: C
 class Engined(nn.Module):
     """A network run by one of the engines of prune_utils/deploy/: "dense", "sparse" or "onnx"."""
 
-    def __init__(self, saved: Saved, engine: str):
+    def __init__(self, saved: Saved, engine: str) -> None:
         super().__init__()
         from prune_utils.deploy.engines import wrap
 

@@ -36,7 +36,7 @@ class NumberedBatches:
     batch without a valid pixel: no gradient, and nobody waits in vain.
     """
 
-    def __init__(self, experiment: Experiment):
+    def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
 
     def __iter__(self) -> Iterator[tuple[int, tuple]]:

@@ -71,7 +71,8 @@ def _cast(room: Room, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         window = _window(solid, room.camera, depth.shape)
         if window[0].stop <= window[0].start or window[1].stop <= window[1].start:
             continue
-        t = meet(solid, origin, direction[(slice(None), *window)])
+        rays = (slice(None), *window)  # of all three axes
+        t = meet(solid, origin, direction[rays])
         nearer = t < depth[window]
         depth[window][nearer] = t[nearer]
         number[window][nearer] = index

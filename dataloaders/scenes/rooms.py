@@ -38,7 +38,7 @@ class Room:
 class _Plan:
     """The floor plan while it fills up: rectangles that are taken, in metres."""
 
-    def __init__(self, width: float, depth: float):
+    def __init__(self, width: float, depth: float) -> None:
         self.width, self.depth = width, depth
         self.taken: list[tuple[float, float, float, float]] = []  # x, z and half sizes
         self.hung: list[tuple[str, float, float, float]] = []  # wall, place along it, width, lower edge
