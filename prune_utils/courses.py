@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from .data import Forward
 from .gradual import PACES, Gradual, Pace, gradual_budgets, make_pace
 from .masked import Masked
 from .masks import Mask, count, size
@@ -68,7 +69,8 @@ class Course:
     """A training run, as far as its sparsifier must know it.
 
     mask: what it begins with. electorate: its losses are of one step's batch. steps: length of the run.
-    known: owners and asked, as of Masked.
+    known: owners and asked, as of Masked; where tasks vote in training, also batches, as of Regrowth.
+    forward: forward(network, batch) -> predictions, None = network(batch[0]).
     """
 
     model: nn.Module
@@ -82,11 +84,13 @@ class Course:
     dynamic: DynamicSettings
     gradual: GradualSettings
     known: Mapping[str, Any] = field(default_factory=dict)
+    forward: Forward | None = None
 
     def growth(self, voters: str, criterion: str) -> Growth:
         """Who decides, by what, on the batch of a step."""
         gather = self.electorate.gather
-        return Growth(self.electorate.voters(voters), criterion, self.plan.weigh, self.seed, gather)
+        asked = self.electorate.voters(voters)
+        return Growth(asked, criterion, self.plan.weigh, self.seed, gather, self.forward)
 
     @property
     def regrowth(self) -> Growth | None:

@@ -1,5 +1,5 @@
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -66,6 +66,36 @@ def test_every_method_that_prunes_in_training_ends_exactly(tiny, name, ratio):
             assert not weight[~sparsifier.mask[layer]].any()
     assert count(sparsifier.mask) == keep_count(total(net), ratio)
     assert getattr(sparsifier, "ready", True)
+
+
+@pytest.mark.parametrize("name", ["disparse_granet", "disparse_gmp", "disparse_dynamic"])
+@pytest.mark.parametrize("by_task", [False, True])
+def test_votes_in_training_go_through_forward_too(tiny, name, by_task):
+    """Dictionaries and `forward`, for all tasks or for each, give the masks that pairs give."""
+    found = []
+    for asked in (False, True):
+        net = tiny("a", "b")
+        net.model.drop.p = 0.0
+        made = course(net, name, OPTIMIZERS["sgd"](net.model.parameters()), ratio=80, criterion="snip")
+        batches = net.batches
+        if asked:
+            losses = {
+                task: lambda out, batch, task=task: (out[task] - batch["true"][task]).square().mean()
+                for task in "ab"
+            }
+            batches = [{"image": image, "true": true} for image, true in batches]
+            batches = [dict.fromkeys("ab", each) for each in batches] if by_task else batches
+            made = replace(
+                made,
+                electorate=replace(made.electorate, losses=losses),
+                forward=lambda model, batch: model(batch["image"]),
+            )
+        sparsifier = make_sparsifier(replace(made, known={"batches": batches}))
+        for step in range(1, 5):
+            sparsifier.after_step(step, None)
+        assert sparsifier.updates > 1
+        found.append(sparsifier.mask)
+    assert all(torch.equal(found[1][layer], kept) for layer, kept in found[0].items())
 
 
 @pytest.mark.parametrize("budget", ["erk", "uniform"])
