@@ -28,6 +28,7 @@ def arguments() -> argparse.Namespace:
     result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
     result.add_argument("--pictures", default="0", metavar="N", help="PNG panels of N images")
     result.add_argument("--engine", metavar="NAME", help="run it as deployed: " + ", ".join(ENGINES))
+    result.add_argument("--overwrite", action="store_true", help="also replace scores of something else")
     return result.parse_args()
 
 
@@ -46,7 +47,9 @@ def main() -> None:
     from workflow.evaluate import evaluate_network, open_saved
 
     experiment, saved = open_saved(asked, given)
-    text, files = evaluate_network(experiment, saved, asked.split, int(asked.pictures), asked.engine)
+    text, files = evaluate_network(
+        experiment, saved, asked.split, int(asked.pictures), asked.engine, asked.overwrite
+    )
     if experiment.fabric.is_global_zero:
         print(text)
         print(files_table(f"evaluated {saved.path} on {asked.split}.", files))

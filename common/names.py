@@ -3,3 +3,8 @@
 BASELINE = "baseline"  # what the scripts call the dense network as a method
 PROTOCOLS = ("paper", "metric")  # conventions of training and scoring, see the README
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # subtracted from every image: blue, green, red, 0..255
+
+
+def result_file(name: str, split: str) -> str:
+    """The file of an experiment's scores on a split of the data: {name}.json for test, as documented."""
+    return f"{name}.json" if split == "test" else f"{name}_{split}.json"

@@ -9,17 +9,20 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """What a value must be: a test, and the same in words."""
+    """What a value must be: a test, and the same in words. hint: what to add about a value that fails."""
 
     holds: Callable[[Any], bool]
     words: str
+    hint: Callable[[Any], str] = lambda value: ""
 
 
 class Setting(NamedTuple):
     """The metadata of a field. flag: of the command line, None = only --set. group: of the flag in --help.
 
-    changes_result: False for a setting that changes speed, paths or logs only. aliases: earlier names of the
-    field, still read from files and --set.
+    changes_result: False for a setting that changes speed, paths or logs only. travels: whether a
+    network's file brings it to a later command, None = where it changes the result; False where it says how
+    that command works.
+    aliases: earlier names of the field, still read from files and --set.
     """
 
     flag: str | None = None
@@ -27,6 +30,7 @@ class Setting(NamedTuple):
     group: str | None = None
     range: Range | None = None
     changes_result: bool = True
+    travels: bool | None = None
     aliases: tuple[str, ...] = ()
 
 

@@ -138,7 +138,8 @@ def _check(config: Config, given: Tree | None = None) -> Config:
         value = getattr(getattr(config, section), field)
         looked_at = given is None or field in given.get(section, {})
         if looked_at and about.range and value is not None and not about.range.holds(value):
-            raise ValueError(f"setting '{section}.{field}' is {value}, it must be {about.range.words}")
+            hint = about.range.hint(value)
+            raise ValueError(f"setting '{section}.{field}' is {value}, it must be {about.range.words}{hint}")
     for task, weight in config.loss_weights.items():
         if not 0 <= weight < math.inf:
             raise ValueError(f"setting 'loss_weights.{task}' is {weight}, it must be at least 0 and finite")
@@ -168,13 +169,33 @@ def result_settings(tree: Tree) -> Tree:
     tree: as `as_tree` gives it, also of an earlier version of this program: what it lacks had the value that
     is the default. Two runs with equal ones may be taken for each other.
     """
+    return _chosen(tree, lambda about: about.changes_result)
+
+
+def _chosen(tree: Tree, wanted: typing.Callable[[Setting], bool]) -> Tree:
     tree, default = _renamed(tree), asdict(Config())
     result: Tree = {"loss_weights": tree.get("loss_weights", {})}
     for section, field, about in settings():
-        if about.changes_result:
-            value = tree.get(section, {}).get(field, default[section][field])
+        given = tree.get(section, {})
+        if not isinstance(given, dict):
+            raise ValueError(f"setting '{section}' is a section with fields, not {given!r}")
+        if wanted(about):
+            value = given.get(field, default[section][field])
             result.setdefault(section, {})[field] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def carried(tree: Tree) -> Tree:
+    """The settings of a saved network that later commands take over: network, tasks, protocol, training.
+
+    Left out is all that says where data lies or how a machine works: that is for each command to say.
+    """
+    return _chosen(tree, lambda about: about.changes_result if about.travels is None else about.travels)
+
+
+def left_behind(tree: Tree) -> Tree:
+    """The settings that changed a saved network's result and that later commands do not take over."""
+    return _chosen(tree, lambda about: about.changes_result and about.travels is False)
 
 
 def overlay(dataset: str, files: typing.Iterable[str] = (), flags: Tree | None = None) -> Tree:
@@ -197,10 +218,13 @@ def load(
 ) -> Config:
     """The Config of one run. flags: nested dictionary of what the command line said.
 
-    base: settings to start from instead of the data set's YAML (those that a saved network carries).
+    base: settings of a saved network (`carried`), laid over those of the data set's YAML.
     """
     given = overlay(dataset, files, flags)
-    tree = _renamed(read_yaml(FOLDER / f"{dataset}.yaml") if base is None else base)
+    tree = _renamed(read_yaml(FOLDER / f"{dataset}.yaml"))
+    if base is not None:
+        tree = merge(tree, _renamed(base))
+        tree["loss_weights"] = base.get("loss_weights", {})
     known = tree.get("loss_weights", {})
     config = _check(_build(merge(tree, given), Config))
     choices = sorted({*known, *config.data.tasks})

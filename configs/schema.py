@@ -42,7 +42,7 @@ class Data:
         16, "batch-size", "images in a training batch, over all devices", range=at_least(1)
     )
     # the paper protocol averages over these batches; runs that are compared may differ in it
-    eval_batch_size: int = setting(1, range=at_least(1), changes_result=False)
+    eval_batch_size: int = setting(1, range=at_least(1), changes_result=False, travels=True)
     num_workers: int = setting(
         2, "num-workers", "loader processes; changes speed only", range=at_least(0), changes_result=False
     )
@@ -50,7 +50,7 @@ class Data:
         0.05, range=Range(lambda value: 0 < value < 1, "between 0 and 1")
     )
     skip_unreadable: int = setting(
-        0, "skip-unreadable", "broken samples to replace before stopping", range=at_least(0)
+        0, "skip-unreadable", "broken samples to replace before stopping", range=at_least(0), travels=False
     )
     cache: str | None = setting(None, "cache", "folder for decoded images, built once", changes_result=False)
 
@@ -63,7 +63,7 @@ class Model:
     width: float = setting(1.0, "width", "factor on every hidden width")
     branch_after: str | None = setting(None, "branch-after", "last shared unit, e.g. stages.2.3")
     backbone_weights: str | None = setting(
-        None, "backbone-weights", "start of the backbone: imagenet, or a torchvision file"
+        None, "backbone-weights", "start of the backbone: imagenet, or a torchvision file", travels=False
     )
 
 
@@ -98,7 +98,11 @@ class Prune:
         90.0,
         "ratio",
         "sparsity, percent of the prunable weights removed (90)",
-        range=Range(lambda value: 0 <= value < 100, "a percentage from 0 to below 100"),
+        range=Range(
+            lambda value: value == 0 or 1 <= value < 100,
+            "a percentage: 0, or from 1 to below 100",
+            lambda value: f": did you mean {100 * value:g}?" if 0 < value < 1 else "",
+        ),
     )
     keep_ratio: float | None = setting(
         None, "keep-ratio", "share kept by each task (published rule)", range=SHARE
@@ -122,6 +126,13 @@ class Prune:
     shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
     # static scores are taken on a copy: xavier (published code) or own
     score_init: str = setting("xavier", range=one_of("xavier", "own"))
+    # of a trained network; None = the last under the paper protocol, as published, the best under metric
+    start_from: str | None = setting(
+        None,
+        "start-from",
+        "weights of the dense run that are pruned: best or final",
+        range=one_of("best", "final"),
+    )
     rewind_step: int = setting(
         0, "rewind-step", "lth: return to this step of the dense run", range=at_least(0)
     )
@@ -187,14 +198,14 @@ class Run:
     )
     select_on: str = setting("val", "select-on", "split that chooses the best weights", group="training")
     precision: str = setting(
-        "32-true", "precision", "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit"
+        "32-true", "precision", "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", travels=False
     )
     device: str = setting(
         "auto", "device", "auto, cpu, cuda: an accelerator of Lightning Fabric", changes_result=False
     )
     devices: str = setting("auto", "devices", "how many of them, one process each (1)", changes_result=False)
     compile: bool = setting(False, "compile", "torch.compile the network in training", changes_result=False)
-    channels_last: bool | None = None
+    channels_last: bool | None = setting(None, travels=False)
     preflight: bool = setting(True, changes_result=False)  # rehearse every training in small first
 
 

@@ -66,9 +66,10 @@ def main() -> None:
     call(["create_pruned_net.py", *common, *static, *again])
     call(["launch_training.py", *common, *static, *again])
     untrained = ["--weights", str(dest / "nyuv2_disparse_static_90.pth"), "--name", "untrained"]
-    call(["eval_pruned_net.py", "--dest", str(dest), *static, *untrained])
-    call(["eval_pruned_net.py", "--dest", str(dest), "--method", "baseline", "--pictures", pictures])
-    call(["eval_pruned_net.py", "--dest", str(dest), *static, "--pictures", pictures])
+    evaluate = ["eval_pruned_net.py", "--data-root", data, "--dest", str(dest), *again]
+    call([*evaluate, *static, *untrained])
+    call([*evaluate, "--method", "baseline", "--pictures", pictures])
+    call([*evaluate, *static, "--pictures", pictures])
 
     files = {"untrained": "untrained", "dense": "nyuv2_baseline", "DiSparse 90 %": "nyuv2_disparse_static_90"}
     results = {title: scores(dest / f"{name}.json") for title, name in files.items()}

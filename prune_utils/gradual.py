@@ -108,6 +108,8 @@ def gradual_budgets(
 class Gradual(Regrowth):
     """Masked, pruned at every event of a pace and, with growth, moved within its layers beside."""
 
+    steady = False
+
     def __init__(
         self,
         model: nn.Module,

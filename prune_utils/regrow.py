@@ -97,6 +97,7 @@ class Regrowth(Masked):
     """Masked, with a mask that moves. Every layer keeps the count that it has in the first mask."""
 
     moves = True
+    steady = True  # no layer's count ever changes
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.names import BASELINE
+from common.names import BASELINE, result_file
 from configs.arguments import FLAGS, SWITCHES
 from configs.load import paths
 from prune_utils.methods import METHODS, Method, method
@@ -105,11 +105,12 @@ class Job:
     folder: Path
     name: str
     commands: tuple[Command, ...]
+    split: str = "test"
 
     @property
     def result(self) -> Path:
         """Written by its last command: a run with this file is finished."""
-        return self.folder / f"{self.name}.json"
+        return self.folder / result_file(self.name, self.split)
 
     def finished(self, command: Command) -> bool:
         """Whether the files of one of its commands are there."""
@@ -155,7 +156,7 @@ class Study:
         ]
         if variant.row and not variant.row.by_itself:
             commands.insert(0, Command("create", "create_pruned_net.py", (*where, *tuned, "--resume")))
-        return Job(variant, ratio, seed, folder, name, tuple(commands))
+        return Job(variant, ratio, seed, folder, name, tuple(commands), self.split)
 
     def _rewind_words(self) -> list[str]:
         """The dense run must keep the early weights that a variant returns to."""

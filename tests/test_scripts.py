@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from comparison.results import read_results
 from configs.load import load
 from prune_utils.budgets import erk_budget, keep_count
 from prune_utils.methods import METHODS
@@ -46,9 +47,8 @@ def call(folder, script, *words, evaluate=False):
     """Run a script in this process, as `python3 script words` would."""
     import runpy
 
-    common = ["--dest", str(folder / "out")]
-    if not evaluate:
-        common += ["--config", str(folder / "tiny.yaml"), "--data-root", str(folder / "rooms")]
+    common = ["--dest", str(folder / "out"), "--data-root", str(folder / "rooms")]
+    common += ["--num-workers", "0"] if evaluate else ["--config", str(folder / "tiny.yaml")]
     before, sys.argv = sys.argv, [script, *common, *words]
     try:
         runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -311,7 +311,7 @@ def test_evaluation_complains_before_the_work(place, capsys, monkeypatch):
 
 
 def test_weights_bring_their_own_name_and_method(place):
-    words = ("--weights", str(place / "out" / "final_nyuv2_baseline.pth"))
+    words = ("--weights", str(place / "out" / "final_nyuv2_baseline.pth"), "--overwrite")
     call(place, "eval_pruned_net.py", *words, evaluate=True)
     result = json.loads((place / "out" / "nyuv2_baseline.json").read_text())
     assert (result["method"], result["weights"]) == ("baseline", "final_nyuv2_baseline.pth")
@@ -367,6 +367,7 @@ def test_engines_give_the_scores_of_torch(place):
             "--name",
             "nyuv2_baseline",
             *(("--engine", engine) if engine else ()),
+            "--overwrite",
         )
         call(place, "eval_pruned_net.py", *words, evaluate=True)
         results[engine] = json.loads((place / "out" / "nyuv2_baseline.json").read_text())
@@ -374,3 +375,92 @@ def test_engines_give_the_scores_of_torch(place):
     for engine in ("dense", "sparse"):
         for name, value in results[None]["loss"].items():
             assert math.isclose(results[engine]["loss"][name], value, rel_tol=1e-4)
+
+
+def test_scores_of_another_question_are_never_replaced_unasked(place, capsys):
+    words = ("--weights", str(place / "out" / "best_nyuv2_baseline.pth"), "--name", "asked")
+    call(place, "eval_pruned_net.py", *words, evaluate=True)
+    call(place, "eval_pruned_net.py", *words, "--split", "val", evaluate=True)
+    path, val = place / "out" / "asked.json", place / "out" / "asked_val.json"
+    before = path.read_text()
+    assert (json.loads(before)["split"], json.loads(val.read_text())["split"]) == ("test", "val")
+    splits = {result.split for result in read_results([path, val])}
+    assert splits == {"test", "val"}
+    final = ("--weights", str(place / "out" / "final_nyuv2_baseline.pth"), "--name", "asked")
+    for more, named in (
+        ((*final,), "weights best_nyuv2_baseline.pth, now final_nyuv2_baseline.pth"),
+        ((*words, "--engine", "dense"), "engine torch, now dense"),
+    ):
+        error = refused(capsys, place, "eval_pruned_net.py", *more, evaluate=True)
+        assert f"asked.json holds other scores ({named}): --overwrite replaces it" in error
+    path.write_text(json.dumps(json.loads(before) | {"data_root": "/elsewhere"}))
+    error = refused(capsys, place, "eval_pruned_net.py", *words, evaluate=True)
+    assert "data root /elsewhere, now " in error
+    path.write_text("[]")
+    assert "asked.json exists and holds no scores" in refused(
+        capsys, place, "eval_pruned_net.py", *words, evaluate=True
+    )
+    path.write_text(before)
+    call(place, "eval_pruned_net.py", *words, evaluate=True)  # the same question again
+    call(place, "eval_pruned_net.py", *final, "--overwrite", evaluate=True)
+    assert json.loads(path.read_text())["weights"] == "final_nyuv2_baseline.pth"
+
+
+def test_a_file_cannot_say_how_a_machine_works(place):
+    content = saved(place / "out" / "best_nyuv2_baseline.pth")
+    content["config"]["run"] |= {"devices": "5000", "precision": "16-mixed"}
+    content["config"]["data"] |= {"cache": str(place / "cache"), "num_workers": 99, "root": "/nowhere"}
+    torch.save(content, place / "out" / "greedy.pth")
+    words = ("--weights", str(place / "out" / "greedy.pth"), "--name", "greedy")
+    call(place, "eval_pruned_net.py", *words, evaluate=True)
+    result = json.loads((place / "out" / "greedy.json").read_text())
+    assert result["config"]["run"]["precision"] == "16-mixed"  # how it was trained
+    assert result["evaluated"]["precision"] == "32-true"
+    assert result["config"]["data"]["root"] == str(place / "rooms")
+    assert int(result["versions"]["threads"]) == torch.get_num_threads()
+    assert not (place / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("forge", "named"),
+    [
+        (lambda content: content["certificate"].update(kept=7), "the certificate's 'kept' is not that"),
+        (lambda content: content["certificate"].pop("hash"), "the certificate's 'hash' is not that"),
+        (lambda content: content["certificate"]["asked"].update(ratio=50.0), "'asked_keep' is not that"),
+        (lambda content: content["certificate"].update(asked=3), "has a certificate that is none"),
+    ],
+)
+def test_a_forged_certificate_is_named(place, capsys, forge, named):
+    path = place / "out" / "to_forge.pth"
+    if not path.exists():
+        call(place, "create_pruned_net.py", "--method", "random", "--name", "to_forge")
+    content = saved(path)
+    forge(content)
+    torch.save(content, place / "out" / "forged.pth")
+    words = ("--weights", str(place / "out" / "forged.pth"))
+    error = refused(capsys, place, "eval_pruned_net.py", *words, evaluate=True)
+    assert "forged.pth" in error and named in error
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [((), "final"), (("--start-from", "best"), "best"), (("--protocol", "metric"), "best")],
+)
+def test_which_trained_weights_are_pruned(place, words, start, capsys):
+    out = place / "out"
+    marked = {}
+    for kind in ("best", "final"):
+        content = saved(out / f"{kind}_nyuv2_baseline.pth")
+        marked[kind] = content["state"]["heads.seg.0.conv1.bias"]
+        marked[kind] += {"best": 1.0, "final": 2.0}[kind]
+        (place / "starts").mkdir(exist_ok=True)
+        torch.save(content, place / "starts" / f"{kind}_nyuv2_baseline.pth")
+    words = ("--overwrite", "--method", "random_pt", "--name", f"started_{start}", *words)
+    call(place, "create_pruned_net.py", *words, "--dest", str(place / "starts"))
+    content = saved(place / "starts" / f"started_{start}.pth")
+    assert torch.equal(content["state"]["heads.seg.0.conv1.bias"], marked[start])
+    assert content["certificate"]["asked"]["start_from"] == start
+    if words[-1] == "best":
+        (place / "starts" / "best_nyuv2_baseline.pth").unlink()
+        error = refused(capsys, place, "create_pruned_net.py", *words, "--dest", str(place / "starts"))
+        assert "there is no " in error and "best_nyuv2_baseline.pth" in error

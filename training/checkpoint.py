@@ -9,7 +9,7 @@ A saved network is a dictionary of plain values and tensors:
     certificate  what was asked and what was achieved; None = dense
     config       every setting of the run, as nested plain values
     step         iterations of training behind these weights
-    versions     of Python, PyTorch and this file's format
+    versions     of Python, PyTorch and this file's format; the number of threads
 """
 
 from __future__ import annotations
@@ -43,8 +43,13 @@ FIELDS = ("format", "name", "network", "state", "mask", "certificate", "config",
 
 
 def versions() -> dict[str, str]:
-    """What made a file."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "format": str(FORMAT)}
+    """What made a file. The number of threads is among it: it decides the order of sums, and so last bits."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "format": str(FORMAT),
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def write_file(path: Path, content: object) -> Path:
@@ -142,6 +147,12 @@ def check_mask(mask: dict[str, Tensor], state: dict[str, Tensor], source: object
 
 def load_state(model: torch.nn.Module, state: dict[str, Tensor], source: object) -> None:
     """Load a state dict that fits exactly; ValueError names the first tensor that does not."""
+    check_state(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_state(model: torch.nn.Module, state: dict[str, Tensor], source: object) -> None:
+    """ValueError names the first tensor of a state dict that the model cannot take over."""
     own = model.state_dict()
     for name, value in own.items():
         if name not in state:
@@ -155,4 +166,3 @@ def load_state(model: torch.nn.Module, state: dict[str, Tensor], source: object)
         raise ValueError(
             f"{source}: tensor '{first}' is not part of this network ({len(extra)} such tensors)"
         )
-    model.load_state_dict(state)

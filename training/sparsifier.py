@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 
 class Sparsifier(Protocol):
-    """Keeps pruned weights at 0 and may change which weights are pruned."""
+    """Keeps pruned weights at 0 and may change which weights are pruned. moves: whether it ever does."""
+
+    moves: bool
 
     @property
     def ready(self) -> bool:
@@ -34,6 +36,7 @@ class Dense:
     """The sparsifier of a dense network: nothing to do."""
 
     ready = True
+    moves = False
 
     def mask_gradients(self) -> None:
         pass

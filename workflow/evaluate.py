@@ -6,13 +6,14 @@ from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.files import write_json
-from common.names import BASELINE
-from configs.load import Tree, as_tree, load, result_settings
+from common.files import read_json, write_json
+from common.names import BASELINE, result_file
+from configs.load import Tree, as_tree, carried, left_behind, load, merge, result_settings
 from configs.schema import Config, Prune
 from training.checkpoint import check_fields, is_own, read_file, versions
 from training.evaluate import evaluate, format_scores
@@ -28,8 +29,9 @@ METHOD = "disparse_static"  # where neither the command line nor the file names 
 def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     """The experiment and the network that the command line names.
 
-    given: what --config files and flags say. An own file brings its name, its method and the settings that
-    it was made with; `given` lies over them, and ValueError says where it contradicts them.
+    given: what --config files and flags say. An own file brings its name, its method and what describes the
+    network, its tasks, protocol and training; `given` lies over that, and ValueError says where it
+    contradicts it. Where the data lies and how the machine works is never taken from a file.
     FileNotFoundError names the command that makes the file.
     """
     ratio = float(given.get("prune", {}).get("ratio", Prune.ratio))
@@ -51,7 +53,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
             raise ValueError(
                 f"{path} is a network for {made_for}, not for {asked.dataset}: --dataset {made_for}"
             )
-        base, method = content["config"], content["method"]
+        base, method = carried(content["config"]), content["method"]
         if asked.weights:
             name = asked.name or content["name"]
     config = load(asked.dataset, flags=given, base=base)
@@ -90,15 +92,26 @@ class Engined(nn.Module):
 
 
 def evaluate_network(
-    experiment: Experiment, saved: Saved, split: str, pictures: int = 0, engine: str | None = None
+    experiment: Experiment,
+    saved: Saved,
+    split: str,
+    pictures: int = 0,
+    engine: str | None = None,
+    overwrite: bool = False,
 ) -> tuple[str, Files]:
-    """Scores of a saved network on a split, as text; writes {name}.json beside the weights, and pictures.
+    """Scores of a saved network on a split, as text; written beside the weights, with pictures.
 
+    The file is {name}.json for the test split, {name}_{split}.json for others.
     engine: runs the network ("dense", "sparse", "onnx"), None = PyTorch as in training.
+    overwrite: also replace a file that answers another question, else a ValueError before the work.
     """
     replace(experiment, dest=saved.path.parent).check_dest()  # results go beside the weights
     fabric = experiment.fabric
-    network = Engined(saved, engine) if engine else fabric.to_device(saved.network)
+    path = saved.path.parent / result_file(experiment.name, split)
+    question = _question(experiment, saved, split, engine)
+    if path.exists() and not overwrite:
+        _require_same_question(path, question)
+    network: nn.Module = Engined(saved, engine) if engine else fabric.to_device(saved.network)
     loader = experiment.evaluation_stream(split)
     progress = partial(tqdm, desc=f"evaluating on {split}", unit="batch", disable=not fabric.is_global_zero)
     scores = evaluate(
@@ -111,8 +124,7 @@ def evaluate_network(
     )
     files: Files = []
     if fabric.is_global_zero:
-        path = saved.path.parent / f"{experiment.name}.json"
-        write_json(path, _result(experiment, saved, split, scores) | {"engine": engine or "torch"})
+        write_json(path, question | _result(experiment, saved, split, scores))
         files.append((path, "scores, protocols, split, certificate, settings"))
         folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
         panels = write_panels(network, experiment.tasks, loader, folder, pictures, fabric=fabric)
@@ -121,23 +133,50 @@ def evaluate_network(
     return format_scores(scores, experiment.tasks, _notes(experiment, split)), files
 
 
+def _question(experiment: Experiment, saved: Saved, split: str, engine: str | None) -> dict[str, Any]:
+    """What a result answers: which network on which samples, for which tasks, run by what."""
+    records = experiment.records(split)
+    return {
+        "dataset": experiment.config.data.dataset,
+        "method": experiment.method,
+        "protocol": experiment.config.run.protocol,
+        "split": split,
+        "weights": saved.path.name,
+        "engine": engine or "torch",
+        "tasks": list(experiment.tasks),
+        "data_root": str(records.root.resolve()),
+        "samples": len(records),
+        "first_sample": str(records.entries[0].files[records.layout.image.column]),
+    }
+
+
+def _require_same_question(path: Path, question: dict[str, Any]) -> None:
+    """ValueError where a file is there that does not hold the answer to the same question, older perhaps."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
+        raise ValueError(f"{path} exists and holds no scores: --overwrite replaces it, --name keeps both")
+    known = {"tasks": list(content["metrics"])} | content
+    for field, now in question.items():
+        was = known.get(field, now)  # earlier versions wrote less
+        if was != now:
+            raise ValueError(
+                f"{path} holds other scores ({field.replace('_', ' ')} {was}, now {now}): "
+                "--overwrite replaces it, --name keeps both"
+            )
+
+
 def _notes(experiment: Experiment, split: str) -> list[str]:
     """What a reader of the scores must know."""
     notes = [f"trained in the {experiment.config.run.protocol} protocol; scores of the {split} split"]
     return notes + [f"{name}: {task.note}" for name, task in experiment.tasks.items() if task.note]
 
 
-def _result(experiment: Experiment, saved: Saved, split: str, scores: dict) -> dict:
-    """Everything that a number needs to be understood later."""
-    config = experiment.config
+def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Everything else that a number needs to be understood later."""
+    config, made = experiment.config, saved.content.get("config")
     return {
         "name": experiment.name,
-        "dataset": config.data.dataset,
-        "method": experiment.method,
-        "protocol": config.run.protocol,
-        "split": split,
         "seed": config.run.seed,
-        "weights": saved.path.name,
         "step": saved.content.get("step"),
         "images": scores["images"],
         "notes": _notes(experiment, split),
@@ -148,6 +187,8 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict) -> d
             for task, row in experiment.tasks.items()
         },
         "certificate": saved.content.get("certificate"),
-        "config": as_tree(config),
+        # of the training; what evaluation alone decides stands beside it
+        "config": as_tree(config) if made is None else merge(as_tree(config), left_behind(made)),
+        "evaluated": {"precision": config.run.precision, "device": experiment.fabric.device.type},
         "versions": versions(),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.load import as_tree, result_settings
 from training.checkpoint import check_fields, is_own, read_file
-from training.resume import checkpoint_paths
+from training.resume import OtherRun, checkpoint_paths
 
 from .experiment import Experiment
 
@@ -69,12 +69,12 @@ def _require_own(experiment: Experiment, path: Path) -> None:
 
 
 def require_same_settings(before: dict[str, Any], experiment: Experiment, what: str) -> None:
-    """ValueError names the first setting that can change the result and is not what it was."""
+    """OtherRun names the first setting that can change the result and is not what it was."""
     was = result_settings(before)
     for section, fields in result_settings(as_tree(experiment.config)).items():
         for field, value in fields.items():
             if was[section].get(field) != value:
-                raise ValueError(
+                raise OtherRun(
                     f"{what} was started with {section}.{field}={was[section].get(field)}, this command says "
                     f"{value}: resume with the same settings or start anew with --overwrite"
                 )

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from common.names import BASELINE
 from configs.load import as_tree
+from configs.schema import Config
 from models.imagenet import IMAGENET, backbone_state, download
 from models.multitask import MultiTaskNet
 from models.published import from_published, is_published, to_published
-from prune_utils.masks import Mask
+from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
+from prune_utils.report import certificate
 from training.checkpoint import (
     FORMAT,
     check_fields,
@@ -31,6 +33,8 @@ from training.checkpoint import (
 )
 
 from .experiment import Experiment
+
+CLAIMS = ("kept", "total", "density", "ratio", "layers", "hash")  # what every certificate says
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def load_network(experiment: Experiment, path: Path, content: dict[str, Any] | N
         check_fields(content, path)
         _require_same(network.description, content["network"], path)
         load_state(network, content["state"], path)
+        if content["mask"] is not None:
+            _require_true(content["certificate"], content["mask"], network, path)
         return Saved(path, network, content["mask"], content)
     state = check_tensors(content, path)
     mask = None
@@ -128,6 +134,19 @@ def load_network(experiment: Experiment, path: Path, content: dict[str, Any] | N
     return Saved(path, network, mask, {"certificate": None, "step": None, "config": None})
 
 
+def _require_true(proof: dict[str, Any], mask: Mask, network: MultiTaskNet, path: Path) -> None:
+    """ValueError for the first figure of a certificate that is not what the mask gives."""
+    owners = network.owners()
+    try:
+        found = certificate(mask, {name: owners[name] for name in prunable(network)}, proof["asked"], network)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{path} has a certificate that is none") from error
+    for field, value in found.items():
+        # warnings are words for people; what a certificate of an earlier version lacks it does not claim
+        if field != "warnings" and proof.get(field, None if field in CLAIMS else value) != value:
+            raise ValueError(f"{path}: the certificate's '{field}' is not that of its mask")
+
+
 def _require_same(ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> None:
     for field, value in ours.items():
         if theirs.get(field) != value:
@@ -138,9 +157,17 @@ def _require_same(ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> N
 
 
 # ---------------------------------------------------- weights that another command makes
+PROTOCOL_STARTS = {"paper": "final", "metric": "best"}  # the published code prunes the last weights
+
+
+def start_from(config: Config) -> str:
+    """Which weights of the dense run a method prunes, "best" or "final": the setting, else the protocol."""
+    return config.prune.start_from or PROTOCOL_STARTS[config.run.protocol]
+
+
 def dense_path(experiment: Experiment, method: Method) -> Path:
     """The trained dense network of this folder. FileNotFoundError names the command that makes it."""
-    path = experiment.dest / f"best_{experiment.baseline_name}.pth"
+    path = experiment.dest / f"{start_from(experiment.config)}_{experiment.baseline_name}.pth"
     if not path.is_file():
         raise FileNotFoundError(
             f"{method.name} prunes a trained dense network and there is no {path}: make it with "

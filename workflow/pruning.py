@@ -26,7 +26,11 @@ from prune_utils.rounds import Rounds
 from prune_utils.voters import Electorate
 
 from .experiment import Experiment
+from .networks import start_from
 from .processes import gatherer
+
+# settings that decide what the scored batches show; with the seed, enough to take the scores again
+SEEN = ("crop", "size", "scale", "hflip", "val_fraction")
 
 
 class NumberedBatches:
@@ -119,6 +123,9 @@ class Pruning:
         if find_criterion(self.plan.criterion).needs_gradient:
             asked["batches"] = config.prune.num_batches
             asked["batch_size"] = config.prune.batch_size or config.data.batch_size
+            asked |= {name: getattr(config.data, name) for name in SEEN}
+        if self.method.needs_dense:
+            asked["start_from"] = start_from(config)
         return asked
 
     def rounds(self, first: Mask) -> Rounds:

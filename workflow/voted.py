@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from configs.load import load
+from configs.load import Tree, carried, load, merge
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask, Scores
 from prune_utils.methods import method
@@ -24,14 +24,37 @@ from .create import prepare_pruning
 from .experiment import Experiment, open_experiment
 from .files import Options
 from .networks import moved
-from .pruning import NumberedBatches, Pruning
+from .pruning import SEEN, NumberedBatches, Pruning
+
+# what a certificate says was asked for -> the setting that asks for it
+CERTIFIED = {
+    "seed": "run.seed",
+    "protocol": "run.protocol",
+    "batches": "prune.num_batches",
+    "batch_size": "prune.batch_size",
+    **{name: f"data.{name}" for name in SEEN},
+    **{
+        name: f"prune.{name}"
+        for name in ("ratio", "keep_ratio", "criterion", "budget", "arbiter", "scope", "protect", "rounds")
+    },
+    **{name: f"prune.{name}" for name in ("shuffle", "score_init", "start_from")},
+}
 
 
 def reopen(content: dict, dest: Path, data_root: str | None) -> Experiment:
-    """The experiment that a saved network belongs to, with its settings; data_root: where the data is now."""
-    flags = {"data": {"root": data_root}} if data_root else {}
-    config = load(content["config"]["data"]["dataset"], (), flags, base=content["config"])
-    return open_experiment(config, content["method"], str(dest), content["name"])
+    """The experiment in which a saved network was made: what its certificate says was asked for.
+
+    The file's own settings are those of its last command, training for example; they only fill gaps of older
+    certificates. data_root: where the data is, None = where the data set's YAML says.
+    """
+    asked = (content["certificate"] or {}).get("asked", {})
+    flags: Tree = {"data": {"root": data_root}} if data_root else {}
+    for name, place in CERTIFIED.items():
+        if name in asked:
+            section, field = place.split(".")
+            flags = merge(flags, {section: {field: asked[name]}})
+    config = load(content["config"]["data"]["dataset"], (), flags, base=carried(content["config"]))
+    return open_experiment(config, asked.get("method", content["method"]), str(dest), content["name"])
 
 
 def voted_mask(scores: dict[str, Scores], mask: Mask, present: tuple[str, ...]) -> Mask:

@@ -48,6 +48,7 @@ def test_every_flag_fills_a_setting_that_exists(name):
         "protocol": "metric",
         "backbone": "resnet18",
         "scope": "backbone",
+        "start-from": "best",
         "keep-ratio": "0.5",
         "ratio": "50",
         "classes": "7",

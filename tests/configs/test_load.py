@@ -2,7 +2,17 @@
 
 import pytest
 
-from configs.load import DATASETS, as_tree, load, merge, parse_assignments, paths, result_settings
+from configs.load import (
+    DATASETS,
+    as_tree,
+    carried,
+    left_behind,
+    load,
+    merge,
+    parse_assignments,
+    paths,
+    result_settings,
+)
 from configs.schema import Config
 
 PAPER = {  # formats: training settings of the paper
@@ -77,6 +87,8 @@ def test_every_type_can_be_set(assignment, section, field, value):
         ("loss_weights=3", "setting 'loss_weights' needs names with values, not 3"),
         ("prune.ratio=100", "setting 'prune.ratio' is 100.0, it must be a percentage"),
         ("prune.ratio=nan", "setting 'prune.ratio' is nan"),
+        ("prune.ratio=0.9", "setting 'prune.ratio' is 0.9, it must be a percentage: .*: did you mean 90\\?"),
+        ("prune.start_from=last", "setting 'prune.start_from' is last, it must be best or final"),
         ("prune.keep_ratio=0", "setting 'prune.keep_ratio' is 0.0"),
         ("run.protocol=other", "setting 'run.protocol' is other, it must be paper or metric"),
         ("data.batch_size=0", "setting 'data.batch_size' is 0, it must be at least 1"),
@@ -155,3 +167,38 @@ def test_a_setting_that_a_file_does_not_know_yet_had_its_default():
     tree = as_tree(load("nyuv2"))
     del tree["prune"]["shuffle"]
     assert result_settings(tree) == result_settings(as_tree(load("nyuv2")))
+
+
+def test_a_file_brings_what_describes_its_network_and_nothing_of_a_machine():
+    theirs = {
+        "data": {
+            "root": "/theirs",
+            "cache": "/theirs",
+            "num_workers": 5000,
+            "skip_unreadable": 9,
+            "classes": 13,
+        },
+        "model": {"width": 0.5, "backbone_weights": "/theirs"},
+        "optim": {"lr": 0.5},
+        "run": {
+            "devices": "5000",
+            "device": "cuda",
+            "precision": "bf16-mixed",
+            "protocol": "metric",
+            "seed": 4,
+        },
+    }
+    tree = as_tree(load("nyuv2", flags=theirs))
+    config, ours = load("nyuv2", base=carried(tree)), load("nyuv2")
+    assert (config.data.classes, config.model.width, config.optim.lr) == (13, 0.5, 0.5)
+    assert (config.run.protocol, config.run.seed) == ("metric", 4)
+    for section, fields in {
+        "data": ("root", "cache", "num_workers", "skip_unreadable"),
+        "model": ("backbone_weights",),
+        "run": ("devices", "device", "precision", "channels_last"),
+    }.items():
+        for field in fields:
+            assert getattr(getattr(config, section), field) == getattr(getattr(ours, section), field)
+    assert left_behind(tree)["run"]["precision"] == "bf16-mixed"
+    with pytest.raises(ValueError, match="setting 'optim' is a section with fields, not 3"):
+        carried(tree | {"optim": 3})

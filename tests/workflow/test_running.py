@@ -110,3 +110,42 @@ def test_weights_that_are_not_finite_are_not_saved(make_run):
             if step == 2:
                 torch.nn.init.constant_(run.network.heads["seg"][0].conv1.weight, math.nan)
     assert [path.name for path in run.experiment.dest.glob("*.ckpt")] == [f"{run.stem}.step00000001.ckpt"]
+
+
+FORGERIES = {
+    "optimizer": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.ones(1)),
+    "weights": lambda state: state["network"].update({"heads.seg.0.conv1.bias": torch.tensor([math.nan])}),
+    "field": lambda state: state.pop("outcome"),
+    "sections": lambda state: state.update(settings={"optim": 3}),
+    "best": lambda state: state["outcome"].update(best_step=10**9),
+    "sparsifier": lambda state: state["sparsifier"].update(mask={}),
+    "scaler": lambda state: state["scaler"].update(scale=1.0),
+}
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
+def test_the_older_checkpoint_is_tried_where_the_newer_is_wrong(forge, make_run, capsys):
+    run = make_run(checkpoint_every=1)
+    with closing(run.steps()) as steps:
+        assert [next(steps) for _ in range(4)] == [0, 1, 2, 3]
+    newest = run.experiment.dest / f"{run.stem}.step00000002.ckpt"
+    state = torch.load(newest, weights_only=True)
+    forge(state)
+    torch.save(state, newest)
+    again = make_run(checkpoint_every=1)
+    assert list(again.steps(resume=True)) == [2, 3, 4, 5, 6]
+    assert capsys.readouterr().err.count("passing over a checkpoint: ") == 1
+
+
+def test_another_number_of_threads_is_named(make_run, capsys):
+    run = make_run(checkpoint_every=1)
+    with closing(run.steps()) as steps:
+        assert [next(steps) for _ in range(3)] == [0, 1, 2]
+    newest = run.experiment.dest / f"{run.stem}.step00000001.ckpt"
+    state = torch.load(newest, weights_only=True)
+    assert state["threads"] == torch.get_num_threads()
+    torch.save(state | {"threads": 64}, newest)
+    again = make_run(checkpoint_every=1)
+    with closing(again.steps(resume=True)) as steps:
+        assert next(steps) == 2
+    assert "ran with 64 threads and goes on with 1: " in capsys.readouterr().err

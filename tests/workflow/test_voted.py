@@ -80,7 +80,14 @@ def test_the_script_drops_and_measures(tmp_path, capsys):
         "create_pruned_net.py", "--dest", tmp_path, "--config", overlay, "--data-root", rooms, "--ratio", "90"
     )
     capsys.readouterr()
-    run("export_net.py", "--dest", tmp_path, "--ratio", "90", "--tasks", "sn", "--only-voted")
+    where = ["--dest", tmp_path, "--ratio", "90", "--data-root", rooms]
+    # what a later command was told decides nothing
+    content = torch.load(tmp_path / "nyuv2_disparse_static_90.pth", weights_only=True)
+    content["config"]["prune"] |= {"num_batches": 1, "score_init": "own", "criterion": "gradient"}
+    content["config"]["data"] |= {"crop": 17, "hflip": 0.0, "batch_size": 1, "num_workers": 50}
+    content["config"]["run"]["seed"] = 8
+    torch.save(content, tmp_path / "nyuv2_disparse_static_90.pth")
+    run("export_net.py", *where, "--tasks", "sn", "--only-voted")
     said = capsys.readouterr().out
     assert "wanted by absent tasks only and are dropped" in said
     assert "on test" in said and "sn mean" in said
