@@ -25,7 +25,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not a JSON file: {error}") from None
 
 
-def write_json(path: Path, content: dict) -> Path:
+def write_json(path: Path, content: dict[str, Any]) -> Path:
     """Strict JSON: nan and infinity become null, tuples lists. OSError names the file."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
 
-def parse_numbers(flag: str, text: str, kind: type[int] | type[float]) -> list:
+Number = TypeVar("Number", int, float)
+
+
+def parse_numbers(flag: str, text: str, kind: type[Number]) -> list[Number]:
     """'1,2' -> [1, 2]. ValueError names the flag, unless they are different numbers of at least 0."""
     try:
         found = [kind(word) for word in text.split(",") if word.strip()]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -31,11 +32,12 @@ def call(words: list[str]) -> None:
         sys.exit(status)
 
 
-def scores(path: Path) -> dict:
-    return json.loads(path.read_text())
+def scores(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
-def closing_table(results: dict[str, dict]) -> str:
+def closing_table(results: dict[str, dict[str, Any]]) -> str:
     rows = []
     for title, result in results.items():
         proof = result["certificate"]

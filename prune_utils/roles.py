@@ -41,7 +41,7 @@ TABLE_WORDS = re.compile(
 WEIGHT_WORDS = re.compile("weights?|kernel|proj(ection)?|matrix|w")
 
 
-class Shape(tuple):
+class Shape(tuple[int, ...]):
     """A weight's shape that also knows its matrices: the equal blocks that its first axis stacks.
 
     An LSTM stacks four gates, an attention's in_proj three projections, fused experts one matrix each.

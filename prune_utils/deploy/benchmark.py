@@ -90,7 +90,7 @@ def file_sizes(network: nn.Module) -> dict[str, int]:
     return sizes
 
 
-def _line(row: dict, reference: float) -> str:
+def _line(row: dict[str, Any], reference: float) -> str:
     time = row["milliseconds"]
     return (
         f"  {row['runtime']:<23} {time['median']:8.1f} ms  {time['low']:8.1f} to {time['high']:8.1f}  "
@@ -99,7 +99,7 @@ def _line(row: dict, reference: float) -> str:
     )
 
 
-def _summary(rows: list[dict], limit: float | None) -> str:
+def _summary(rows: list[dict[str, Any]], limit: float | None) -> str:
     """The text of one case (batch, threads)."""
     found = {row["runtime"]: row["milliseconds"]["median"] for row in rows}
     reference = found.get(REFERENCE, max(found.values()))
@@ -116,7 +116,7 @@ def _summary(rows: list[dict], limit: float | None) -> str:
     return "\n".join(lines)
 
 
-def _cases(rows: list[dict]) -> list[dict]:
+def _cases(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by (batch, threads), with what the pictures need."""
     cases = []
     for key in dict.fromkeys((row["batch"], row["threads"]) for row in rows):

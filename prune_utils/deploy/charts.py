@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..figures import COLOURS, INK, new_figure, plain_axes
 
@@ -10,7 +11,7 @@ KINDS = {"fp32": COLOURS[0], "bf16": COLOURS[4], "ours": COLOURS[2]}
 NAMES = {"fp32": "dense, fp32", "bf16": "dense, bf16", "ours": "kept weights only, fp32"}
 
 
-def latency_bars(cases: list[dict], title: str, path: Path) -> Path:
+def latency_bars(cases: list[dict[str, Any]], title: str, path: Path) -> Path:
     """One panel a case: {"title", "rows", "limit"}, rows as measuring.py gives them, limit in ms."""
     columns = min(2, len(cases))
     lines = -(-len(cases) // columns)
@@ -41,7 +42,9 @@ def latency_bars(cases: list[dict], title: str, path: Path) -> Path:
     return path
 
 
-def speed_curve(points: list[tuple[float, float]], dense: list[dict], title: str, path: Path) -> Path:
+def speed_curve(
+    points: list[tuple[float, float]], dense: list[dict[str, Any]], title: str, path: Path
+) -> Path:
     """points: (sparsity in percent, milliseconds of the engine); dense: rows drawn as level lines."""
     figure = new_figure(7.5, 4.5)
     axes = figure.add_subplot()
