@@ -16,6 +16,8 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader, get_worker_info
 
+from common.parents import end_with_parent
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of glibc's settings, see man mallopt
 LARGEST_KEPT = 32 * 2**20  # bytes, glibc's limit
 KEPT = 256 * 2**20  # bytes
@@ -34,7 +36,8 @@ def leave_signals_to_parent() -> None:
     """Ctrl-C and a batch system's SIGTERM reach every process of a run, and the parent needs its workers to
     finish its step and save itself. They end when it tells them to, or when it is gone."""
     if get_worker_info() is not None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        end_with_parent(signal.SIGKILL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 

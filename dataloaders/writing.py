@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.files import read_json, replacing, write_json
+from common.parents import end_with_parent
 from dataloaders.index import visible
 
 
@@ -64,8 +65,9 @@ def default_workers() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 
 
-def _one_thread() -> None:
-    """The processes share the cores already."""
+def _begin() -> None:
+    """A worker ends with the command; it has one thread, as the processes share the cores already."""
+    end_with_parent()
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:  # not imported for the sake of this line
@@ -81,7 +83,7 @@ def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> lis
     if workers <= 1 or len(jobs) <= 1:
         return [function(job) for job in tqdm(jobs, desc=label, disable=None)]
     # fresh processes: a fork of a process with threads may hang
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_begin) as pool:
         try:
             return list(
                 tqdm(pool.map(function, jobs, chunksize=1), total=len(jobs), desc=label, disable=None)

@@ -128,11 +128,29 @@ def test_two_processes_find_the_agreement_of_one(words, tmp_path):
     assert json.loads(one)["curves"] == json.loads(two)["curves"]
 
 
+def listening(process: int) -> set[str]:
+    """The addresses, in hexadecimal, on which a process listens."""
+    links = [link for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
+    sockets = {os.readlink(link).removeprefix("socket:[").removesuffix("]") for link in links}
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {line[1].split(":")[0] for line in lines if line[9] in sockets and line[3] == "0A"}
+
+
+LOOPBACK = "0100007F"
+needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are looked up in /proc")
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_run(victim, words, tmp_path):
     given = [*words, "--method", "disparse_dynamic", "--dest", str(tmp_path / "dest")]
     scripts = [script.start() for script in pair(LAUNCH, given, tmp_path / "log")]
     await_checkpoint(tmp_path / "dest", scripts)
+    if Path("/proc/net/tcp").exists():
+        assert [listening(script.process.pid) for script in scripts] == [{LOOPBACK}, {LOOPBACK}]
     scripts[victim].process.kill()
     left = scripts[1 - victim].wait(60)
     assert left.code == 2, left.said
@@ -152,6 +170,42 @@ def test_an_error_of_one_process_ends_the_run(words, rooms, tmp_path):
     errors = [line for script in scripts for line in script.errors]
     assert any(record[0] in line and "missing" in line for line in errors), errors
     assert not any("Traceback" in script.said for script in scripts)
+
+
+def children(process: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_processes_of_the_devices_flag_end_together(victim, words, tmp_path):
+    command = [sys.executable, str(ROOT / LAUNCH), *words, "--method", "baseline", "--devices", "2"]
+    command += ["--dest", str(tmp_path), "--set", "optim.iterations=100000"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (tmp_path / "said").open("w") as said:
+        first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+    while not list(tmp_path.glob("*.ckpt")):
+        assert first.poll() is None, (tmp_path / "said").read_text()
+        time.sleep(0.05)
+    (second,) = [child for child in children(first.pid) if LAUNCH in command_line(child)]
+    assert listening(first.pid) == listening(second) == {LOOPBACK}
+    os.kill((first.pid, second)[victim], signal.SIGKILL)
+    status = first.wait(30)
+    until = time.monotonic() + 5
+    while Path(f"/proc/{second}/exe").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{second}/exe").exists()
+    errors = [line for line in (tmp_path / "said").read_text().splitlines() if "error: " in line]
+    if victim == 1:
+        assert status == 2
+        assert errors == [
+            "error: another process of this run has ended, --resume goes on from the last checkpoint"
+        ]
+
+
+def command_line(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
 
 
 def on_two_devices(words: list[str], folder: Path) -> subprocess.CompletedProcess:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning_fabric.utilities.distributed import _init_dist_connection, _set_num_threads_if_needed
 from torch import Tensor, distributed
 
 from configs.schema import Run
@@ -31,8 +34,13 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PATIENCE = timedelta(minutes=10)  # a process that is silent for so long is taken for dead
 GRACE = 3.0  # seconds that the first process gives the others to end by themselves
 LOST = ("closed by peer", "reset by peer", "refused", "gloo", "NCCL", "Timed out", "Broken pipe")
+GONE = "another process of this run has ended, --resume goes on from the last checkpoint"
+HOME = "127.0.0.1"
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+FIRST = "DISPARSE_FIRST_PROCESS"  # its id, for those that it starts
 
 _children: list[subprocess.Popen] = []  # started by this process
+_ending = threading.Event()  # this process ends them itself
 
 
 def make_fabric(run: Run) -> Fabric:
@@ -60,7 +68,7 @@ def make_fabric(run: Run) -> Fabric:
             accelerator=device,
             devices=devices,
             num_nodes=nodes,
-            strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
+            strategy=_strategy(nodes) if several else "auto",
             precision=cast(Any, run.precision),
         )
     except (RuntimeError, TypeError, ValueError) as error:
@@ -68,7 +76,6 @@ def make_fabric(run: Run) -> Fabric:
             f"--devices {run.devices} of --device {run.device} cannot be used here: {error}"
         ) from error
     fabric.launch()
-    _watch(fabric)
     return fabric
 
 
@@ -123,23 +130,98 @@ def largest(fabric: Fabric, value: int) -> int:
     return int(cast(Tensor, fabric.all_reduce(fabric.to_device(torch.tensor(value)), reduce_op="max")))
 
 
+# ------------------------------------------------------------------ the start of a run
+
+
+def _strategy(nodes: int) -> DDPStrategy:
+    if nodes > 1:
+        return _Processes(timeout=PATIENCE)
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    for variable in INTERFACES if loopback else ():
+        os.environ.setdefault(variable, loopback[0])
+    # torchrun has a meeting place already
+    theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return _Processes(timeout=PATIENCE) if theirs else _AtHome(timeout=PATIENCE)
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Starts the other processes; the first one ends with a sentence when another fails, not by SIGKILL."""
+
+    def launch(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            os.environ[FIRST] = str(os.getpid())
+            self._call_children_scripts()
+            _children.extend(self.procs)
+            atexit.register(end_children, GRACE)
+            threading.Thread(target=_watch_children, daemon=True).start()
+        elif FIRST in os.environ:
+            threading.Thread(target=_end_with_first, args=(int(os.environ[FIRST]),), daemon=True).start()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+
+class _Processes(DDPStrategy):
+    """One process a device."""
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+
+class _AtHome(_Processes):
+    """All on this machine: they meet where no other machine can reach them."""
+
+    def _setup_distributed(self) -> None:
+        self._set_world_ranks()
+        self._process_group_backend = self._get_process_group_backend()
+        assert self.cluster_environment is not None
+        first, port = self.global_rank == 0, self.cluster_environment.main_port
+        listens = {"master_listen_fd": _listen(port)} if first else {}
+        store = distributed.TCPStore(HOME, port, self.world_size, first, PATIENCE, **listens)
+        device = None if self.root_device.type == "cpu" else self.root_device
+        _init_dist_connection(
+            self.cluster_environment,
+            self._process_group_backend,
+            timeout=PATIENCE,
+            device_id=device,
+            store=store,
+        )
+
+
+def _listen(port: int) -> int:
+    """A socket, by its number, that listens on this machine's own port. OSError where it is taken."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOME, port))
+    except OSError as error:
+        raise OSError(f"port {port}, where processes meet, is taken: MASTER_PORT names another") from error
+    listener.listen()
+    return listener.detach()
+
+
 # ------------------------------------------------------------------ the end of a run
 
 
-def _watch(fabric: Fabric) -> None:
-    """The first process ends those that it started; they end when it is gone."""
-    launcher = fabric.strategy.launcher
-    procs = getattr(launcher, "procs", [])
-    if procs and not _children:
-        _children.extend(procs)
-        atexit.register(end_children, GRACE)
-    elif fabric.world_size > 1 and fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+def _watch_children() -> None:
+    """End this process, with a sentence and status 2, soon after one that it started has failed.
+
+    Mostly it notices by itself, by a message that does not come, and says so first.
+    """
+    while not _ending.wait(0.2):
+        if any(child.poll() for child in _children):
+            if not _ending.wait(GRACE):
+                print(f"error: {GONE}", file=sys.stderr, flush=True)
+                end_children()
+                os._exit(2)
+            return
 
 
 def end_children(grace: float = 0.0) -> None:
     """End the processes that this one started, after `grace` seconds to end by themselves."""
     deadline = time.monotonic() + grace
+    _ending.set()
     for child in _children:
         try:
             child.wait(max(0.0, deadline - time.monotonic()))
@@ -149,8 +231,8 @@ def end_children(grace: float = 0.0) -> None:
     _children.clear()
 
 
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
+def _end_with_first(first: int) -> None:
+    while os.getppid() == first:
         time.sleep(1)
     message = "error: the first process of this run has ended, --resume goes on from the last checkpoint"
     print(message, file=sys.stderr, flush=True)

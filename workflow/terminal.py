@@ -75,12 +75,12 @@ def _sentence(error: Exception) -> str | None:
         return None
     import torch
 
-    from .processes import lost_peer
+    from .processes import GONE, lost_peer
 
     if isinstance(error, torch.OutOfMemoryError):
         return "the device has too little memory: --accumulate 2 (4, 8, ...) computes a batch in parts"
     if lost_peer(error):
-        return "another process of this run has ended, --resume goes on from the last checkpoint"
+        return GONE
     return None
 
 
