@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from common.constant import beats
 from common.names import BASELINE
 
 from .results import DENSE, Column, Result, mixed
@@ -28,7 +29,8 @@ FORMULA = (
 class Entry:
     """A method at a sparsity. group: its setup; density: measured, mean over seeds.
 
-    values: column -> seed -> value. source: "" = measured here, else what stands behind the label.
+    values: column -> seed -> value; constant: likewise of the best constant answers.
+    source: "" = measured here, else what stands behind the label.
     """
 
     group: str
@@ -37,6 +39,16 @@ class Entry:
     density: float
     values: dict[Column, dict[int, float]] = field(default_factory=dict)
     source: str = ""
+    constant: dict[Column, dict[int, float]] = field(default_factory=dict)
+
+    def beats_constant(self, column: Column) -> bool:
+        """Whether its mean is better than the constant's, over the seeds that have both; True without any."""
+        constant, values = self.constant.get(column, {}), self.values.get(column, {})
+        seeds = [seed for seed in constant if math.isfinite(values.get(seed, math.nan))]
+        if not seeds:
+            return True
+        means = fmean(values[seed] for seed in seeds), fmean(constant[seed] for seed in seeds)
+        return beats(*means, column.larger)
 
     @property
     def title(self) -> str:
@@ -66,17 +78,20 @@ def gather(results: Sequence[Result], protocol: str, setups: Mapping[str, str]) 
         shown = [_mark(name, value) for name, value in zip(apart, marks, strict=True) if value is not None]
         group = DENSE if first.method == BASELINE else setups.get(first.method, OTHER)
         values: dict[Column, dict[int, float]] = {}
+        constant: dict[Column, dict[int, float]] = {}
         for result in members:
             own = result.values[protocol]
             for column, value in own.items():
                 values.setdefault(column, {})[result.seed] = value
+            for column, value in result.constant.get(protocol, {}).items():
+                constant.setdefault(column, {})[result.seed] = value
             base = dense.get(_family(result))
             if base:
                 change = delta(own, base.values[protocol])
                 values.setdefault(DELTA, {})[result.seed] = change
         title = " ".join([label, *shown])
         density = fmean(result.density for result in members)
-        entries.append(Entry(group, title, first.method, density, values))
+        entries.append(Entry(group, title, first.method, density, values, constant=constant))
     return in_order(entries, setups)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from common import constant
+
 from .entries import DELTA, Entry, columns_of
 from .results import DENSE, Column
 from .verdicts import SAME, paired
@@ -62,7 +64,10 @@ def number(mean: float, deviation: float, digits: int) -> str:
 
 
 def score_grid(entries: Sequence[Entry], title: str, notes: Sequence[str] = ()) -> Grid:
-    """A row for each entry: seeds, density, every measure; in each group the best measured mean is bold."""
+    """A row for each entry: seeds, density, every measure; in each group the best measured mean is bold.
+
+    A mean that does not beat the best constant answer carries a mark and is never the best.
+    """
     columns = columns_of(entries)
     texts: dict[Column, list[Cell]] = {}
     for column in columns:
@@ -70,7 +75,7 @@ def score_grid(entries: Sequence[Entry], title: str, notes: Sequence[str] = ()) 
         digits = decimals(column, [mean for mean, _ in spreads])
         best = _best(entries, [mean for mean, _ in spreads], column, digits)
         texts[column] = [
-            Cell(number(mean, deviation, digits), place in best)
+            Cell(number(mean, deviation, digits) + _mark(entries[place], column), place in best)
             for place, (mean, deviation) in enumerate(spreads)
         ]
     rows = []
@@ -80,7 +85,13 @@ def score_grid(entries: Sequence[Entry], title: str, notes: Sequence[str] = ()) 
         lead = (Cell(entry.title), Cell(seeds), Cell(kept))
         rows.append((entry.group, (*lead, *(texts[column][place] for column in columns))))
     header = ("method", "seeds", "kept %", *map(heading, columns))
+    if any(_mark(entry, column) for entry in entries for column in columns):
+        notes = [constant.NOTE, *notes]
     return Grid(title, header, tuple(rows), tuple(notes))
+
+
+def _mark(entry: Entry, column: Column) -> str:
+    return "" if entry.beats_constant(column) else constant.MARK
 
 
 def _best(entries: Sequence[Entry], means: Sequence[float], column: Column, digits: int) -> set[int]:
@@ -94,7 +105,7 @@ def _best(entries: Sequence[Entry], means: Sequence[float], column: Column, digi
         ]
         if len(known) > 1:
             top = (max if column.larger else min)(mean for mean, _ in known)
-            best |= {place for mean, place in known if mean == top}
+            best |= {place for mean, place in known if mean == top and entries[place].beats_constant(column)}
     return best
 
 

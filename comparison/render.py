@@ -22,6 +22,7 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "±": r"$\pm$",
+    "†": r"$\dagger$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
 }

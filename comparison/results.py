@@ -5,6 +5,7 @@ Reads every *.json below the given folders that holds metrics; others, agreement
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Result:
     """One evaluated network. ratio: sparsity asked for, None for the dense network; density: as it is.
 
     values: metric protocol -> column -> value, nan where the file holds null. notes: what a reader of a
-    task's scores must know, "sn: ...".
+    task's scores must know, "sn: ...". constant: as values, of the best constant
+    answers; older files have none.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Result:
     values: dict[str, dict[Column, float]]
     settings: dict[str, dict]
     notes: tuple[str, ...] = ()
+    constant: dict[str, dict[Column, float]] = dataclasses.field(default_factory=dict)
 
 
 def read_results(folders: Iterable[str | Path]) -> list[Result]:
@@ -103,6 +106,16 @@ def _result(path: Path, content: dict) -> Result:
         }
         for protocol in PROTOCOLS
     }
+    constant = {
+        protocol: {
+            column: _number(value)
+            for (task, metric), column in columns.items()
+            for value in [blind.get(task, {}).get(protocol, {}).get(metric)]
+            if value is not None
+        }
+        for blind in [content.get("constant") or {}]
+        for protocol in PROTOCOLS
+    }
     return Result(
         path=path,
         dataset=_word(content, "dataset"),
@@ -116,6 +129,7 @@ def _result(path: Path, content: dict) -> Result:
         values=values,
         settings={section: dict(fields) for section, fields in content["config"].items()},
         notes=tuple(note for note in content.get("notes", ()) if note.split(":")[0] in content["metrics"]),
+        constant=constant,
     )
 
 

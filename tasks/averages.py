@@ -59,6 +59,10 @@ class Averages(Metric):
         self.batch_sum += torch.where(seen, images * total / torch.where(seen, divisor, 1), 0)
         self.batch_weight += images * seen
 
+    def counts(self) -> dict[str, int]:
+        """Whole numbers that a reader of the scores should see beside them; name -> number."""
+        return {}
+
     def averages(self) -> dict[str, dict[str, float]]:
         """{"paper": {name: mean}, "metric": {name: mean}}."""
         return {

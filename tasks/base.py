@@ -60,6 +60,8 @@ class Task:
     decode(prediction [N, channels, h, w]) -> [N, K, h, w] in the target's terms (class numbers, values...).
     directions: metric name -> Direction, in the order in which people read them; same names as compute().
     note: what a reader of its scores must know, "" for nothing.
+    constant() -> torchmetrics.Metric with update(target) and compute() as that of `metric`: for each measure
+        the score of the answer that is best in it among those which are equal at every pixel. None = unknown.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Task:
     directions: dict[str, Direction]
     geometry: Geometry = field(default_factory=Geometry)
     note: str = ""
+    constant: Callable[[], Metric] | None = None
 
 
 def nearest_index(source: int, size: int, device: torch.device | str | None = None) -> Tensor:

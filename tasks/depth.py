@@ -9,10 +9,13 @@ from torch import Tensor
 from common.names import PROTOCOLS
 from tasks.averages import Averages, divide
 from tasks.base import Direction, Geometry, Target, Task, at_least_float32, resize_prediction
+from tasks.levels import Levels
 from tasks.pictures import colour_map, grey_out
 from tasks.regression import decode, l1_loss
 
 RATIOS = {"d1.25": 1.25, "d1.25^2": 1.25**2, "d1.25^3": 1.25**3}
+STEPS = 64  # levels from one depth to 1.25 times it
+REACH = 62  # levels go from 1.25 ** -62 to 1.25 ** 62, from 1e-6 to 1e6
 SMALLEST = 1e-6  # a prediction below this is taken as this much in the metric protocol's ratio
 
 
@@ -29,6 +32,7 @@ def depth(*, geometry: Geometry | None = None, unit: str = "m") -> Task:
         picture=picture,
         directions=directions,
         geometry=geometry or Geometry(),
+        constant=BestDepth,
     )
 
 
@@ -90,3 +94,33 @@ def _hits(prediction: Tensor, value: Tensor, counted: Tensor) -> Tensor:
     """How many of the counted pixels are within each ratio, int64 [3]. NaN is in none."""
     ratio = torch.maximum(prediction / value, value / prediction)
     return torch.stack([((ratio <= limit) & counted).sum() for limit in RATIOS.values()])
+
+
+class BestDepth(Levels):
+    """Scores of the best constant depths above 0: 1.25 ** (i / 64), steps of 0.35 %, one for each measure.
+
+    A constant below 0 would pass every ratio of the protocol `paper`; it is no depth. Targets of at most 1e-6
+    are within no ratio.
+    """
+
+    def __init__(self) -> None:
+        powers = torch.arange(-REACH * STEPS, REACH * STEPS + 1, dtype=torch.float64) / STEPS
+        super().__init__(1.25**powers, ("abs", "rel"))
+
+    def update(self, target: Target) -> None:
+        """target [N, 1, H, W]."""
+        value = target.value[target.valid].double()
+        relative = torch.where(value > 0, 1 / value.clamp(min=torch.finfo(value.dtype).tiny), 0)
+        self.add(value, [torch.ones_like(value), relative], len(target.value))
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        scores = self.best()
+        pixels = self.metric_sums[0, 0]
+        pixels = torch.cat([torch.zeros_like(pixels[:1]), pixels[1:-1]]).cumsum(0)  # [K], up to each level
+        for protocol, count in zip(PROTOCOLS, self.metric_count, strict=True):  # all, or those above 0
+            for power, name in enumerate(RATIOS, 1):
+                place = torch.arange(len(pixels), device=pixels.device)
+                high = pixels[(place + power * STEPS).clamp(max=len(pixels) - 1)]
+                low = pixels[(place - power * STEPS).clamp(min=0)]
+                scores[protocol][name] = divide(100 * (high - low).max(), count)
+        return scores

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torchmetrics import Metric
 
+from common import constant
 from common.names import PROTOCOLS
 from common.text import table
 from tasks.averages import Averages
-from tasks.base import Target, Task, resize_nearest
+from tasks.base import Direction, Target, Task, resize_nearest
 
 Batch = tuple[Tensor, dict[str, Target]]
 Scores = dict[str, Any]
@@ -33,6 +35,7 @@ def evaluate(
     fabric: Fabric | None = None,
     loss_weights: dict[str, float] | None = None,
     progress: Callable[[Iterable[Batch]], Iterable[Batch]] | None = None,
+    constants: bool = False,
 ) -> Scores:
     """Scores of the model over all batches of the loader (of all processes' loaders).
 
@@ -40,13 +43,16 @@ def evaluate(
         model's parameters are.
     loss_weights: task -> its weight in the total loss; default 1 each.
     progress: wraps the loader, for example functools.partial(tqdm, desc="evaluation").
+    constants: also what the best constant answers score on the same targets, found in the same pass.
 
     Returns {"loss": {task: float, ..., "total": float}, "metrics": {task: {"paper": {...}, "metric": {...}}},
-    "images": int, "batches": int}. Losses are means of batches weighted by batch size. A task without any
-    valid pixel has nan scores and no part in the total. Raises ValueError if the loader has no batch.
+    "counts": {task: {name: int}}, "images": int, "batches": int}; with `constants` also "constant", formed as
+    "metrics", of the tasks that know theirs. Losses are means of batches weighted by batch size. A task
+    without any valid pixel has nan scores and no part in the total. Raises ValueError if there is no batch.
     """
     device, move = mover(model, fabric)
     metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+    blind = {name: task.constant().to(device) for name, task in tasks.items() if constants and task.constant}
     losses = Losses(loss_weights or dict.fromkeys(tasks, 1.0), tuple(tasks)).to(device)
     with evaluating(model):
         for batch in loader if progress is None else progress(loader):
@@ -56,14 +62,27 @@ def evaluate(
             losses.update(tasks, predictions, targets)
             for name, metric in metrics.items():
                 metric.update(predictions[name], targets[name])
+            for name, metric in blind.items():
+                metric.update(targets[name])
     with warnings.catch_warnings():
         # a process may be dealt no batch: its zeros are right
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric", category=UserWarning)
         scores = losses.compute()
         scores["metrics"] = {name: metric.compute() for name, metric in metrics.items()}
+        if constants:
+            scores["constant"] = {name: metric.compute() for name, metric in blind.items()}
+    scores["counts"] = {name: counts(metric) for name, metric in metrics.items()}
     if not scores["batches"]:
         raise ValueError("there is nothing to evaluate: the loader has no batch")
     return scores
+
+
+def counts(metric: Metric) -> dict[str, int]:
+    """The counts that a metric keeps beside its scores, of all processes together."""
+    if not isinstance(metric, Averages):
+        return {}
+    with metric.sync_context():
+        return metric.counts()
 
 
 @contextmanager
@@ -159,20 +178,50 @@ def number(value: float, unit: str) -> str:
 
 
 def format_scores(scores: Scores, tasks: dict[str, Task], notes: Sequence[str] = ()) -> str:
-    """The scores as a table for a terminal, both protocols side by side.
+    """The scores as a table for a terminal, both protocols, and beside each the best constant's.
 
-    An arrow says whether higher or lower is better. notes: lines under the table, such as the protocol that
-    the network was trained in and what its angles are measured between.
+    An arrow says whether higher or lower is better, a mark what does not beat the constant. notes: lines
+    under the table, such as the protocol that the network was trained in and what angles are between.
     """
+    blind = scores.get("constant", {})
+    beside = ("constant",) if blind else ()
     rows: list[tuple[str, ...]] = []
     for task in tasks.values():
-        for name, (unit, larger_is_better) in task.directions.items():
-            values = [number(scores["metrics"][task.name][protocol][name], unit) for protocol in PROTOCOLS]
+        for name, direction in task.directions.items():
+            cells: list[str] = []
+            for protocol in PROTOCOLS:
+                values = scores["metrics"][task.name][protocol]
+                base = blind.get(task.name, {}).get(protocol, {}).get(name, math.nan)
+                cells += _cells(values[name], base, direction)[: 1 + len(beside)]
             title = task.name if name == next(iter(task.directions)) else ""
-            rows.append((title, name, "↑" if larger_is_better else "↓", *values, unit))
+            rows.append((title, name, "↑" if direction.larger_is_better else "↓", *cells, direction.unit))
     for place, (name, loss) in enumerate(scores["loss"].items()):
-        rows.append(("" if place else "loss", name, "↓", number(loss, ""), "", ""))
-    header = ("task", "measure", "", *PROTOCOLS, "unit")
-    return "\n".join(
-        [table(rows, header, rule=False), f"images: {scores['images']}, batches: {scores['batches']}", *notes]
+        blank = [""] * (len(rows[0]) - 4)
+        rows.append(("" if place else "loss", name, "↓", number(loss, ""), *blank))
+    header = (
+        "task",
+        "measure",
+        "",
+        *(word for protocol in PROTOCOLS for word in (protocol, *beside)),
+        "unit",
     )
+    lines = [table(rows, header, rule=False), f"images: {scores['images']}, batches: {scores['batches']}"]
+    lines += _counted(scores.get("counts", {}))
+    if any(constant.MARK in cell for row in rows for cell in row):
+        lines.append(constant.NOTE)
+    return "\n".join([*lines, *notes])
+
+
+def _cells(value: float, base: float, direction: Direction) -> tuple[str, str]:
+    """A score, marked where it does not beat the constant, and the constant's."""
+    mark = "" if constant.beats(value, base, direction.larger_is_better) else constant.MARK
+    return number(value, direction.unit) + mark, number(base, direction.unit)
+
+
+def _counted(found: dict[str, dict[str, int]]) -> list[str]:
+    """`seg: classes_hit 7, classes 13`, a line for each task that has counts."""
+    return [
+        f"{task}: {', '.join(f'{name} {count}' for name, count in values.items())}"
+        for task, values in found.items()
+        if values
+    ]

@@ -121,6 +121,7 @@ def evaluate_network(
         fabric=fabric,
         loss_weights=experiment.objective.weights,
         progress=progress,
+        constants=True,
     )
     files: Files = []
     if fabric.is_global_zero:
@@ -182,6 +183,8 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
         "notes": _notes(experiment, split),
         "loss": scores["loss"],
         "metrics": scores["metrics"],
+        "constant": scores["constant"],
+        "counts": scores["counts"],
         "directions": {
             task: {name: direction._asdict() for name, direction in row.directions.items()}
             for task, row in experiment.tasks.items()

@@ -14,7 +14,7 @@ DIRECTIONS = {
 def write(folder, method, seed, figures, **fields):
     """{name}.json in folder/seed{seed}; figures: (mIoU, seg err, edge err), mIoU is 1 higher in `paper`.
 
-    fields: ratio, variant, and any field of the file.
+    fields: ratio, variant, constant = (mIoU, edge err) in both protocols, and any field of the file.
     """
     ratio = fields.pop("ratio", 90)
     variant = fields.pop("variant", "")
@@ -22,6 +22,7 @@ def write(folder, method, seed, figures, **fields):
     dense = method == "baseline"
     name = f"{dataset}_{method}{variant}" + ("" if dense else f"_{ratio:g}")
     miou, seg, edge = figures
+    constant = fields.pop("constant", None)
 
     def both(metric, paper=None):
         return {"metric": metric, "paper": paper or metric}
@@ -44,6 +45,8 @@ def write(folder, method, seed, figures, **fields):
             "run": {"seed": seed, "device": "cpu"},
         },
     } | fields
+    if constant:
+        content["constant"] = {"seg": both({"mIoU": constant[0]}), "edge": both({"err": constant[1]})}
     path = folder / f"seed{seed}" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))

@@ -107,6 +107,7 @@ def test_without_dense_there_is_no_delta_and_it_says_so(results):
     assert "delta % ↑" not in made.scores.header
     assert any(note.startswith("no delta") for note in made.scores.notes)
     assert made.verdicts.header[2] == "minus random"
+    assert "†" not in made.text("terminal")  # these files know no constant
 
 
 def test_a_dense_score_of_0_leaves_no_delta(tmp_path):
@@ -147,6 +148,20 @@ def test_published_figures_are_labelled(results):
     assert sum("(published)" in name for name in rows) == 10
     assert not any(cell.bold for _, row in made.scores.rows if "(published)" in row[0].text for cell in row)
     assert not any("(published)" in name for name in cells(made.verdicts))
+
+
+def test_what_does_not_beat_a_constant_is_marked_and_never_the_best(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path, "snip", seed, (39.0 + 2 * seed, 2.0, 0.5), constant=(40.0, 0.6))  # its mean is 40
+        write(tmp_path, "random", seed, (30.0, 2.1, 0.7), constant=(40.0, 0.6))
+    made = report(read_results([tmp_path]), Options(), SETUPS)
+    rows = {row[0].text: {cell.text: cell.bold for cell in row} for _, row in made.scores.rows}
+    assert rows["snip"]["40.00 ± 1.41†"] is False and rows["random"]["30.00 ± 0.00†"] is False
+    assert rows["snip"]["0.5000 ± 0.0000"] is True and rows["random"]["0.7000 ± 0.0000†"] is False
+    assert rows["snip"]["2.000 ± 0.000"] is True  # no constant is known for it
+    assert made.scores.notes[0].startswith("† no better than the best constant answer")
+    assert r"$\dagger$" in made.text("latex") and "†" in made.text("markdown")
+    assert "†" not in made.text("csv")
 
 
 def test_formats(results):

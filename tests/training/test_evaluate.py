@@ -136,7 +136,7 @@ def evaluate_one_rank(rank, world, folder):
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
     )
     torch.save(evaluate(Small(), make_tasks(), BATCHES[:world][rank:1]), folder / f"few{rank}")
-    torch.save(evaluate(Small(), make_tasks(), BATCHES[rank::world]), folder / f"all{rank}")
+    torch.save(evaluate(Small(), make_tasks(), BATCHES[rank::world], constants=True), folder / f"all{rank}")
     torch.distributed.destroy_process_group()
 
 
@@ -150,6 +150,12 @@ def test_two_processes_give_the_scores_of_one(tmp_path):
         assert ranks[0] == ranks[1]
         assert figures(ranks[0]) == pytest.approx(figures(alone), rel=1e-12)
         assert (ranks[0]["images"], ranks[0]["batches"]) == (alone["images"], alone["batches"])
+        assert ranks[0]["counts"] == alone["counts"]
+        if name == "all":
+            constant = evaluate(Small(), make_tasks(), batches, constants=True)["constant"]
+            for task, protocols in constant.items():
+                for protocol, values in protocols.items():
+                    assert ranks[0]["constant"][task][protocol] == pytest.approx(values, rel=1e-12)
 
 
 def test_figures_are_flat():
@@ -177,6 +183,33 @@ def test_table():
         "images: 2, batches: 1",
         "trained in the metric protocol",
     ]
+
+
+def test_a_constant_network_does_not_beat_the_best_constant():
+    model, tasks = Small(), {"seg": make_tasks()["seg"]}
+    torch.nn.init.zeros_(model.heads["seg"].weight)
+    label = torch.tensor([0, 1, 1, 2]).view(1, 1, 2, 2)
+    target = Target(label, torch.ones_like(label, dtype=torch.bool))
+    model.heads["seg"].bias.data = torch.tensor([0.0, 5.0, 0.0])  # class 1 everywhere
+    scores = evaluate(model, tasks, [(torch.zeros(1, 3, 4, 4), {"seg": target})], constants=True)
+    assert scores["metrics"]["seg"]["paper"]["mIoU"] == scores["constant"]["seg"]["paper"]["mIoU"] == 50
+    assert scores["counts"] == {"seg": {"classes_hit": 1, "classes": 3}}
+    lines = format_scores(scores, tasks).splitlines()
+    assert lines[0].split() == ["task", "measure", "paper", "constant", "metric", "constant", "unit"]
+    assert lines[1].split() == ["seg", "mIoU", "↑", "50.00†", "50.00", "16.67†", "16.67", "%"]
+    assert lines[-2] == "seg: classes_hit 1, classes 3"
+    assert lines[-1].startswith("† no better than the best constant answer")
+
+
+def test_constants_are_those_of_the_targets_in_one_pass():
+    scores = evaluate(Small(), make_tasks(), iter(BATCHES), constants=True)
+    assert list(scores["constant"]) == ["seg", "depth"]
+    for name, task in make_tasks().items():
+        metric = task.constant()
+        for _, targets in BATCHES:
+            metric.update(targets[name])
+        assert scores["constant"][name] == metric.compute()
+    assert "constant" not in evaluate(Small(), make_tasks(), BATCHES)
 
 
 def test_batches_of_other_sizes_can_follow_each_other():
