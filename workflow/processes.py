@@ -177,8 +177,8 @@ class _AtHome(_Processes):
         self._process_group_backend = self._get_process_group_backend()
         assert self.cluster_environment is not None
         first, port = self.global_rank == 0, self.cluster_environment.main_port
-        listens = {"master_listen_fd": _listen(port)} if first else {}
-        store = distributed.TCPStore(HOME, port, self.world_size, first, PATIENCE, **listens)
+        listener = _listen(port) if first else None
+        store = distributed.TCPStore(HOME, port, self.world_size, first, PATIENCE, master_listen_fd=listener)
         device = None if self.root_device.type == "cpu" else self.root_device
         _init_dist_connection(
             self.cluster_environment,
