@@ -18,6 +18,7 @@ from common.names import BASELINE
 from .results import DENSE, Column, Result, mixed
 
 OTHER = "other"
+UNTOLD = "data and network not told"  # by a result file that is older than remarks
 DELTA = Column("", "delta", "%", True)
 FORMULA = (
     "delta = 100 % x mean over tasks of mean over the task's measures of s (value - dense) / |dense|, "
@@ -29,6 +30,7 @@ FORMULA = (
 class Entry:
     """A method at a sparsity. group: its setup; density: measured, mean over seeds.
 
+    remarks: what sets the data and the networks behind it apart from the data set's own settings.
     values: column -> seed -> value; constant: likewise of the best constant answers.
     source: "" = measured here, else what stands behind the label.
     """
@@ -39,6 +41,7 @@ class Entry:
     density: float
     values: dict[Column, dict[int, float]] = field(default_factory=dict)
     source: str = ""
+    remarks: tuple[str, ...] = ()
     constant: dict[Column, dict[int, float]] = field(default_factory=dict)
 
     def beats_constant(self, column: Column) -> bool:
@@ -91,7 +94,10 @@ def gather(results: Sequence[Result], protocol: str, setups: Mapping[str, str]) 
                 values.setdefault(DELTA, {})[result.seed] = change
         title = " ".join([label, *shown])
         density = fmean(result.density for result in members)
-        entries.append(Entry(group, title, first.method, density, values, constant=constant))
+        said = [result.remarks for result in members]
+        remarks = tuple(dict.fromkeys(word for words in said for word in (words or ())))
+        remarks += (UNTOLD,) if None in said else ()
+        entries.append(Entry(group, title, first.method, density, values, remarks=remarks, constant=constant))
     return in_order(entries, setups)
 
 

@@ -101,7 +101,12 @@ def comma_separated(entries: Sequence[Entry]) -> str:
     for entry in entries:
         pairs = [spread(tuple(entry.values.get(column, {}).values())) for column in columns]
         figures = ["" if value != value else repr(value) for pair in pairs for value in pair]
-        lead = [entry.group, entry.label, entry.source or "measured", " ".join(map(str, entry.seeds))]
+        lead = [
+            entry.group,
+            entry.label,
+            entry.source or ": ".join(filter(None, ("measured", ", ".join(entry.remarks)))),
+            " ".join(map(str, entry.seeds)),
+        ]
         writer.writerow([*lead, repr(entry.density), *figures])
     return text.getvalue()
 

@@ -11,7 +11,7 @@ from common.names import PROTOCOLS
 from prune_utils.methods import METHODS
 
 from . import published
-from .entries import DELTA, FORMULA, Entry, columns_of, gather, in_order
+from .entries import DELTA, FORMULA, UNTOLD, Entry, columns_of, gather, in_order
 from .grid import Grid, measures, score_grid, verdict_grid
 from .render import FORMATS, comma_separated
 from .results import APART, DENSE, Result, differing_settings, read_results, refuse_mixtures
@@ -73,14 +73,14 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
     refuse_mixtures(results, options.mix)
     protocol = _metric_protocol(results, options.metric_protocol)
     entries = gather(results, protocol, groups)
-    notes = _notes(results, protocol, entries)
+    notes = [*_notes(results, protocol, entries), *([] if options.published else _origins(entries))]
     shown = entries
     if options.published:
         if "ratio" not in options.mix:
             published.check(protocol, {result.ratio for result in results})
         columns = [column for column in columns_of(entries) if column != DELTA]
         theirs = published.published_entries(results[0].dataset, columns, groups)
-        shown = in_order(entries + theirs, groups)
+        shown = [_in_words(entry) for entry in in_order(entries + theirs, groups)]
         notes.append(published.NOTE)
     scores = score_grid(shown, _title(results, protocol), notes)
     return Report(shown, scores, _verdicts(entries, options))
@@ -95,6 +95,23 @@ def tables_by_ratio(folder: Path, dataset: str, ratios: Sequence[float], split: 
         if chosen:
             texts.append(report(chosen, Options()).text("terminal", colour=sys.stdout.isatty()))
     return "\n\n".join(texts)
+
+
+def _in_words(entry: Entry) -> Entry:
+    """The entry with its remarks in its label: beside other people's figures no row stands without them."""
+    return replace(entry, label=f"{entry.label} ({', '.join(entry.remarks)})") if entry.remarks else entry
+
+
+def _origins(entries: Sequence[Entry]) -> list[str]:
+    """A line for each set of remarks: which rows it is about, and the remarks."""
+    labels: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        labels.setdefault(entry.remarks, []).append(entry.label)
+    return [
+        f"{'all rows' if len(labels) == 1 else ', '.join(rows)}: {', '.join(remarks)}"
+        for remarks, rows in labels.items()
+        if remarks and remarks != (UNTOLD,)
+    ]
 
 
 def _verdicts(entries: list[Entry], options: Options) -> Grid | None:

@@ -37,7 +37,8 @@ class Result:
 
     values: metric protocol -> column -> value, nan where the file holds null. notes: what a reader of a
     task's scores must know, "sn: ...". constant: as values, of the best constant
-    answers; older files have none.
+    answers; older files have none. remarks: what sets its data and network apart, None = it is
+    not told.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Result:
     values: dict[str, dict[Column, float]]
     settings: dict[str, dict]
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] | None = None
     constant: dict[str, dict[Column, float]] = dataclasses.field(default_factory=dict)
 
 
@@ -130,6 +132,7 @@ def _result(path: Path, content: dict) -> Result:
         settings={section: dict(fields) for section, fields in content["config"].items()},
         notes=tuple(note for note in content.get("notes", ()) if note.split(":")[0] in content["metrics"]),
         constant=constant,
+        remarks=tuple(map(str, content["remarks"])) if isinstance(content.get("remarks"), list) else None,
     )
 
 

@@ -261,6 +261,11 @@ def test_dense_network_is_evaluated_with_pictures(place):
     result = json.loads((place / "out" / "nyuv2_baseline.json").read_text())
     assert result["certificate"] is None and result["step"] in (2, 4)
     assert len(list((place / "out" / "nyuv2_baseline_test_pictures").glob("*.png"))) == 1
+    assert result["remarks"][0] == "synthetic rooms"
+    assert {task: set(scores) for task, scores in result["constant"].items()} == {
+        task: {"paper", "metric"} for task in result["metrics"]
+    }
+    assert 0 <= result["counts"]["seg"]["classes_hit"] <= result["counts"]["seg"]["classes"]
 
 
 def test_published_form_is_evaluated(place, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ def write_panels(
     count: int,
     *,
     fabric: Fabric | None = None,
+    caption: str = "",
 ) -> list[Path]:
     """Writes 0000.png, 0001.png, ... for the first `count` images of the loader; the paths that were written.
 
     Each shows the input, and for every task the target above the prediction, with the prediction's first
     metric on this image ("metric" protocol). A target's invalid pixels are grey. Makes the folder.
+    caption: stands below the input, such as where the data come from.
     """
     folder = Path(folder)
     paths: list[Path] = []
@@ -52,7 +55,7 @@ def write_panels(
                 mine = {name: Target(*(part[one] for part in target)) for name, target in targets.items()}
                 guesses = {name: prediction[one] for name, prediction in predictions.items()}
                 paths.append(folder / f"{len(paths):04d}.png")
-                draw(input_picture(image[index]), columns(tasks, mine, guesses), paths[-1])
+                draw(input_picture(image[index]), columns(tasks, mine, guesses), paths[-1], caption)
             if len(paths) == count:
                 break
     return paths
@@ -82,8 +85,8 @@ def columns(
     return result
 
 
-def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Path) -> None:
-    """Writes one panel: the image [H, W, 3] and a column of two pictures for each task."""
+def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Path, caption: str = "") -> None:
+    """Writes one panel: the image [H, W, 3], the caption and a column of two pictures for each task."""
     layout = Layout.of(image.shape[0], image.shape[1], 1 + len(tasks))
     figure = new_figure(layout.size[0] / DPI, layout.size[1] / DPI, DPI, arrange=False)
     for column, pictures in enumerate([[("input", image)], *tasks]):
@@ -94,7 +97,8 @@ def draw(image: np.ndarray, tasks: list[list[tuple[str, np.ndarray]]], path: Pat
             axes.set_title(title, fontsize=layout.font, pad=layout.font / 3)
     left, bottom, width, height = layout.box(0, 1)
     place: dict[str, Any] = {"x": left + width / 2, "y": bottom + height / 2, "ha": "center", "va": "center"}
-    figure.text(s=LEGEND, fontsize=layout.font, color="dimgrey", linespacing=1.6, **place)
+    legend = LEGEND + "\n\n" + fill(caption, 32) if caption else LEGEND
+    figure.text(s=legend, fontsize=layout.font, color="dimgrey", linespacing=1.6, **place)
     figure.savefig(path, dpi=DPI)
 
 

@@ -22,6 +22,7 @@ from training.panels import write_panels
 from .experiment import Experiment, experiment_name, open_experiment
 from .files import Files
 from .networks import Saved, load_network
+from .origin import remarks
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
@@ -128,7 +129,10 @@ def evaluate_network(
         write_json(path, question | _result(experiment, saved, split, scores))
         files.append((path, "scores, protocols, split, certificate, settings"))
         folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
-        panels = write_panels(network, experiment.tasks, loader, folder, pictures, fabric=fabric)
+        caption = ", ".join(remarks(experiment.config))
+        panels = write_panels(
+            network, experiment.tasks, loader, folder, pictures, fabric=fabric, caption=caption
+        )
         if panels:
             files.append((folder, f"{len(panels)} pictures: input, targets, predictions"))
     return format_scores(scores, experiment.tasks, _notes(experiment, split)), files
@@ -169,6 +173,8 @@ def _require_same_question(path: Path, question: dict[str, Any]) -> None:
 def _notes(experiment: Experiment, split: str) -> list[str]:
     """What a reader of the scores must know."""
     notes = [f"trained in the {experiment.config.run.protocol} protocol; scores of the {split} split"]
+    words = remarks(experiment.config)
+    notes += [f"these are scores of: {', '.join(words)}"] if words else []
     return notes + [f"{name}: {task.note}" for name, task in experiment.tasks.items() if task.note]
 
 
@@ -181,6 +187,7 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
         "step": saved.content.get("step"),
         "images": scores["images"],
         "notes": _notes(experiment, split),
+        "remarks": remarks(config),
         "loss": scores["loss"],
         "metrics": scores["metrics"],
         "constant": scores["constant"],

@@ -164,6 +164,26 @@ def test_what_does_not_beat_a_constant_is_marked_and_never_the_best(tmp_path):
     assert "†" not in made.text("csv")
 
 
+def test_remarks_stand_below_a_table_and_in_every_row_beside_published_figures(tmp_path):
+    write(tmp_path, "baseline", 0, (20.0, 2.0, 0.5), remarks=["synthetic rooms", "width 0.125"])
+    write(tmp_path, "snip", 0, (18.0, 2.0, 0.5), remarks=["synthetic rooms", "width 0.125"])
+    write(tmp_path, "random", 0, (17.0, 2.0, 0.5), remarks=[])
+    results = read_results([tmp_path])
+    assert "dense, snip: synthetic rooms, width 0.125" in report(results, Options(), SETUPS).scores.notes
+    alike = [result for result in results if result.remarks]
+    assert "all rows: synthetic rooms, width 0.125" in report(alike, Options(), SETUPS).scores.notes
+    made = report(results, Options(metric_protocol="paper", published=True))
+    labels = [row[0].text for _, row in made.scores.rows if "(published)" not in row[0].text]
+    assert labels == ["dense (synthetic rooms, width 0.125)", "random", "snip (synthetic rooms, width 0.125)"]
+    table = list(csv.DictReader(io.StringIO(made.text("csv"))))
+    assert table[0]["source"] == "measured: synthetic rooms, width 0.125"
+
+
+def test_a_file_that_does_not_tell_its_origin_is_not_beside_published_figures_without_saying_so(results):
+    made = report(results, Options(metric_protocol="paper", published=True))
+    assert "snip (data and network not told)" in cells(made.scores)
+
+
 def test_formats(results):
     made = report(results, Options(), SETUPS)
     shown = made.text("terminal")

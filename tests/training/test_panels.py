@@ -23,6 +23,19 @@ def test_count_zero_writes_nothing(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_caption_stands_in_the_space_of_the_legend_alone(tmp_path):
+    plain, told = (
+        np.asarray(
+            Image.open(write_panels(Small(), make_tasks(), BATCHES, tmp_path / text, 1, caption=text)[0])
+        )
+        for text in ("", "synthetic rooms, width 0.125")
+    )
+    layout = Layout.of(8, 12, 3)
+    different = np.argwhere((plain != told).any(-1))
+    top, left = different.min(0)
+    assert top > layout.title + layout.cell[1] and different[:, 1].max() < GAP + layout.cell[0] and left > GAP
+
+
 def test_mode_is_left_and_panels_do_not_depend_on_it(tmp_path):
     model = Small().train()
     first = write_panels(model, make_tasks(), BATCHES, tmp_path / "a", 1)[0].read_bytes()

@@ -1,0 +1,28 @@
+"""Where scores come from, in words without which they must not be shown beside others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.load import load
+from configs.schema import Config
+from dataloaders.synthetic import SETTINGS_FILE
+
+
+def remarks(config: Config) -> list[str]:
+    """What sets these data and this network apart from the data set and its own settings; [] for nothing.
+
+    "synthetic rooms", where the data's folder holds the file that dataloaders/synthetic.py leaves there; a
+    width, backbone, number of classes or tasks that are not those of the data set's YAML file.
+    """
+    usual = load(config.data.dataset)
+    words = ["synthetic rooms"] if (Path(config.data.root) / SETTINGS_FILE).is_file() else []
+    if config.model.width != usual.model.width:
+        words.append(f"width {config.model.width:g}")
+    if config.model.backbone != usual.model.backbone:
+        words.append(f"backbone {config.model.backbone}")
+    if config.data.classes != usual.data.classes:
+        words.append(f"{config.data.classes} classes")
+    if set(config.data.tasks) != set(usual.data.tasks):
+        words.append(f"tasks {', '.join(config.data.tasks)}")
+    return words
