@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from common.choices import printable
 from common.files import read_json
 from common.names import BASELINE, PROTOCOLS
 from configs.load import result_settings
@@ -86,69 +87,147 @@ def read_result(path: Path) -> Result | None:
         return None
     try:
         return _result(path, content)
-    except KeyError as error:
-        raise ValueError(f"{path} is a result file without {error}") from None
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path} is a damaged result file ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is a damaged result file: {error}") from None
 
 
 def _result(path: Path, content: dict) -> Result:
-    dense = content["method"] == BASELINE
-    ratio = None if dense else float(content["config"]["prune"]["ratio"])
-    certificate = content["certificate"]
+    dataset, method = _word(content, "dataset"), _word(content, "method")
+    ratio = None if method == BASELINE else _number(content, "config", "prune", "ratio")
+    settings = {section: dict(_table(content, "config", section)) for section in _table(content, "config")}
+    if ratio is not None and not 0 <= ratio <= 100:
+        raise ValueError(f"field 'config.prune.ratio' holds {ratio:g}, not a percentage")
     columns = {
-        (task, metric): Column(task, metric, direction["unit"], direction["larger_is_better"])
-        for task, measures in content["directions"].items()
-        for metric, direction in measures.items()
+        (task, metric): Column(
+            task,
+            metric,
+            _of(content, str, "a text", "directions", task, metric, "unit"),
+            _of(content, bool, "true or false", "directions", task, metric, "larger_is_better"),
+        )
+        for task in _table(content, "directions")
+        for metric in _table(content, "directions", task)
     }
     values = {
         protocol: {
-            column: _number(content["metrics"][task][protocol][metric])
+            column: _number(content, "metrics", task, protocol, metric, least=-math.inf, null=math.nan)
             for (task, metric), column in columns.items()
         }
-        for protocol in PROTOCOLS
-    }
-    constant = {
-        protocol: {
-            column: _number(value)
-            for (task, metric), column in columns.items()
-            for value in [blind.get(task, {}).get(protocol, {}).get(metric)]
-            if value is not None
-        }
-        for blind in [content.get("constant") or {}]
         for protocol in PROTOCOLS
     }
     return Result(
         path=path,
-        dataset=_word(content, "dataset"),
-        method=_word(content, "method"),
-        label=_label(_word(content, "name"), content["dataset"], content["method"], ratio),
+        dataset=dataset,
+        method=method,
+        label=_label(_word(content, "name"), dataset, method, ratio),
         ratio=ratio,
         protocol=_word(content, "protocol"),
         split=_word(content, "split"),
-        seed=int(content["seed"]),
-        density=float(certificate["density"]) if certificate else (1.0 if dense else math.nan),
+        seed=_seed(content),
+        density=_density(content, method == BASELINE),
         values=values,
-        settings={section: dict(fields) for section, fields in content["config"].items()},
-        notes=tuple(note for note in content.get("notes", ()) if note.split(":")[0] in content["metrics"]),
-        constant=constant,
-        remarks=tuple(map(str, content["remarks"])) if isinstance(content.get("remarks"), list) else None,
+        settings=settings,
+        notes=_notes(content),
+        constant=_constants(content, columns.values()),
+        remarks=None if content.get("remarks") is None else _lines(content, "remarks"),
     )
 
 
-def _number(value: object) -> float:
-    if value is None:
-        return math.nan
+def _constants(content: dict, columns: Iterable[Column]) -> dict[str, dict[Column, float]]:
+    """Scores of the best constant answers, as values of a Result; nothing where a file has none."""
+    found: dict[str, dict[Column, float]] = {protocol: {} for protocol in PROTOCOLS}
+    tasks = {} if content.get("constant") is None else _table(content, "constant")
+    for column in columns:
+        if column.task not in tasks:
+            continue
+        for protocol in _table(content, "constant", column.task):
+            keys = ("constant", column.task, protocol)
+            if protocol in found and _table(content, *keys).get(column.metric) is not None:
+                found[protocol][column] = _number(content, *keys, column.metric, least=-math.inf)
+    return found
+
+
+def _density(content: dict, dense: bool) -> float:
+    """The share of weights that is kept; a sparse network without a certificate says nothing of it."""
+    if _field(content, "certificate") is None:
+        return 1.0 if dense else math.nan
+    density = _number(content, "certificate", "density")
+    if density > 1:
+        raise ValueError(f"field 'certificate.density' holds {density:g}, not a share of the weights")
+    return density
+
+
+def _seed(content: dict) -> int:
+    seed = _of(content, int, "a whole number", "seed")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"field 'seed' holds {seed:.3g}, not a seed")
+    return seed
+
+
+def _notes(content: dict) -> tuple[str, ...]:
+    notes = _lines(content, "notes") if "notes" in content else ()
+    return tuple(note for note in notes if note.split(":")[0] in content["metrics"])
+
+
+def _lines(content: dict, field: str) -> tuple[str, ...]:
+    lines = content[field]
+    if not isinstance(lines, list) or not all(isinstance(line, str) and line.isprintable() for line in lines):
+        raise ValueError(f"field '{field}' is not a list of lines")
+    return tuple(lines)
+
+
+def _field(content: dict, *keys: str) -> Any:
+    """What stands under these keys; ValueError names the first that is not there."""
+    value: Any = content
+    for depth, key in enumerate(keys):
+        if not isinstance(value, dict):
+            raise ValueError(f"field '{_said(keys[:depth])}' is {_kind(value)}, not an object with '{key}'")
+        if key not in value:
+            raise ValueError(f"it lacks the field '{_said(keys[: depth + 1])}'")
+        value = value[key]
+    return value
+
+
+def _of(content: dict, kind: type, words: str, *keys: str) -> Any:
+    value = _field(content, *keys)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"field '{_said(keys)}' is {_kind(value)}, not {words}")
+    return value
+
+
+def _table(content: dict, *keys: str) -> dict[str, Any]:
+    table = _of(content, dict, "an object", *keys)
+    for key in table:
+        if not key.isprintable():
+            raise ValueError(f"field '{_said(keys)}' has the name {printable(key)[:40]!r} in it")
+    return table
+
+
+def _number(content: dict, *keys: str, least: float = 0.0, null: float | None = None) -> float:
+    """A finite number of at least `least`. null: what null stands for, None = it may not."""
+    value = _field(content, *keys)
+    if value is None and null is not None:
+        return null
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r:.40} is not a number")
+        raise ValueError(f"field '{_said(keys)}' is {_kind(value)}, not a number")
+    if not (least <= value < 1e300 and value > -1e300):
+        raise ValueError(f"field '{_said(keys)}' holds {value!r:.40}, not a number of use here")
     return float(value)
 
 
-def _word(content: Mapping, field: str) -> str:
-    value = content[field]
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError(f"its field {field} holds {value!r:.40}")
-    return value
+def _word(content: dict, *keys: str) -> str:
+    word = _of(content, str, "a text", *keys)
+    if not word.isprintable() or not word:
+        raise ValueError(f"field '{_said(keys)}' holds {printable(word)[:40]!r}, not a word")
+    return word
+
+
+def _said(keys: Iterable[str]) -> str:
+    return printable(".".join(keys))[:120]
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
+    return kinds.get(type(value), "a number")
 
 
 def _label(name: str, dataset: str, method: str, ratio: float | None) -> str:

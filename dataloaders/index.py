@@ -8,6 +8,7 @@ A split "val" that the index lacks is taken from "train" by a fixed seed, the sa
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from itertools import combinations
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.choices import printable
 from common.files import read_json
 
 HOLD_OUT_SEED = 2206  # fixed: every run of every method validates on the same records
@@ -41,8 +43,11 @@ def read_index(root: str, index_file: str, how_to_get: str) -> Index:
         missing = f"{path}, the index of the data set, does not exist"
         raise FileNotFoundError(f"{missing}{elsewhere(folder, index_file)}: {how_to_get}")
     index = read_json(path)
-    if not isinstance(index, dict) or not all(isinstance(records, list) for records in index.values()):
+    if not isinstance(index, dict):
         raise ValueError(f"{path} must hold an object that maps each split to its list of records")
+    for split, records in index.items():
+        if not isinstance(records, list):
+            raise ValueError(f"{path}: split '{printable(split)[:80]}' must hold a list of records")
     return index
 
 
@@ -160,4 +165,6 @@ def _relative(file: str | None, where: str, prefixes: tuple[str, ...]) -> str | 
     path = PurePosixPath(text)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in text:
         raise ValueError(f"{where}: path {file!r} leads out of the data folder")
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise ValueError(f"{where}: path {file!r} has control characters in it")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,44 @@ def verify(model: nn.Module, mask: Mask, certificate: Mapping[str, Any]) -> dict
         )
     kept, total = count(mask), size(mask)
     return {"kept": kept, "pruned": total - kept, "total": total, "hash": digest, "zeros": zeros}
+
+
+def check_certificate(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:
+    """ValueError that names the first field of a certificate which is not what the mask itself says.
+
+    Counts, shares and the hash are computed from the mask; fields that the certificate lacks are passed over.
+    """
+    kept, total = count(mask), size(mask)
+    if not total:
+        raise ValueError("the mask covers no weight")
+    found: dict[str, Any] = {
+        "kept": kept,
+        "pruned": total - kept,
+        "total": total,
+        "density": kept / total,
+        "sparsity": 1 - kept / total,
+        "ratio": 100 * (1 - kept / total),
+        "hash": mask_hash(mask) if "hash" in certificate else None,
+    }
+    for field, value in found.items():
+        if field in certificate and not _equal(certificate[field], value):
+            claimed = ascii(certificate[field])[:70]
+            raise ValueError(f"field '{field}' of the certificate is {claimed}, the mask says {value}")
+    layers = {layer_name(n): {"kept": int(k.count_nonzero()), "total": k.numel()} for n, k in mask.items()}
+    said = certificate.get("layers", layers)
+    if not isinstance(said, Mapping) or said.keys() != layers.keys():
+        raise ValueError("field 'layers' of the certificate names other layers than the mask")
+    for layer, counts in layers.items():
+        if said[layer] != counts:
+            raise ValueError(
+                f"layer {layer!r} of 'layers' in the certificate is not what the mask says: {counts}"
+            )
+
+
+def _equal(said: object, value: int | float | str) -> bool:
+    if isinstance(value, float):
+        return isinstance(said, float) and math.isclose(said, value, rel_tol=1e-9, abs_tol=1e-9)
+    return type(said) is type(value) and said == value
 
 
 def _check_layer(values: Tensor | None, layer: str, kept: Tensor, said: Mapping[str, int] | None) -> int:

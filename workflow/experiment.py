@@ -163,7 +163,7 @@ def open_experiment(config: Config, method: str, dest: str, name: str | None, fl
 
     ValueError for a name that is no file name, a device, number or precision that is not there.
     """
-    if name is not None and (not name or name != Path(name).name):
+    if name is not None and (name in ("", "..") or name != Path(name).name or not name.isprintable()):
         raise ValueError(f"--name '{name}' is not a file name: --dest chooses the folder")
     fabric = make_fabric(config.run)
     name = name or experiment_name(config.data.dataset, method, config.prune.ratio)

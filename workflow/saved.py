@@ -10,6 +10,7 @@ import torch
 from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
 from prune_utils.sparse_file import read_sparse, save_sparse
+from prune_utils.verifying import check_certificate
 from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file
 
 PLAIN = (
@@ -40,7 +41,13 @@ def read_saved(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is a plain state dict: evaluate it with --weights, only own files are exported"
         )
-    return check_fields(content, path)
+    check_fields(content, path)
+    if content["mask"] is not None:
+        try:
+            check_certificate(content["certificate"], content["mask"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return content
 
 
 def write_saved(content: dict[str, Any], path: Path, half: bool = False) -> Path:

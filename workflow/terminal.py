@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from common.choices import printable
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.index import existing_folder
@@ -70,7 +71,7 @@ def run(main: Callable[[], None]) -> None:
 def _sentence(error: Exception) -> str | None:
     """What to say about an error that is not a fault of this program; None for one that is."""
     if isinstance(error, (ValueError, OSError)):
-        return " ".join(str(error).split())
+        return printable(" ".join(str(error).split()))  # file names may hold what a terminal acts on
     if "torch" not in sys.modules:
         return None
     import torch

@@ -30,7 +30,7 @@ def test_a_network_with_a_name_of_its_own_keeps_it(tmp_path):
     [
         ("{", "not a JSON file"),
         ("[" * 100_000, "not a JSON file"),
-        ('{"metrics": {}, "directions": {}, "method": "snip"}', "without 'config'"),
+        ('{"metrics": {}, "directions": {}, "method": "snip"}', "lacks the field 'dataset'"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, content, words):
