@@ -56,9 +56,18 @@ def nested(depth: int, kind: type) -> Any:
 
 
 def fields(value: Any, below: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every field with its value, outer ones first; of long lists the first two."""
+    """Every field with its value, outer ones first; of long lists the first two, of many tensors one a kind.
+
+    Readers treat the tensors of a state dict alike, so one of each kind and number of dimensions stands for
+    all of them; the last one of the dictionary is looked at too.
+    """
     yield below, value
     parts = list(value.items()) if isinstance(value, dict) else []
+    if len(parts) > 8 and all(isinstance(part, torch.Tensor) for _, part in parts):
+        kinds = {(part.dtype, part.ndim): (key, part) for key, part in reversed(parts)}
+        parts = list(kinds.values()) + [
+            part for part in parts[-1:] if part[0] not in {key for key, _ in kinds.values()}
+        ]
     parts = list(enumerate(value))[:2] if isinstance(value, list | tuple) else parts
     for key, part in parts:
         yield from fields(part, (*below, key))

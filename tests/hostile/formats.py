@@ -21,8 +21,10 @@ from dataloaders.index import entries, read_index
 from models.imagenet import backbone_state
 from models.multitask import MultiTaskNet
 from models.published import from_published, to_published
+from prune_utils.masks import count, layer_name, mask_hash, size
 from tests.hostile.faults import DEEP, nested
-from training.checkpoint import check_fields, check_tensors, load_state, read_file
+from training.checkpoint import check_tensors, read_file
+from workflow.saved import build_network, read_saved
 
 MASKED = "heads.seg.0.conv2.weight"
 
@@ -43,6 +45,7 @@ class Format:
     read: Callable[[Path], Any]
     tensors: bool = False
     deep: int = DEEP
+    legal: Callable[[Path, str], bool] = lambda path, fault: False  # what is no fault in this format, and why
 
 
 def write_torch(path: Path, content: Any) -> None:
@@ -95,17 +98,32 @@ def own_network() -> dict:
         "network": net.description,
         "state": state,
         "mask": {MASKED: mask},
-        "certificate": {"kept": int(mask.sum()), "total": mask.numel()},
+        "certificate": proof({MASKED: mask}),
         "config": {},
         "step": 7,
         "versions": {"torch": "2"},
     }
 
 
+def proof(mask: dict) -> dict:
+    """What a certificate says that its mask decides."""
+    kept, total = count(mask), size(mask)
+    layers = {layer_name(name): {"kept": count({name: k}), "total": k.numel()} for name, k in mask.items()}
+    shares = {"density": kept / total, "sparsity": 1 - kept / total, "ratio": 100 * (1 - kept / total)}
+    counts = {"kept": kept, "pruned": total - kept, "total": total}
+    return counts | shares | {"layers": layers, "hash": mask_hash(mask)}
+
+
 def read_own(path: Path) -> Any:
-    content, net = check_fields(read_file(path), path), network()
-    load_state(net, content["state"], path)
-    return content["mask"], net.state_dict(), content["step"]
+    content = read_saved(path)
+    return content["mask"], build_network(content, path).state_dict(), content["step"]
+
+
+def own_legal(path: Path, fault: str) -> bool:
+    """Where it came from is told to people and changes no result; a certificate may claim less."""
+    told = path[:1] in (("versions",), ("config",), ("name",), ("method",))
+    lacking = fault == "missing" and path[:1] == ("certificate",) and len(path) == 2
+    return told or lacking or (path == ("certificate",) and fault == "an empty dictionary")
 
 
 def published() -> dict:
@@ -141,7 +159,7 @@ def read_torchvision(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- texts
 def index(files: int) -> dict:
     records = [[f"plane{column}/{k}.png" for column in range(files)] for k in range(3)]
-    return {"train": records, "test": records[:1]}
+    return {"train": records, "test": [[f"plane{column}/9.png" for column in range(files)]]}
 
 
 def index_reader(file: str, files: int) -> Callable[[Path], Any]:
@@ -156,7 +174,15 @@ def index_reader(file: str, files: int) -> Callable[[Path], Any]:
 
 
 def index_format(dataset: str, file: str, files: int) -> Format:
-    return Format(f"index of {dataset}", file, lambda: index(files), write_json, index_reader(file, files))
+    return Format(
+        f"index of {dataset}",
+        file,
+        lambda: index(files),
+        write_json,
+        index_reader(file, files),
+        # an image without a target is half-labelled; a text is the name of a file, which is looked for later
+        legal=lambda path, fault: len(path) == 3 and fault == "nothing" and path[2] > 0,
+    )
 
 
 def result() -> dict:
@@ -182,6 +208,23 @@ def result() -> dict:
     }
 
 
+def result_legal(path: Path, fault: str) -> bool:
+    """A file without what makes it a result is another file, passed over; figures may be any numbers."""
+    other = not path or (len(path) == 1 and path[0] in ("metrics", "directions", "method"))
+    unread = path[:1] in (("images",), ("config",)) and path != ("config",) and path[1:2] != ("prune",)
+    unread |= path[:1] == ("notes",) and fault in ("missing", "an empty list")
+    figure = path[:1] == ("metrics",) and fault in ("nothing", "NaN", "a negative number", "a fraction")
+    share = path[-1:] in (("ratio",), ("density",), ("unit",)) and fault in ("a fraction", "an empty text")
+    return (other and fault in OTHER_FILE) or unread or figure or share
+
+
+OTHER_FILE = (
+    *("missing", "nothing", "a text", "an empty text", "escape codes", "true", "a negative number"),
+    *("a fraction", "a huge number", "NaN", "infinity", "an empty list", "a list of lists"),
+    "an empty dictionary",
+)
+
+
 def settings() -> dict:
     return yaml.safe_load((FOLDER / "nyuv2.yaml").read_text())
 
@@ -191,13 +234,13 @@ def read_settings(path: Path) -> Any:
 
 
 FORMATS = (
-    Format("network", "net.pth", own_network, write_torch, read_own, tensors=True, deep=100),
+    Format("network", "net.pth", own_network, write_torch, read_own, True, 100, own_legal),
     Format("published network", "pub.pth", published, write_torch, read_published, tensors=True, deep=100),
     Format("backbone", "back.pth", torchvision_file, write_torch, read_torchvision, tensors=True, deep=100),
     index_format("nyuv2", "nyu_v2_3task.json", 4),
     index_format("cityscapes", "cityscape.json", 5),
     index_format("taskonomy", "taskonomy.json", 6),
-    Format("result", "nyuv2_snip_90.json", result, write_json, read_result),
+    Format("result", "nyuv2_snip_90.json", result, write_json, read_result, legal=result_legal),
     Format("settings", "mine.yaml", settings, write_yaml, read_settings),
 )
 

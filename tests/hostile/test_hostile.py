@@ -7,6 +7,7 @@ codes. A hundred of the cases, the same ones every time, are the short form; bot
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,7 @@ LONGEST = 600  # characters of a sentence
 
 def complaint(of: Format, case: Case, folder: Path) -> str:
     """What is wrong with how the program takes this file; "" for nothing."""
-    clean = of.clean()
-    of.write(folder / of.file, clean)
-    expected = of.read(folder / of.file)
+    clean, expected = known(of, folder)
     try:
         of.write(folder / of.file, case.content(clean))
     except (TypeError, ValueError, RecursionError, OverflowError):
@@ -32,7 +31,19 @@ def complaint(of: Format, case: Case, folder: Path) -> str:
         return unclear(str(error), of, case)
     except Exception as error:
         return f"a traceback: {type(error).__name__}: {error}"
-    return "" if same(found, expected) else "taken silently"
+    return "" if of.legal(case.path, case.fault) or same(found, expected) else "taken silently"
+
+
+CLEAN: dict[str, tuple[Any, Any]] = {}
+
+
+def known(of: Format, folder: Path) -> tuple[Any, Any]:
+    """A format's clean content, and what its reader makes of it."""
+    if of.name not in CLEAN:
+        clean = of.clean()
+        of.write(folder / of.file, clean)
+        CLEAN[of.name] = clean, of.read(folder / of.file)
+    return CLEAN[of.name]
 
 
 def unclear(sentence: str, of: Format, case: Case) -> str:
@@ -43,6 +54,8 @@ def unclear(sentence: str, of: Format, case: Case) -> str:
     if len(sentence) > LONGEST:
         return f"takes {len(sentence)} characters: {sentence[:100]} ..."
     names = [key for key in case.path if isinstance(key, str)]
+    if "deep" in case.fault and ("too deep" in sentence or "not valid" in sentence):
+        return ""  # such a file has no fields: nothing could read so far
     if names and not any(name in sentence for name in names):
         return f"does not name the field: {sentence}"
     return ""
