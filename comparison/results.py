@@ -101,7 +101,7 @@ def _result(path: Path, content: dict) -> Result:
         (task, metric): Column(
             task,
             metric,
-            _of(content, str, "a text", "directions", task, metric, "unit"),
+            _word(content, "directions", task, metric, "unit", empty=True),
             _of(content, bool, "true or false", "directions", task, metric, "larger_is_better"),
         )
         for task in _table(content, "directions")
@@ -214,9 +214,9 @@ def _number(content: dict, *keys: str, least: float = 0.0, null: float | None = 
     return float(value)
 
 
-def _word(content: dict, *keys: str) -> str:
+def _word(content: dict, *keys: str, empty: bool = False) -> str:
     word = _of(content, str, "a text", *keys)
-    if not word.isprintable() or not word:
+    if not word.isprintable() or not (word or empty):
         raise ValueError(f"field '{_said(keys)}' holds {printable(word)[:40]!r}, not a word")
     return word
 

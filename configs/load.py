@@ -101,7 +101,7 @@ def _convert(value: typing.Any, kind: typing.Any, where: str) -> typing.Any:
 
 def _plain(value: typing.Any, kind: type, where: str) -> typing.Any:
     wrong = ValueError(f"setting '{where}' needs {_NAMES[kind]}, not {value!r}")
-    if kind is str and isinstance(value, str | int | float):
+    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value).strip()
     if kind is bool:
         if isinstance(value, bool):
@@ -227,6 +227,8 @@ def load(
         tree["loss_weights"] = base.get("loss_weights", {})
     known = tree.get("loss_weights", {})
     config = _check(_build(merge(tree, given), Config))
+    if config.data.dataset != dataset:
+        raise ValueError(f"setting 'data.dataset' is {config.data.dataset!r}, the command is for {dataset}")
     choices = sorted({*known, *config.data.tasks})
     for task in config.loss_weights:
         if task not in choices:

@@ -61,14 +61,20 @@ def check_certificate(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]
     }
     for field, value in found.items():
         if field in certificate and not _equal(certificate[field], value):
-            claimed = ascii(certificate[field])[:70]
+            plain = isinstance(certificate[field], str | int | float)
+            claimed = ascii(certificate[field])[:70] if plain else f"a {type(certificate[field]).__name__}"
             raise ValueError(f"field '{field}' of the certificate is {claimed}, the mask says {value}")
     layers = {layer_name(n): {"kept": int(k.count_nonzero()), "total": k.numel()} for n, k in mask.items()}
     said = certificate.get("layers", layers)
     if not isinstance(said, Mapping) or said.keys() != layers.keys():
         raise ValueError("field 'layers' of the certificate names other layers than the mask")
     for layer, counts in layers.items():
-        if said[layer] != counts:
+        figures = said[layer]
+        if (
+            not isinstance(figures, Mapping)
+            or figures.keys() != counts.keys()
+            or any(type(figures[key]) is not int or figures[key] != counts[key] for key in counts)
+        ):
             raise ValueError(
                 f"layer {layer!r} of 'layers' in the certificate is not what the mask says: {counts}"
             )

@@ -113,7 +113,7 @@ def check_fields(content: dict, path: Path) -> dict:
     missing = [field for field in FIELDS if field not in content]
     if missing:
         raise ValueError(f"{path} lacks the field '{missing[0]}' of a saved network")
-    if content["format"] != FORMAT:
+    if type(content["format"]) is not int or content["format"] != FORMAT:
         raise ValueError(
             f"{path} has format {printable(repr(content['format']))[:80]}, this program reads {FORMAT}"
         )
@@ -137,7 +137,7 @@ def check_mask(mask: dict[str, Tensor], state: dict[str, Tensor], source: object
         said = printable(str(name))[:80]
         weight = state.get(name)
         if not isinstance(weight, Tensor):
-            raise ValueError(f"{source}: mask '{said}' belongs to no weight of the network")
+            raise ValueError(f"{source}: mask '{said}' belongs to no weight in the file's state")
         wrong = mask_flaw(kept, weight) or flaw(weight, weight)
         if wrong:
             raise ValueError(f"{source}: mask '{said}' or its weight {wrong}")

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from common.choices import printable
 from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
 from prune_utils.sparse_file import read_sparse, save_sparse
 from prune_utils.verifying import check_certificate
 from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file
 
+MOST_CHANNELS = 10_000  # of a task, that a file may claim
 PLAIN = (
     "name",
     "network",
@@ -77,16 +79,41 @@ def export_saved(
 
 def build_network(content: dict[str, Any], source: object = "the file") -> MultiTaskNet:
     """The network of a saved file in evaluation mode; ValueError says what differs from this program's."""
+    described = content["network"]
+    known = MultiTaskNet({"any": 1}, width=0.01).description
+    if set(described) != set(known):
+        given = printable(", ".join(map(str, described)))[:200]
+        raise ValueError(
+            f"{source}: field 'network' describes a network by {given}; this program knows {', '.join(known)}"
+        )
+    _check_description(described, source)
     try:
         with torch.device("meta"):
-            network = MultiTaskNet(**content["network"])
-    except TypeError as error:
-        known = ", ".join(MultiTaskNet({"any": 1}, width=0.01).description)
-        given = ", ".join(content["network"])
-        raise ValueError(f"{source} describes its network by {given}; this program knows {known}") from error
+            network = MultiTaskNet(**described)
+    except ValueError as error:
+        raise ValueError(f"{source}: field 'network' fits none of this program's: {error}") from None
     network.to_empty(device="cpu")
     load_state(network, content["state"], source)
     return network.eval()
+
+
+def _check_description(described: dict[str, Any], source: object) -> None:
+    """ValueError for the first part of a description that is of another type, or too large to be built."""
+    channels, width, unit = (described[field] for field in ("channels", "width", "branch_after"))
+    plain = isinstance(channels, dict) and all(
+        isinstance(task, str) and task.isprintable() for task in channels
+    )
+    if not plain or not all(type(count) is int and 0 < count <= MOST_CHANNELS for count in channels.values()):
+        raise ValueError(
+            f"{source}: field 'network': channels are not numbers of outputs (1 to {MOST_CHANNELS}) by task"
+        )
+    if isinstance(width, bool) or not isinstance(width, int | float):
+        raise ValueError(f"{source}: field 'network': width is a {type(width).__name__}, not a number")
+    for field, text in (("backbone", described["backbone"]), ("branch_after", unit)):
+        if not isinstance(text, str if field == "backbone" else str | None):
+            raise ValueError(f"{source}: field 'network': {field} is a {type(text).__name__}, not a text")
+        if text is not None and not text.isprintable():
+            raise ValueError(f"{source}: field 'network': {field} is {printable(text)[:60]!r}")
 
 
 def for_tasks(content: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:

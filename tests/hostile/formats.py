@@ -17,6 +17,7 @@ import yaml
 
 from comparison.results import read_result
 from configs.load import FOLDER, as_tree, load
+from dataloaders import DATASETS
 from dataloaders.index import entries, read_index
 from models.imagenet import backbone_state
 from models.multitask import MultiTaskNet
@@ -209,11 +210,16 @@ def result() -> dict:
 
 
 def result_legal(path: Path, fault: str) -> bool:
-    """A file without what makes it a result is another file, passed over; figures may be any numbers."""
+    """A file without what makes it a result is another file, passed over; figures may be any numbers; a
+    measure whose direction is not told is no column; a file without certificate says so by nan."""
     other = not path or (len(path) == 1 and path[0] in ("metrics", "directions", "method"))
     unread = path[:1] in (("images",), ("config",)) and path != ("config",) and path[1:2] != ("prune",)
     unread |= path[:1] == ("notes",) and fault in ("missing", "an empty list")
-    figure = path[:1] == ("metrics",) and fault in ("nothing", "NaN", "a negative number", "a fraction")
+    figure = path[:1] == ("metrics",) and fault in (
+        *("nothing", "NaN", "a negative number", "a fraction", "a huge number"),
+    )
+    figure |= path[:1] == ("directions",) and fault in ("missing", "an empty dictionary") and len(path) < 4
+    figure |= path == ("certificate",) and fault == "nothing"
     share = path[-1:] in (("ratio",), ("density",), ("unit",)) and fault in ("a fraction", "an empty text")
     return (other and fault in OTHER_FILE) or unread or figure or share
 
@@ -230,8 +236,21 @@ def settings() -> dict:
 
 
 def read_settings(path: Path) -> Any:
-    return as_tree(load("nyuv2", [str(path)]))
+    config = load("nyuv2", [str(path)])
+    DATASETS["nyuv2"].make_tasks(config.data.tasks, config.data, "metric")  # looks names of tasks up
+    return as_tree(config)
 
+
+def settings_legal(path: Path, fault: str) -> bool:
+    """A number where a text stands is a text, whose name is looked up later; weights may be any numbers."""
+    value: Any = settings()
+    for key in path:
+        value = value[key]
+    scalar = fault in ("a text", "NaN", "infinity", "escape codes", "an empty text", *NUMBERS)
+    return isinstance(value, str) and scalar or path[:1] == ("loss_weights",) and fault in NUMBERS
+
+
+NUMBERS = ("a negative number", "a fraction", "a huge number")
 
 FORMATS = (
     Format("network", "net.pth", own_network, write_torch, read_own, True, 100, own_legal),
@@ -241,7 +260,7 @@ FORMATS = (
     index_format("cityscapes", "cityscape.json", 5),
     index_format("taskonomy", "taskonomy.json", 6),
     Format("result", "nyuv2_snip_90.json", result, write_json, read_result, legal=result_legal),
-    Format("settings", "mine.yaml", settings, write_yaml, read_settings),
+    Format("settings", "mine.yaml", settings, write_yaml, read_settings, legal=settings_legal),
 )
 
 

@@ -1,7 +1,7 @@
 """Hostile files by rule: each ends in one clear sentence, or is read as the clean file is.
 
 Every field of every format below is missing, of another type or shape, extreme, NaN, deep or full of escape
-codes. A hundred of the cases, the same ones every time, are the short form; both are slow.
+codes. A hundred of the cases, the same ones every time, are the short form.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def unclear(sentence: str, of: Format, case: Case) -> str:
     if len(sentence) > LONGEST:
         return f"takes {len(sentence)} characters: {sentence[:100]} ..."
     names = [key for key in case.path if isinstance(key, str)]
+    names += ["task"] * (case.path[:2] == ("data", "tasks"))  # their names are looked up as tasks
     if "deep" in case.fault and ("too deep" in sentence or "not valid" in sentence):
         return ""  # such a file has no fields: nothing could read so far
     if names and not any(name in sentence for name in names):
@@ -66,9 +67,24 @@ def complaints(chosen: list[tuple[Format, Case]], folder: Path) -> list[str]:
     return [f"{of.name}, {case.name}: {wrong}" for of, case, wrong in found if wrong]
 
 
-@pytest.mark.slow
+SLOW_TO_READ = 4  # cases of a format that takes a tenth of a second each in the short form
+
+
+def short_form() -> list[tuple[Format, Case]]:
+    """A hundred cases of all formats, always the same ones; fewer where reading is slow."""
+    slow, quick = [], []
+    for of in FORMATS:
+        own = [pair for pair in ALL if pair[0] is of]
+        if of.tensors or of.name == "settings":
+            slow += sample(own, SLOW_TO_READ, seed=0)
+        else:
+            quick += own
+    return slow + sample(quick, 100 - len(slow), seed=0)
+
+
 def test_a_sample_of_hostile_files(tmp_path):
-    assert not complaints(sample(ALL, 100, seed=0), tmp_path)
+    chosen = short_form()
+    assert len(chosen) == 100 and not complaints(chosen, tmp_path)
 
 
 @pytest.mark.slow
@@ -77,5 +93,5 @@ def test_hostile_files(of, tmp_path):
     assert not complaints([(other, case) for other, case in ALL if other is of], tmp_path)
 
 
-def test_there_are_at_least_a_thousand_cases():
-    assert len(ALL) >= 1000
+def test_there_are_enough_of_them():
+    assert len(ALL) >= 1000 and len({of.name for of, _ in ALL}) == len(FORMATS)
