@@ -117,7 +117,7 @@ def comparison_picture(dest: Path, data: str, networks: dict[str, Path], path: P
     experiment = open_experiment(config, "baseline", str(dest), None)
     images, targets = next(iter(experiment.evaluation_stream("test")))
     image = images[:1]
-    figure = new_figure(15.0, 5.2)
+    figure = new_figure(15.0, 4.3)
     axes = figure.subplots(2, len(networks) + 2)
     axes[0, 0].imshow(input_picture(image[0]))
     axes[0, 0].set_title("a room that no\ntraining saw", color=INK)

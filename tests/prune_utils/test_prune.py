@@ -68,6 +68,11 @@ def test_every_method_meets_the_ratio_exactly_and_touches_nothing(tiny, name, bu
     before = copy.deepcopy(net.model.state_dict())
     row = method(name)
     rounds = 1 if row.retrain else min(row.rounds, 3)
+    if row.revive and row.voters == "tasks" and ratio > 95 and (budget or row.budget) == "global":
+        # on the way this small network loses every path to a task, which then has no scores: it is named
+        with pytest.raises(ValueError, match="voter 'c' has nothing to say: all its scores are 0"):
+            mask_of(net, name, ratio=ratio, budget=budget, rounds=rounds)
+        return
     mask = mask_of(net, name, ratio=ratio, budget=budget, rounds=rounds)
     assert list(mask) == list(prunable(net.model))
     assert all(torch.equal(value, before[key]) for key, value in net.model.state_dict().items())
