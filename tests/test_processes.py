@@ -25,6 +25,18 @@ def words(rooms):
     return [*TINY.split(), "--dataset", "nyuv2", "--data-root", str(rooms)]
 
 
+@pytest.fixture(scope="module")
+def half(rooms, tmp_path_factory) -> Path:
+    """The rooms, of which every second one for training has no segmentation."""
+    root = tmp_path_factory.mktemp("half") / "rooms"
+    shutil.copytree(rooms, root)
+    index = json.loads((root / "nyu_v2_3task.json").read_text())
+    for record in index["train"][::2]:
+        record[1] = None
+    (root / "nyu_v2_3task.json").write_text(json.dumps(index))
+    return root
+
+
 def alone(name: str, words: list[str], log: Path) -> list[Script]:
     return [Script(name, words, log)]
 
@@ -59,8 +71,9 @@ def test_two_processes_choose_the_mask_of_one(method, words, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["baseline", "disparse_dynamic"])
-def test_two_processes_train_like_one(method, words, tmp_path):
-    # the batch is shared out, targets have invalid pixels and batch norm has batch statistics
+def test_two_processes_train_like_one(method, words, half, tmp_path):
+    # the batch is shared out, targets have invalid pixels or are missing, batch norm has batch statistics
+    words = [*words, "--data-root", str(half)]
     name = method if method == "baseline" else f"{method}_90"
     for start, folder in ((alone, "one"), (pair, "two")):
         given = [LAUNCH, *words, "--method", method, "--dest", str(tmp_path / folder)]

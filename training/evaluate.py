@@ -46,9 +46,10 @@ def evaluate(
     constants: also what the best constant answers score on the same targets, found in the same pass.
 
     Returns {"loss": {task: float, ..., "total": float}, "metrics": {task: {"paper": {...}, "metric": {...}}},
-    "counts": {task: {name: int}}, "images": int, "batches": int}; with `constants` also "constant", formed as
-    "metrics", of the tasks that know theirs. Losses are means of batches weighted by batch size. A task
-    without any valid pixel has nan scores and no part in the total. Raises ValueError if there is no batch.
+    "counts": {task: {name: int}}, "images": int, "task_images": {task: images with a valid pixel}, "batches":
+    int}; with `constants` also "constant", formed as "metrics", of the tasks that know theirs. Losses are
+    means of batches weighted by batch size. A task without any valid pixel has nan scores and no part in the
+    total. Raises ValueError if there is no batch.
     """
     device, move = mover(model, fabric)
     metrics = {name: task.metric().to(device) for name, task in tasks.items()}
@@ -125,12 +126,14 @@ class Losses(Averages):
 
     images: Tensor  # 0-d counts, which add_state makes
     batches: Tensor
+    labelled: Tensor  # images with a valid pixel, by task
 
     def __init__(self, weights: dict[str, float], names: Sequence[str]) -> None:
         super().__init__(names)
         self.weights = [weights[name] for name in names]
         for state in ("images", "batches"):
             self.add_state(state, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("labelled", torch.zeros(len(self.names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
         self, tasks: dict[str, Task], predictions: dict[str, Tensor], targets: dict[str, Target]
@@ -140,6 +143,8 @@ class Losses(Averages):
         for name in self.names:
             losses.append(tasks[name].loss(predictions[name], targets[name]))
             seen.append(resize_nearest(targets[name].valid, predictions[name].shape[-2:]).any())
+        known = [targets[name].valid.flatten(1).any(1).sum() for name in self.names]
+        self.labelled = self.labelled + torch.stack(known)
         images = len(predictions[self.names[0]])
         self.add(losses, seen, images)
         self.images = self.images + images
@@ -157,6 +162,7 @@ class Losses(Averages):
         return {
             "loss": loss,
             "images": int(self.images),
+            "task_images": dict(zip(self.names, self.labelled.tolist(), strict=True)),
             "batches": int(self.batches),
         }
 
@@ -205,7 +211,10 @@ def format_scores(scores: Scores, tasks: dict[str, Task], notes: Sequence[str] =
         *(word for protocol in PROTOCOLS for word in (protocol, *beside)),
         "unit",
     )
-    lines = [table(rows, header, rule=False), f"images: {scores['images']}, batches: {scores['batches']}"]
+    images = f"images: {scores['images']}"
+    some = [f"{name} {count}" for name, count in scores["task_images"].items() if count < scores["images"]]
+    images += f" (with a target: {', '.join(some)})" if some else ""
+    lines = [table(rows, header, rule=False), f"{images}, batches: {scores['batches']}"]
     lines += _counted(scores.get("counts", {}))
     if any(constant.MARK in cell for row in rows for cell in row):
         lines.append(constant.NOTE)

@@ -95,7 +95,8 @@ class Learner:
 
 
 class Step(NamedTuple):
-    """What one step showed. losses: of every task, and "total"; mask: figures of a mask that moved."""
+    """What one step showed. losses: of every task that the batch holds, and "total", {} where it holds none;
+    mask: figures of a mask that moved."""
 
     number: int
     losses: dict[str, float]
@@ -121,21 +122,29 @@ def train(learner: Learner, plan: Plan, batches: Iterable[Batch], start: int = 0
         _seed_step(plan.seed, number, fabric.global_rank)
         batch = fabric.to_device(batch)
         learner.optimizer.zero_grad(set_to_none=True)
-        figures = training_step(learner, batch, plan.accumulate)
+        figures = torch.cat(training_step(learner, batch, plan.accumulate))
         if fabric.world_size > 1:
             figures = cast(Tensor, fabric.all_reduce(figures, reduce_op="mean"))
-        losses = dict(zip((*learner.objective.tasks, "total"), figures.tolist(), strict=True))
+        losses = _present(tuple(learner.objective.tasks), figures.tolist())
         _require_finite(losses, number, plan, start)
         learner.sparsifier.mask_gradients()
         learner.optimizer.step()
         yield Step(number, losses, learner.sparsifier.after_step(number, batch))
 
 
-def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> Tensor:
+def _present(tasks: tuple[str, ...], figures: list[float]) -> dict[str, float]:
+    """The losses of the tasks that the batch holds, and their total; nothing where it holds none."""
+    values, shares = figures[: len(tasks) + 1], figures[len(tasks) + 1 :]
+    losses = {name: value for name, value, share in zip(tasks, values[:-1], shares, strict=True) if share}
+    return losses | {"total": values[-1]} if losses else {}
+
+
+def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> tuple[Tensor, Tensor]:
     """Forward and backward of one batch, its gradients accumulated over `accumulate` parts.
 
     Returns each task's loss and their weighted total, [tasks + 1], whose mean over processes is that of the
-    whole batch.
+    whole batch; and what share of each task's valid pixels was here, [tasks], whose mean is 0 for a task
+    without any in the whole batch, which has no part in the loss, else 1.
     """
     fabric, network, objective = learner.fabric, learner.network, learner.objective
     pieces = parts(batch, accumulate)
@@ -153,7 +162,7 @@ def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> Tensor
             total = objective.total(losses)
             fabric.backward(total)
         figures.append(torch.stack([*losses.values(), total]).detach())
-    return torch.stack(figures).sum(0)
+    return torch.stack(figures).sum(0), torch.stack([of.sum() for of in shares.values()])
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

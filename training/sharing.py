@@ -38,11 +38,11 @@ def valid_shares(fabric: Fabric, targets: Sequence[Target], size: tuple[int, int
     """What the mean loss over each part's valid pixels counts for, [parts].
 
     targets: of one task, by part; size: (h, w) of the predictions. The mean over processes of the sum over
-    parts of share * loss is the mean loss over the valid pixels of all.
+    parts of share * loss is the mean loss over the valid pixels of all. Without any, every share is 0.
     """
     counts = torch.stack([resize_nearest(target.valid, size).sum() for target in targets])
     if len(counts) == fabric.world_size == 1:
-        return torch.ones_like(counts, dtype=torch.get_default_dtype())
+        return (counts > 0).to(torch.get_default_dtype())
     total = counts.sum()
     if fabric.world_size > 1:
         total = cast(Tensor, fabric.all_reduce(total, reduce_op="sum"))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -37,7 +39,8 @@ class NumberedBatches:
     """The batches that scores are taken on; can be read again and again, always the same.
 
     Process r of n has the batches r, n + r, ... Where the last ones do not suffice for all, the others get a
-    batch without a valid pixel: no gradient, and nobody waits in vain.
+    batch without a valid pixel: no gradient, and nobody waits in vain. ValueError, at their end, for a task
+    that none of them holds.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -45,10 +48,20 @@ class NumberedBatches:
 
     def __iter__(self) -> Iterator[tuple[int, tuple]]:
         count, fabric = self.experiment.config.prune.num_batches, self.experiment.fabric
+        known = torch.zeros(len(self.experiment.tasks), device=fabric.device)
         with tqdm(total=count, desc="scoring", unit="batch", disable=not fabric.is_global_zero) as bar:
             for number, batch in self.experiment.numbered_batches(count):
                 yield number, batch
+                known += torch.stack([batch[1][name].valid.any() for name in self.experiment.tasks])
                 bar.update(min(fabric.world_size, count - bar.n))
+        if fabric.world_size > 1:
+            known = cast(Tensor, fabric.all_reduce(known, reduce_op="sum"))
+        for name, batches in zip(self.experiment.tasks, known.tolist(), strict=True):
+            if not batches:
+                raise ValueError(
+                    f"task '{name}' has no target in any of the {count} batches that scores are taken on: "
+                    "a larger --num-batches may find some, --tasks leaves the task out"
+                )
 
 
 @dataclass(frozen=True)

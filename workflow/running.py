@@ -136,7 +136,7 @@ class Run:
                     last, signal = step == plan.steps, largest(fabric, stop.number or 0)
                     if step % plan.log_every == 0 or last:
                         logger.add(step, "train", losses | {"lr": plan.lr_at(step)})
-                    logger.tick(step, {"loss": losses["total"]})
+                    logger.tick(step, {"loss": losses["total"]} if losses else None)
                     if step % plan.eval_every == 0 or last:
                         self._evaluate(step, validation, logger)
                     if step % plan.checkpoint_every == 0 or signal:

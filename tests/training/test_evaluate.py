@@ -149,8 +149,8 @@ def test_two_processes_give_the_scores_of_one(tmp_path):
         ranks = [torch.load(tmp_path / f"{name}{rank}", weights_only=True) for rank in range(2)]
         assert ranks[0] == ranks[1]
         assert figures(ranks[0]) == pytest.approx(figures(alone), rel=1e-12)
-        assert (ranks[0]["images"], ranks[0]["batches"]) == (alone["images"], alone["batches"])
-        assert ranks[0]["counts"] == alone["counts"]
+        for count in ("images", "task_images", "batches", "counts"):
+            assert ranks[0][count] == alone[count]
         if name == "all":
             constant = evaluate(Small(), make_tasks(), batches, constants=True)["constant"]
             for task, protocols in constant.items():
@@ -170,6 +170,7 @@ def test_table():
         "loss": {"seg": 0.5, "total": 0.5},
         "metrics": {"seg": {"paper": names, "metric": names | {"mIoU": 5.0}}},
         "images": 2,
+        "task_images": {"seg": 1},
         "batches": 1,
     }
     table = format_scores(scores, {"seg": make_tasks()["seg"]}, ["trained in the metric protocol"])
@@ -180,7 +181,7 @@ def test_table():
         "      err        ↓  0.4932  0.4932",
         "loss  seg        ↓     0.5",
         "      total      ↓     0.5",
-        "images: 2, batches: 1",
+        "images: 2 (with a target: seg 1), batches: 1",
         "trained in the metric protocol",
     ]
 
@@ -210,6 +211,14 @@ def test_constants_are_those_of_the_targets_in_one_pass():
             metric.update(targets[name])
         assert scores["constant"][name] == metric.compute()
     assert "constant" not in evaluate(Small(), make_tasks(), BATCHES)
+
+
+def test_images_are_counted_for_each_task():
+    image, targets = make_batch(4, 0)
+    first = torch.tensor([True, False, True, False]).reshape(4, 1, 1, 1)
+    half = image, targets | {"seg": Target(targets["seg"].value, targets["seg"].valid & first)}
+    scores = evaluate(Small(), make_tasks(), [half, blind(BATCHES[2], "depth")])
+    assert (scores["images"], scores["task_images"]) == (7, {"seg": 5, "depth": 4})
 
 
 def test_batches_of_other_sizes_can_follow_each_other():

@@ -90,8 +90,9 @@ def test_parts_add_up_to_the_whole_batch(count):
     # images have unequal numbers of valid pixels, so that parts do not weigh the same
     batch = make_batch(5, 0)
     one, many = still(), still()
-    whole = training_step(learner(one), batch)
-    summed = training_step(learner(many), batch, count)
+    whole, shares = training_step(learner(one), batch)
+    summed, together = training_step(learner(many), batch, count)
+    torch.testing.assert_close(together, shares, rtol=1e-6, atol=0)
     torch.testing.assert_close(summed, whole, rtol=1e-5, atol=0)
     for alone, together in zip(many.parameters(), one.parameters(), strict=True):
         torch.testing.assert_close(alone.grad, together.grad, rtol=1e-4, atol=1e-6)
@@ -99,7 +100,7 @@ def test_parts_add_up_to_the_whole_batch(count):
 
 def test_figures_are_the_unweighted_losses_and_their_weighted_sum():
     batch, network = make_batch(3, 1), still()
-    seg, depth, total = training_step(learner(network), batch).tolist()
+    seg, depth, total = training_step(learner(network), batch)[0].tolist()
     preds = network(batch[0])
     assert (seg, depth) == tuple(loss(preds, batch[1]).item() for loss in OBJECTIVE.losses.values())
     assert total == pytest.approx(seg + 20 * depth)
@@ -118,8 +119,8 @@ def test_mixed_precision_keeps_weights_and_losses_in_float32():
     fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     wrapped, optimizer = fabric.setup(network, make_optimizer(network, PLAN))
     mixed = Learner(fabric, wrapped, optimizer, OBJECTIVE, Dense())
-    figures = training_step(mixed, make_batch(3, 1))
-    exact = training_step(learner(still()), make_batch(3, 1))
+    figures, _ = training_step(mixed, make_batch(3, 1))
+    exact, _ = training_step(learner(still()), make_batch(3, 1))
     assert figures.dtype == torch.float32
     assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in network.parameters())
     torch.testing.assert_close(figures, exact, rtol=0.02, atol=0)
@@ -138,6 +139,55 @@ def test_a_step_mixes_no_devices():
     )
     subject = Learner(stand_in, network, torch.optim.Adam(network.parameters()), OBJECTIVE, Dense())
     for accumulate in (1, 2):
-        assert training_step(subject, (image.to("meta"), targets), accumulate).is_meta
+        assert all(part.is_meta for part in training_step(subject, (image.to("meta"), targets), accumulate))
     subject.optimizer.step()
     assert all(weight.grad.is_meta for weight in network.parameters())
+
+
+def without(batch, task, images):
+    """The batch in which these images have no target for the task, as where a record says null."""
+    image, targets = batch
+    valid = targets[task].valid.clone()
+    valid[images] = False
+    return image, targets | {task: Target(targets[task].value, valid)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_an_image_without_a_target_trains_the_tasks_that_it_has(accumulate):
+    batch = without(make_batch(4, 0), "seg", [1, 3])
+    network, labelled = still(), still()
+    (seg, depth, total), shares = training_step(learner(network), batch, accumulate)
+    # by hand: seg is the loss of the images 0 and 2 alone, depth that of all four
+    preds = labelled(batch[0])
+    two = {name: Target(*(part[[0, 2]] for part in target)) for name, target in batch[1].items()}
+    tasks = make_tasks()
+    expected = (
+        tasks["seg"].loss(preds["seg"][[0, 2]], two["seg"]),
+        tasks["depth"].loss(preds["depth"], batch[1]["depth"]),
+    )
+    assert (seg.item(), depth.item()) == pytest.approx([loss.item() for loss in expected], rel=1e-5)
+    assert total.item() == pytest.approx((expected[0] + 20 * expected[1]).item(), rel=1e-5)
+    torch.testing.assert_close(shares, torch.ones(2))
+    (expected[0] + 20 * expected[1]).backward()
+    for found, wanted in zip(network.parameters(), labelled.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_without_a_task_leaves_it_out(accumulate):
+    batch = without(make_batch(2, 0), "seg", [0, 1])
+    network, alone = still(), still()
+    training_step(learner(network), batch, accumulate)
+    depth = make_tasks()["depth"].loss(alone(batch[0])["depth"], batch[1]["depth"])
+    (20 * depth).backward()
+    assert not any(value.grad.any() for value in network.heads["seg"].parameters())
+    for found, wanted in zip(network.trunk.parameters(), alone.trunk.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-5, atol=1e-7)
+    (step,) = train(learner(still()), replace(PLAN, accumulate=accumulate), [batch])
+    assert step.losses == pytest.approx({"depth": depth.item(), "total": 20 * depth.item()}, rel=1e-5)
+
+
+def test_a_batch_without_any_task_shows_nothing():
+    batch = without(without(make_batch(2, 0), "seg", [0, 1]), "depth", [0, 1])
+    (step,) = train(learner(still()), PLAN, [batch])
+    assert step.losses == {}
