@@ -265,8 +265,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is a safetensors file of something else: it has no '{KEY}' in its header")
     try:
         header = json.loads(metadata[KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} has a damaged header: a {type(header).__name__}")
     if header.get("format") == 1:
         header = _from_first(header)
     if header.get("format") != FORMAT:
@@ -274,9 +276,22 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     missing = [field for field in FIELDS if field not in header]
     if missing:
         raise ValueError(f"{path} lacks the field '{missing[0]}' in its header")
+    for field, kinds in KINDS.items():
+        if not isinstance(header[field], kinds):
+            raise ValueError(f"{path}: field '{field}' of its header is a {type(header[field]).__name__}")
+    if not all(isinstance(how, dict) for how in header["codings"].values()):
+        raise ValueError(f"{path}: field 'codings' of its header holds something other than objects")
     if _checksum(tensors) != header["checksum"]:
         raise ValueError(f"{path} is damaged: its checksum does not fit its tensors")
     return header, tensors
+
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "masked": (bool,),
+    "codings": (dict,),
+    "certificate": (dict, type(None)),
+    "extra": (dict,),
+}
 
 
 def _from_first(header: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import struct
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from prune_utils import certificate, load_sparse, mask_hash, read_sparse, save_sparse
@@ -189,3 +191,13 @@ def test_files_of_the_first_format_are_read(tmp_path):
     assert same({name: found.state[name] for name in floats}, floats)
     assert mask_hash(found.mask) == mask_hash(mask)
     assert found.extra == {"name": "n", "certificate": {"ratio": 90}}
+
+
+@pytest.mark.parametrize("field", ["masked", "codings", "certificate", "extra"])
+@pytest.mark.parametrize("value", [3, "x", [1]])
+def test_a_header_of_other_types_is_named(tmp_path, field, value):
+    path = save_sparse(tmp_path / "net.safetensors", {"w": torch.ones(2)}, None)
+    header = json.loads(safe_open(path, "pt").metadata()[KEY]) | {field: value}
+    path.write_bytes(save({"w": torch.ones(2)}, metadata={KEY: json.dumps(header)}))
+    with pytest.raises(ValueError, match=f"net.safetensors: field '{field}' of its header"):
+        read_sparse(path)
