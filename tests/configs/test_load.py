@@ -151,7 +151,7 @@ def test_settings_that_change_no_result_are_left_out():
     assert kept == result_settings(as_tree(load("nyuv2", flags={"run": {"seed": 3}})))
     assert kept != result_settings(as_tree(load("nyuv2")))
     assert "root" not in kept["data"] and kept["run"]["seed"] == 3
-    assert kept["loss_weights"] == {"seg": 1, "sn": 20, "depth": 1}
+    assert {"seg": 1, "sn": 20, "depth": 1}.items() <= kept["loss_weights"].items()
 
 
 def test_an_earlier_name_of_a_setting_is_read_everywhere(tmp_path):
