@@ -37,7 +37,7 @@ CERTIFIED = {
         name: f"prune.{name}"
         for name in ("ratio", "keep_ratio", "criterion", "budget", "arbiter", "scope", "protect", "rounds")
     },
-    **{name: f"prune.{name}" for name in ("shuffle", "score_init", "start_from", "factors")},
+    **{name: f"prune.{name}" for name in ("shuffle", "score_init", "start_from")},
 }
 
 

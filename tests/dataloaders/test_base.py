@@ -228,6 +228,9 @@ def test_names_that_a_terminal_would_act_on_are_written_out(tmp_path):
     root = small.nyuv2(tmp_path, 1, "test")
     name = "img/\x1b[2K\nerror: forged.png"
     small.write_index(root, "nyuv2", {"test": [[name, "seg/0.png", "normal/0.png", "depth/0.npy"]]})
-    with pytest.raises(BrokenSample) as error:
-        small.opened(small.settings("nyuv2", root))[0]
-    assert str(error.value) == "img/\\x1b[2K\\nerror: forged.png (record 0 of split 'test') is missing"
+    with pytest.raises(ValueError, match="control characters") as error:
+        small.opened(small.settings("nyuv2", root))
+    sentence = (
+        "record 0 of split 'test': path 'img/\\x1b[2K\\nerror: forged.png' has control characters in it"
+    )
+    assert str(error.value) == sentence
