@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,6 +96,27 @@ def count(mask: Mapping[str, Tensor]) -> int:
 def size(mask: Mapping[str, Tensor]) -> int:
     """Number of weights that the mask (or any dict of tensors) covers."""
     return sum(tensor.numel() for tensor in mask.values())
+
+
+def layer_counts(mask: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
+    """layer name -> {"kept", "total"}, as certificates say it."""
+    return {
+        layer_name(name): {"kept": int(kept.count_nonzero()), "total": kept.numel()}
+        for name, kept in mask.items()
+    }
+
+
+def overall(mask: Mapping[str, Tensor]) -> dict[str, Any]:
+    """kept, pruned, total (weights), density, sparsity (fractions) and ratio (percent)."""
+    kept, total = count(mask), size(mask)
+    return {
+        "kept": kept,
+        "pruned": total - kept,
+        "total": total,
+        "density": kept / total,
+        "sparsity": 1 - kept / total,
+        "ratio": 100 * (1 - kept / total),
+    }
 
 
 def mask_hash(mask: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from .budgets import keep_count
 from .covering import WARN_BELOW, Coverage, coverage, covered_by
-from .masks import Mask, count, layer_name, mask_hash, size
+from .masks import Mask, layer_counts, layer_name, mask_hash, overall
 from .text import table
 from .voters import Owners
 
@@ -36,12 +36,8 @@ def certificate(
     """
     known = network if network is not None else getattr(owners, "coverage", None)
     known = coverage(known) if isinstance(known, nn.Module) else known
-    layers = {
-        layer_name(name): {"kept": int(kept.count_nonzero()), "total": kept.numel()}
-        for name, kept in mask.items()
-    }
-    kept, total = count(mask), size(mask)
-    of_all = None if known is None else _of_all(covered_by(known, mask), total - kept)
+    layers, whole = layer_counts(mask), overall(mask)
+    of_all = None if known is None else _of_all(covered_by(known, mask), whole["pruned"])
     tasks = sorted({task for name in mask for task in owners.get(name, ())})
     groups: dict[str, list[str]] = {}
     for name in mask:
@@ -50,13 +46,8 @@ def certificate(
     exact = asked.get("keep_ratio") is None and asked.get("ratio") is not None
     return {
         "asked": _plain(asked),
-        "asked_keep": keep_count(total, asked["ratio"]) if exact else None,
-        "kept": kept,
-        "pruned": total - kept,
-        "total": total,
-        "density": kept / total,
-        "sparsity": 1 - kept / total,
-        "ratio": 100 * (1 - kept / total),
+        "asked_keep": keep_count(whole["total"], asked["ratio"]) if exact else None,
+        **whole,
         "groups": {group: _sum(layers, names) for group, names in _ordered(groups).items()},
         "tasks": {task: _sum(layers, names) for task, names in owned.items()},
         "layers": layers,
@@ -64,7 +55,7 @@ def certificate(
         "of_all": of_all,
         "warnings": [
             *_uncovered(of_all),
-            *_warnings(layers, {layer_name(n) for n in mask if len(owners.get(n, ())) > 1}, kept / total),
+            *_warnings(layers, {layer_name(n) for n in mask if len(owners.get(n, ())) > 1}, whole["density"]),
         ],
     }
 

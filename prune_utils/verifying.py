@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .lookup import find_values
-from .masks import Mask, count, layer_name, mask_hash, size
+from .masks import Mask, count, layer_counts, layer_name, mask_hash, overall, size
 
 
 @torch.no_grad()
@@ -47,24 +47,15 @@ def check_certificate(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]
 
     Counts, shares and the hash are computed from the mask; fields that the certificate lacks are passed over.
     """
-    kept, total = count(mask), size(mask)
-    if not total:
+    if not size(mask):
         raise ValueError("the mask covers no weight")
-    found: dict[str, Any] = {
-        "kept": kept,
-        "pruned": total - kept,
-        "total": total,
-        "density": kept / total,
-        "sparsity": 1 - kept / total,
-        "ratio": 100 * (1 - kept / total),
-        "hash": mask_hash(mask) if "hash" in certificate else None,
-    }
+    found = overall(mask) | {"hash": mask_hash(mask) if "hash" in certificate else None}
     for field, value in found.items():
         if field in certificate and not _equal(certificate[field], value):
             plain = isinstance(certificate[field], str | int | float)
             claimed = ascii(certificate[field])[:70] if plain else f"a {type(certificate[field]).__name__}"
             raise ValueError(f"field '{field}' of the certificate is {claimed}, the mask says {value}")
-    layers = {layer_name(n): {"kept": int(k.count_nonzero()), "total": k.numel()} for n, k in mask.items()}
+    layers = layer_counts(mask)
     said = certificate.get("layers", layers)
     if not isinstance(said, Mapping) or said.keys() != layers.keys():
         raise ValueError("field 'layers' of the certificate names other layers than the mask")
