@@ -18,7 +18,9 @@ def arguments() -> argparse.Namespace:
     result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=", ".join(METHODS))
     result.add_argument("--init-from", metavar="FILE", help="weights to start from, not the method's own")
-    result.add_argument("--preflight", action="store_true", help="only rehearse, and estimate time and space")
+    result.add_argument(
+        "--preflight", action="store_true", help="only try every phase in small, and estimate time and space"
+    )
     result.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
     result.add_argument("--resume", action="store_true", help="imp: go on with an interrupted run")
     result.add_argument("--export-published", metavar="FILE", help="also write the published form")

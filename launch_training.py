@@ -25,7 +25,9 @@ def arguments() -> argparse.Namespace:
         "--export-published", metavar="FILE", help="also write the best weights in published form"
     )
     result.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    result.add_argument("--preflight", action="store_true", help="only rehearse, and estimate time and space")
+    result.add_argument(
+        "--preflight", action="store_true", help="only try every phase in small, and estimate time and space"
+    )
     result.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
     return result.parse_args()
 

@@ -1,7 +1,7 @@
 """How far the tasks of an experiment want the same weights: masks of every task, counted layer by layer.
 
 Each task ranks the weights that it owns, as the method of `METHOD` does, and keeps the best of them; the
-agreement of these masks says how deep a shared trunk pays. One scoring pass a seed serves all keep ratios.
+agreement of these masks says how deep a shared backbone pays. One scoring pass a seed serves all keep ratios.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _sample(masks: Mapping[str, Mask], order: Sequence[str]) -> Sample:
 
 # ------------------------------------------------------------------ plain values of a file
 def describe_layers(network: MultiTaskNet, names: Sequence[str]) -> list[dict]:
-    """What is known of each shared layer: unit of the trunk, stage, owners, shortcut or not."""
+    """What is known of each shared layer: unit of the backbone, stage, owners, shortcut or not."""
     owners, sizes = network.owners(), {name: weight.numel() for name, weight in prunable(network).items()}
     units = [unit.name for unit in network.backbone.units]
     rows = []
@@ -210,7 +210,7 @@ def _watershed(curves: Sequence[Sequence[float | None]], layers: Sequence[dict])
 
 
 def branch_after(layers: Sequence[Mapping], layer: str) -> str | None:
-    """The last unit of the trunk that ends before a layer; None if the layer is in the first unit."""
+    """The last unit of the backbone that ends before a layer; None if the layer is in the first unit."""
     units = list(dict.fromkeys(row["unit"] for row in layers))
     inside = next(row["unit"] for row in layers if row["name"] == layer)
     place = units.index(inside)

@@ -148,10 +148,10 @@ def _stage_bands(axes: Axes, stages: Sequence[str]) -> None:
 
 
 def pair_matrices(result: Mapping, curve: int = 0) -> Figure:
-    """Agreement of every pair of tasks, one matrix for each stage of the trunk and one for all of it."""
+    """Agreement of every pair of tasks, one matrix for each stage of the backbone and one for all of it."""
     asked = result["curves"][curve]
     pairs, tasks = asked["pairs"], asked["pairs"]["tasks"]
-    panels = [*pairs["stages"].items(), ("whole trunk", pairs["overall"])]
+    panels = [*pairs["stages"].items(), ("whole backbone", pairs["overall"])]
     side = max(1.5, 0.52 * len(tasks))
     columns = min(len(panels), 6 if len(tasks) < 4 else 3)
     rows = -(-len(panels) // columns)

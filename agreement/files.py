@@ -54,7 +54,7 @@ def plain_text(result: Mapping) -> str:
 
 
 def tables(result: Mapping) -> str:
-    """For the terminal: agreement by layer, pairs over the whole trunk, and a line for each keep ratio."""
+    """For the terminal: agreement by layer, pairs over the whole backbone, and a line for each keep ratio."""
     curves, seeds = result["curves"], len(result["seeds"])
     parts = [_layers(result), _pairs(result)] if len(result["tasks"]) > 2 else [_layers(result)]
     rows = [
@@ -101,7 +101,7 @@ def _pairs(result: Mapping) -> str:
     rows = [
         (task, *map(percent, cells)) for task, cells in zip(pairs["tasks"], pairs["overall"], strict=True)
     ]
-    return table(rows, ("pairs, whole trunk", *pairs["tasks"]))
+    return table(rows, ("pairs, whole backbone", *pairs["tasks"]))
 
 
 def _advice(curve: Mapping) -> str:
@@ -110,6 +110,6 @@ def _advice(curve: Mapping) -> str:
     if found["layer"] is None:
         return f"{at}: no watershed, no layer stands out to branch at"
     if found["branch_after"] is None:
-        return f"{at}: the tasks part in the first unit, {found['layer']}; no shared trunk follows"
+        return f"{at}: the tasks part in the first unit, {found['layer']}; no shared backbone follows"
     doubt = "" if found["confidence"] > 0.5 else " (uncertain: most seeds say otherwise)"
     return f"{at}: the tasks part at {found['layer']}: --branch-after {found['branch_after']}{doubt}"

@@ -206,7 +206,7 @@ class Run:
     devices: str = setting("auto", "devices", "how many of them, one process each (1)", changes_result=False)
     compile: bool = setting(False, "compile", "torch.compile the network in training", changes_result=False)
     channels_last: bool | None = setting(None, travels=False)
-    preflight: bool = setting(True, changes_result=False)  # rehearse every training in small first
+    preflight: bool = setting(True, changes_result=False)  # try every training in small first
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a command will cost, measured on its rehearsal: time, memory, disk.
+"""What a command will cost, measured in its preflight: time, memory, disk.
 
 Times are of this machine with the user's batch size and data; the first steps of a run are often slower than
 the rest, and files in the system's cache are read faster than the others.
@@ -28,9 +28,9 @@ Cost = tuple[str, float]  # a kind of work, and its seconds
 
 @dataclass
 class Measured:
-    """What a rehearsal showed.
+    """What a preflight showed.
 
-    length: steps of the rehearsed run. seconds: by phase. steps: when each step until the kill was done.
+    length: steps of the run in small. seconds: by phase. steps: when each step until the kill was done.
     sizes: of the largest file of every kind, bytes.
     """
 
@@ -128,7 +128,7 @@ def report(experiment: Experiment, measured: Measured, work: list[Cost], need: i
         [
             f"preflight of {experiment.name}: every phase works; nothing was kept.",
             "",
-            table(phases, ("rehearsed", "took")),
+            table(phases, ("preflight", "took")),
             "",
             table([*costs, *memory_rows(experiment), *disk], ("the whole command", "will take")),
         ]

@@ -2,7 +2,7 @@
 
 First samples, first checkpoint, best weights, drop and grow, end of the schedule, a kill, the resumption, the
 final files, the best weights read back and evaluated: with the user's own data, weights and settings, in a
-folder that goes away. The scripts rehearse, then work; the work itself knows of no rehearsal.
+folder that goes away. The scripts call this, then the work; the work itself knows of no preflight.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ LONG = Rhythm(steps=8, every=2, until=4, save=4, kill=5, samples=8, batches=3)
 
 # ---------------------------------------------------------------- what the scripts call
 def before_create(experiment: Experiment, method: Method, options: Options) -> None:
-    """Rehearse `create` briefly where it trains, unless the settings say no or it goes on with a run."""
+    """Try `create` briefly where it trains, unless the settings say no or it goes on with a run."""
     refuse_create(experiment, options)
     again = begun(experiment, experiment.pruned_path, rounds_stem(experiment), options)
     if method.retrain and experiment.config.run.preflight and not again:
-        rehearsal = rehearse_create(experiment, method, options, SHORT)
-        check_disk(experiment, rehearsal.measured, rounds_plan(experiment, method))
+        preflight = preflight_of_create(experiment, method, options, SHORT)
+        check_disk(experiment, preflight.measured, rounds_plan(experiment, method))
 
 
 def before_launch(experiment: Experiment, method: Method | None, options: Options) -> None:
-    """Rehearse `launch` briefly, unless the settings say no or it goes on with a run."""
+    """Try `launch` briefly, unless the settings say no or it goes on with a run."""
     refuse_launch(experiment, options)
     again = begun(experiment, experiment.final_path, training_stem(experiment), options)
     if experiment.config.run.preflight and not again:
-        rehearsal = rehearse_launch(experiment, method, options, SHORT)
-        check_disk(experiment, rehearsal.measured, training_plan(experiment, method))
+        preflight = preflight_of_launch(experiment, method, options, SHORT)
+        check_disk(experiment, preflight.measured, training_plan(experiment, method))
 
 
 def preflight_create(experiment: Experiment, method: Method, options: Options) -> str:
-    """Rehearse `create` with all that it touches; the text says what it will take. Raises what would fail."""
+    """Try `create` with all that it touches; the text says what it will take. Raises what would fail."""
     refuse_create(experiment, options)
-    measured = rehearse_create(experiment, method, options, LONG).measured
+    measured = preflight_of_create(experiment, method, options, LONG).measured
     rounds = method.rounds if experiment.config.prune.rounds is None else experiment.config.prune.rounds
     work, plan = [scoring_row(experiment, measured, 1 if method.retrain else rounds)], None
     if method.retrain:
@@ -81,57 +81,59 @@ def preflight_create(experiment: Experiment, method: Method, options: Options) -
 
 
 def preflight_launch(experiment: Experiment, method: Method | None, options: Options) -> str:
-    """Rehearse `launch` with all that it touches; the text says what it will take. Raises what would fail."""
+    """Try `launch` with all that it touches; the text says what it will take. Raises what would fail."""
     refuse_launch(experiment, options)
-    measured = rehearse_launch(experiment, method, options, LONG).measured
+    measured = preflight_of_launch(experiment, method, options, LONG).measured
     plan = training_plan(experiment, method)
     work = training_rows(experiment, method, measured, plan)
     return report(experiment, measured, work, check_disk(experiment, measured, plan))
 
 
-# ----------------------------------------------------------------------- the rehearsals
-def rehearse_create(experiment: Experiment, method: Method, options: Options, rhythm: Rhythm) -> Rehearsal:
+# ----------------------------------------------------------------------- the preflights
+def preflight_of_create(
+    experiment: Experiment, method: Method, options: Options, rhythm: Rhythm
+) -> Preflight:
     """`create` in small. Raises what would go wrong."""
     needed = [] if options.init_from or not method.needs_dense else [dense_path(experiment, method)]
     if method.start == "rewound":
         needed.append(rewind_path(experiment))
-    with in_small(experiment, method, rhythm, needed) as rehearsal:
-        small, given = rehearsal.experiment, rehearsal.options(options)
-        with rehearsal.phase("weights to start from"):
+    with in_small(experiment, method, rhythm, needed) as preflight:
+        small, given = preflight.experiment, preflight.options(options)
+        with preflight.phase("weights to start from"):
             pruning = prepare_pruning(small, method, given)
-        mask = rehearsal.scores(pruning)
+        mask = preflight.scores(pruning)
         if pruning.plan.retrain:
-            rehearsal.run_until_killed(rounds_run(pruning, mask))
-        with rehearsal.phase("sparse network written"):
+            preflight.run_until_killed(rounds_run(pruning, mask))
+        with preflight.phase("sparse network written"):
             create(small, method, replace(given, resume=True))
-        rehearsal.note_sizes()
+        preflight.note_sizes()
         if pruning.plan.retrain:
-            rehearsal.evaluate(small.pruned_path)
+            preflight.evaluate(small.pruned_path)
         else:
-            with rehearsal.phase("sparse network read back"):
+            with preflight.phase("sparse network read back"):
                 load_network(small, small.pruned_path)
-    return rehearsal
+    return preflight
 
 
-def rehearse_launch(
+def preflight_of_launch(
     experiment: Experiment, method: Method | None, options: Options, rhythm: Rhythm
-) -> Rehearsal:
+) -> Preflight:
     """`launch` in small. Raises what would go wrong."""
     needed = [] if method is None or options.init_from else [experiment.pruned_path]
-    with in_small(experiment, method, rhythm, needed) as rehearsal:
-        small, given = rehearsal.experiment, rehearsal.options(options)
-        rehearsal.first_samples("train", experiment.config.run.select_on)
-        with rehearsal.phase("weights to start from"):
+    with in_small(experiment, method, rhythm, needed) as preflight:
+        small, given = preflight.experiment, preflight.options(options)
+        preflight.first_samples("train", experiment.config.run.select_on)
+        with preflight.phase("weights to start from"):
             run, _ = training_run(small, method, given)
-        rehearsal.run_until_killed(run)
-        with rehearsal.phase("resumed to the end, final files"):
+        preflight.run_until_killed(run)
+        with preflight.phase("resumed to the end, final files"):
             launch(small, method, replace(given, resume=True))
-        rehearsal.evaluate(small.best_path)
-    return rehearsal
+        preflight.evaluate(small.best_path)
+    return preflight
 
 
 @dataclass
-class Rehearsal:
+class Preflight:
     """An experiment in small, and what it showed."""
 
     experiment: Experiment
@@ -150,8 +152,8 @@ class Rehearsal:
         try:
             yield
         except (ValueError, OSError) as error:
-            rehearsed, own = self.experiment.dest, self.experiment.dest.parent
-            text = str(error).replace(str(rehearsed), str(own))
+            small, own = self.experiment.dest, self.experiment.dest.parent
+            text = str(error).replace(str(small), str(own))
             raise ValueError(f"{text} (found by the preflight: {name})") from error
         self.measured.seconds[name] = time.monotonic() - begin
 
@@ -214,7 +216,7 @@ class Rehearsal:
 @contextmanager
 def in_small(
     experiment: Experiment, method: Method | None, rhythm: Rhythm, needed: list[Path]
-) -> Iterator[Rehearsal]:
+) -> Iterator[Preflight]:
     """The experiment in small, in a folder of its own that is removed; silent. needed: files to be read."""
     experiment.check_dest()
     folder = experiment.dest / f".preflight_{experiment.name}"
@@ -236,7 +238,7 @@ def in_small(
                     (folder / path.name).symlink_to(path.absolute())
         experiment.fabric.barrier()
         with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            yield Rehearsal(small, rhythm, Measured(rhythm.steps))
+            yield Preflight(small, rhythm, Measured(rhythm.steps))
         experiment.fabric.barrier()
     finally:
         if first:

@@ -1,4 +1,4 @@
-"""The rehearsal: finds what would go wrong late, changes nothing, leaves nothing, tells time and space."""
+"""The preflight: finds what would go wrong late, changes nothing, leaves nothing, tells time and space."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dense(rooms, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", ["baseline", "disparse_dynamic"])
-def test_training_is_rehearsed(method, words, tmp_path, capsys):
+def test_training_is_tried_in_small(method, words, tmp_path, capsys):
     end = call(LAUNCH, [*words, "--method", method, "--preflight"], capsys)
     assert (end.code, end.err) == (0, "")
     for phase in ("data", "training, evaluation, checkpoint", "resumed to the end", "read back, evaluated"):
@@ -43,7 +43,7 @@ def test_training_is_rehearsed(method, words, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("method", ["disparse_static", "imp"])
-def test_pruning_is_rehearsed(method, words, dense, tmp_path, capsys):
+def test_pruning_is_tried_in_small(method, words, dense, tmp_path, capsys):
     more = ["--init-from", str(dense)] if method == "imp" else []
     end = call(CREATE, [*words, "--method", method, *more, "--preflight"], capsys)
     assert (end.code, end.err) == (0, "")
@@ -52,7 +52,7 @@ def test_pruning_is_rehearsed(method, words, dense, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rehearsal_changes_no_bit_of_the_run(words, tmp_path, capsys):
+def test_a_preflight_changes_no_bit_of_the_run(words, tmp_path, capsys):
     given = [*words, "--method", "set"]
     results = []
     for setting, name in (("true", "one"), ("false", "two")):
@@ -88,7 +88,7 @@ def test_a_disk_that_is_too_small_is_told_before(words, tmp_path, capsys, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rehearsal_refuses_what_the_run_would_refuse(words, tmp_path, capsys):
+def test_a_preflight_refuses_what_the_run_would_refuse(words, tmp_path, capsys):
     folder = tmp_path / "new" / "dest"
     folder.mkdir(parents=True)
     (folder / "best_nyuv2_baseline.pth").touch()
