@@ -5,17 +5,29 @@ Nothing hangs on modules, so that copies of the network (averages, torch.save) c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .lookup import find_weight
 
-if TYPE_CHECKING:
-    from .masked import Masked
+
+class Holder(Protocol):
+    """What the hooks need of a mask that is held: `Masked` and those that are like it."""
+
+    model: nn.Module
+    step: int
+    batch: Any
+    figures: dict[str, float]
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]: ...
+    def mask_gradient(self, name: str) -> None: ...
+    def zero_pruned(self, names: Iterable[str] | None = None) -> None: ...
+    def after_step(self, step: int, batch: Any) -> dict[str, float]: ...
 
 
 def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
@@ -35,7 +47,7 @@ def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
 class Attachment:
     """The hooks of one mask; `open` sets them, `close` takes them away."""
 
-    def __init__(self, masked: Masked, optimizers: Sequence[Any]) -> None:
+    def __init__(self, masked: Holder, optimizers: Sequence[Any]) -> None:
         if not optimizers:
             raise ValueError("attach needs the optimizers that train the network")
         self.masked = masked

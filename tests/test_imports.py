@@ -63,16 +63,6 @@ def test_nothing_in_the_product_imports_the_tests():
     assert not [path for path in files if "tests" in set(imported(path))]
 
 
-# ------------------------------------------------------------------ circles
-# imports inside functions that are still to go
-OLD = {
-    ("dataloaders.base", "dataloaders.cache"),
-    ("prune_utils.attaching", "prune_utils.masked"),
-    ("prune_utils.masked", "prune_utils.attaching"),
-    ("prune_utils.report", "prune_utils.sheet"),
-}
-
-
 def modules():
     """Dotted name -> file, of everything of ours but the tests."""
     files = {}
@@ -126,8 +116,6 @@ def test_a_ring_is_found_and_a_diamond_is_none():
 def test_no_modules_import_each_other_not_even_inside_functions():
     known = modules()
     graph = {name: set(targets(name, path, known)) - {name} for name, path in known.items()}
-    for name, other in OLD:
-        graph.get(name, set()).discard(other)
     assert circle(graph) is None
 
 
