@@ -2,15 +2,16 @@
 
 The 95 % interval of the mean difference is that of the paired t-test, with one degree of freedom less than
 there are seeds; it is exact if the differences are normal. With 3 seeds it reaches 4.3 standard errors to
-each side, so only large and steady differences are called. Leaves out any correction for many comparisons:
-`by_chance` says how many calls to expect from networks that do not differ.
+each side, so only large and steady differences are called. The words of `paired` are not corrected for many
+comparisons: `by_chance` says how many calls to expect from networks that do not differ, `holm` corrects the
+p-values of a family that was fixed beforehand, `pairs_needed` says how many seeds a difference takes.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -23,7 +24,8 @@ LEVEL = 0.95
 class Verdict:
     """Mean difference a - b over the common seeds, its interval, and the word for a.
 
-    With fewer than two common seeds the interval is nan and nothing is distinguishable.
+    With fewer than two common seeds the interval is nan and nothing is distinguishable. p: of the paired
+    t-test, two-sided, nan with fewer than two.
     """
 
     difference: float
@@ -31,6 +33,7 @@ class Verdict:
     high: float
     seeds: int
     word: str
+    p: float = math.nan
 
 
 def paired(
@@ -49,7 +52,8 @@ def paired(
     word = SAME
     if low > 0 or high < 0:
         word = BETTER if (low > 0) == larger else WORSE
-    return Verdict(middle, low, high, len(differences), word)
+    p = 2 * float(stats.t.sf(abs(middle) / error, len(differences) - 1))
+    return Verdict(middle, low, high, len(differences), word, p)
 
 
 def quantile(level: float, freedom: int) -> float:
@@ -60,3 +64,36 @@ def quantile(level: float, freedom: int) -> float:
 def by_chance(verdicts: int, level: float = LEVEL) -> float:
     """How many of so many verdicts would not be "not distinguishable" if no method differed."""
     return verdicts * (1 - level)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those at most `level` may be called together, and the chance of any false call among
+    them is at most `level`, however the tests hang together (Holm, 1979). nan stays nan and is not counted.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, worst = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        worst = max(worst, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = worst
+    return adjusted
+
+
+def pairs_needed(spread: float, effect: float, level: float = 1 - LEVEL, power: float = 0.8) -> int:
+    """The smallest number of pairs (at least 2) with which a two-sided paired t-test at `level` finds a true
+    difference `effect` with probability `power`. spread: standard deviation of the differences.
+
+    Raises ValueError for an effect or a spread that is not above 0.
+    """
+    if not (effect > 0 and spread > 0):
+        raise ValueError(f"effect {effect:g} and spread {spread:g} must be above 0")
+    pairs = 2
+    while found_with(pairs, spread, effect, level) < power:
+        pairs += 1
+    return pairs
+
+
+def found_with(pairs: int, spread: float, effect: float, level: float = 1 - LEVEL) -> float:
+    """Probability that the test of `pairs_needed` calls a true difference `effect`."""
+    bound = stats.t.isf(level / 2, pairs - 1)
+    shift = effect * math.sqrt(pairs) / spread
+    return float(stats.nct.sf(bound, pairs - 1, shift) + stats.nct.cdf(-bound, pairs - 1, shift))

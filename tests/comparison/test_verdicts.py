@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from comparison.verdicts import BETTER, SAME, WORSE, by_chance, paired, quantile
+from comparison.verdicts import (
+    BETTER,
+    SAME,
+    WORSE,
+    by_chance,
+    found_with,
+    holm,
+    paired,
+    pairs_needed,
+    quantile,
+)
 
 
 def by_seed(*values):
@@ -91,3 +101,30 @@ def test_a_planted_difference_is_found():
 
 def test_expected_false_calls():
     assert by_chance(40) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_the_p_value_is_that_of_the_paired_t_test(seeds):
+    a, b = np.random.default_rng(seeds).normal(20, 3, (2, seeds))
+    assert paired(by_seed(*a), by_seed(*b)).p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
+
+
+def test_holm_by_hand():
+    # sorted 0.01 x 4, 0.02 x 3, 0.03 x 2 (raised to the one before), 0.5 x 1
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    kept = holm([math.nan, 0.02])
+    assert math.isnan(kept[0]) and kept[1] == 0.02
+
+
+def test_pairs_needed_is_that_of_printed_tables():
+    # Cohen's tables: a standardised difference of 0.5, 0.8, 1 at 0.05 two-sided with power 0.8
+    assert [pairs_needed(1, effect) for effect in (0.5, 0.8, 1.0)] == [34, 15, 10]
+    assert pairs_needed(2, 2) == 10
+    assert found_with(9, 1, 1) < 0.8 <= found_with(10, 1, 1)
+
+
+@pytest.mark.parametrize(("spread", "effect"), [(0, 1), (1, 0), (math.nan, 1)])
+def test_pairs_needed_refuses_nothing_to_find(spread, effect):
+    with pytest.raises(ValueError, match="must be above 0"):
+        pairs_needed(spread, effect)

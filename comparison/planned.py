@@ -1,0 +1,278 @@
+"""`python3 -m comparison.planned PLAN DIR`: a study against the plan that was written before it.
+
+PLAN is a YAML file (docs/study/plan.yaml explains every field). Printed are, in this order: what of the plan
+is there and what is missing, with the command that makes it; from the pilot, how far paired differences
+spread and how many seeds it takes to find the stated effects; the tables of every tier that is complete; and,
+once its tier is complete, the verdicts on the primary family, corrected by Holm. A tier that lacks a run gets
+no table: nobody looks at test figures before the list is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import yaml
+
+from .entries import Entry, columns_of, gather
+from .grid import Cell, Grid, decimals, heading
+from .render import markdown
+from .report import Options, report, setups
+from .results import DENSE, Column, Result, read_results
+from .verdicts import SAME, found_with, holm, paired, pairs_needed
+
+SHUFFLE = "own shuffle"  # in `against`: the same row with --shuffle
+CONTROL = ":shuffle=true"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Runs that are tabulated together: methods (beside the dense network) at a ratio, with equal seeds."""
+
+    name: str
+    split: str
+    ratio: float
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """(label, seed) of each, the dense network's before the others'."""
+        return [(label, seed) for seed in self.seeds for label in (DENSE, *self.methods)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """effects: measure -> smallest difference worth finding, in its unit or, with `%`, of the dense score.
+
+    family: rows of the tier of that name, each compared with every one of `against` in every measure.
+    """
+
+    dataset: str
+    command: str
+    level: float
+    power: float
+    effects: dict[str, str]
+    pilot: Tier
+    tiers: tuple[Tier, ...]
+    family_tier: str
+    family_rows: tuple[str, ...]
+    against: tuple[str, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """FileNotFoundError or ValueError, naming file and field, for what is no plan."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no plan {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
+    try:
+        return _plan(content)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks the field {error}") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"{path} is not a plan: a field holds another kind of value") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _plan(content: Mapping[str, Any]) -> Plan:
+    family = content["family"]
+    tiers = tuple(_tier(str(name), tier) for name, tier in content["tiers"].items())
+    if str(family["tier"]) not in {tier.name for tier in tiers}:
+        raise ValueError(f"family.tier '{family['tier']}' is not one of {', '.join(t.name for t in tiers)}")
+    return Plan(
+        dataset=content["dataset"],
+        command=" ".join(content["command"].split()),
+        level=float(content["level"]),
+        power=float(content["power"]),
+        effects={str(measure): str(effect) for measure, effect in content["effects"].items()},
+        pilot=_tier("pilot", content["pilot"]),
+        tiers=tiers,
+        family_tier=str(family["tier"]),
+        family_rows=tuple(family["rows"]),
+        against=tuple(family["against"]),
+    )
+
+
+def _tier(name: str, content: Mapping[str, Any]) -> Tier:
+    methods, seeds = tuple(content["methods"]), tuple(int(seed) for seed in content["seeds"])
+    if not methods or not seeds:
+        raise ValueError(f"tier '{name}' names no methods or no seeds")
+    return Tier(name, content["split"], float(content["ratio"]), seeds, methods)
+
+
+def missing(tier: Tier, results: Sequence[Result]) -> list[tuple[str, int]]:
+    """Runs of the tier that have no result."""
+    there = {(result.label, result.seed) for result in results if result.ratio in (None, tier.ratio)}
+    return [run for run in tier.runs if run not in there]
+
+
+def members(tier: Tier, results: Sequence[Result]) -> list[Result]:
+    """The tier's own results, and no others that lie in the same folder."""
+    wanted = set(tier.runs)
+    return [r for r in results if (r.label, r.seed) in wanted and r.ratio in (None, tier.ratio)]
+
+
+def command(plan: Plan, tier: Tier, methods: Sequence[str] | None = None) -> str:
+    """What makes a tier, or some of its methods; it goes on where it stopped."""
+    which = f"--ratios {tier.ratio:g} --seeds {','.join(map(str, tier.seeds))} --split {tier.split}"
+    return f"{plan.command} --methods {','.join(methods or tier.methods)} {which}"
+
+
+def progress(plan: Plan, results: Mapping[str, Sequence[Result]]) -> Grid:
+    """A row for each tier: how many of its runs are there, and the command for the rest."""
+    rows = []
+    for tier in (plan.pilot, *plan.tiers):
+        left = missing(tier, results.get(tier.split, ()))
+        done = f"{len(tier.runs) - len(left)} of {len(tier.runs)}"
+        lacking = [method for method in tier.methods if method in {label for label, _ in left}]
+        text = f"`{command(plan, tier, lacking)}`" if left else "complete"
+        rows.append((tier.name, (Cell(f"{tier.ratio:g} %, {tier.split}"), Cell(done), Cell(text))))
+    return Grid("the plan and what is there", ("at", "runs", "next"), tuple(rows))
+
+
+def power_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
+    """From the pilot: spread of each row's paired differences from the dense network and from its other rows,
+    and how many seeds find the stated effect, uncorrected and at Holm's first (strictest) level."""
+    entries = gather(members(plan.pilot, results), protocol, setups())
+    tests = len(family_tests(plan))
+    strict = plan.level / tests
+    rows = []
+    for place, entry in enumerate(entries):
+        for other in entries[:place]:
+            for column, effect in _effects(plan, entries).items():
+                spread = _spread(entry.values[column], other.values[column])
+                needed = [pairs_needed(spread, effect, level, plan.power) for level in (plan.level, strict)]
+                found = found_with(len(plan.pilot.seeds), spread, effect, plan.level)
+                digits = decimals(column, list(entry.values[column].values()))
+                cells = (
+                    heading(column),
+                    f"{spread:.{digits}f}",
+                    f"{effect:.{digits}f}",
+                    *map(str, needed),
+                    f"{100 * found:.0f} %",
+                )
+                rows.append((f"{entry.label} - {other.label}", tuple(map(Cell, cells))))
+    header = (
+        "measure",
+        "spread of paired differences",
+        "effect",
+        f"seeds at {plan.level:g}",
+        f"seeds at {strict:.2g}",
+        f"found with {len(plan.pilot.seeds)} seeds",
+    )
+    notes = (
+        f"seeds: pairs with which a two-sided paired t-test finds a true difference of that size in "
+        f"{100 * plan.power:.0f} % of studies",
+        f"{strict:.2g} = {plan.level:g} / {tests}: the first of {tests} tests under Holm's correction",
+    )
+    return Grid("power, from the pilot", header, tuple(rows), notes)
+
+
+def _spread(a: Mapping[int, float], b: Mapping[int, float]) -> float:
+    return stdev(a[seed] - b[seed] for seed in sorted(set(a) & set(b)))
+
+
+def _effects(plan: Plan, entries: Sequence[Entry]) -> dict[Column, float]:
+    """Column -> effect in its unit. ValueError for a measure that no result has."""
+    known = {f"{column.task} {column.metric}": column for column in columns_of(entries)}
+    dense = next(entry for entry in entries if entry.label == DENSE)
+    effects = {}
+    for measure, effect in plan.effects.items():
+        if measure not in known:
+            raise ValueError(f"effects: '{measure}' is not one of {', '.join(known)}")
+        column, text = known[measure], effect.removesuffix("%")
+        scores = list(dense.values[column].values())
+        share = abs(sum(scores) / len(scores)) / 100 if text != effect else 1.0
+        effects[column] = float(text) * share
+    return effects
+
+
+def family_tests(plan: Plan) -> list[tuple[str, str, str]]:
+    """(row, what it is compared with, measure), every primary test of the plan."""
+    tests = []
+    tier = next(tier for tier in plan.tiers if tier.name == plan.family_tier)
+    for row in plan.family_rows:
+        for against in plan.against:
+            other = row + CONTROL if against == SHUFFLE else against
+            if other in (DENSE, *tier.methods):
+                tests += [(row, other, measure) for measure in plan.effects]
+    return tests
+
+
+def family_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
+    """The primary verdicts: paired by seed, p-values corrected by Holm over the whole family."""
+    tier = next(tier for tier in plan.tiers if tier.name == plan.family_tier)
+    entries = {entry.label: entry for entry in gather(members(tier, results), protocol, setups())}
+    columns = {f"{c.task} {c.metric}": c for c in columns_of(list(entries.values()))}
+    tests = family_tests(plan)
+    verdicts = [
+        paired(entries[row].values[columns[m]], entries[other].values[columns[m]], columns[m].larger)
+        for row, other, m in tests
+    ]
+    rows = []
+    for (row, other, m), verdict, p in zip(tests, verdicts, holm([v.p for v in verdicts]), strict=True):
+        column = columns[m]
+        digits = decimals(column, list(entries[row].values[column].values()))
+        better = (verdict.difference > 0) == column.larger
+        word = SAME if math.isnan(p) or p > plan.level else "better" if better else "worse"
+        cells = (
+            Cell(f"minus {other}"),
+            Cell(heading(column)),
+            Cell(f"{verdict.difference:+.{digits}f}"),
+            Cell(f"{verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f}"),
+            Cell(f"{p:.3g}"),
+            Cell(word, word != SAME),
+        )
+        rows.append((row, cells))
+    header = ("against", "measure", "difference", "95 % interval (uncorrected)", "p (Holm)", "verdict")
+    note = f"{len(tests)} tests; the chance of any false call among them is at most {plan.level:g}"
+    return Grid(f"primary family, {tier.ratio:g} %, {len(tier.seeds)} seeds", header, tuple(rows), (note,))
+
+
+def tell(plan: Plan, results: Sequence[Result]) -> str:
+    """All that the module's head promises, as Markdown. results: of the plan's data set, any split."""
+    own = [result for result in results if result.dataset == plan.dataset]
+    by_split = {result.split: [r for r in own if r.split == result.split] for result in own}
+    parts = [progress(plan, by_split)]
+    pilot = by_split.get(plan.pilot.split, [])
+    if not missing(plan.pilot, pilot):
+        parts.append(power_grid(plan, pilot, pilot[0].protocol))
+    for tier in plan.tiers:
+        there = by_split.get(tier.split, [])
+        if missing(tier, there):
+            continue
+        parts.append(report(members(tier, there), Options()).scores)
+        if tier.name == plan.family_tier:
+            parts.append(family_grid(plan, there, there[0].protocol))
+    return "\n\n".join(map(markdown, parts))
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command; exit status 0, or 2 after one sentence about what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m comparison.planned", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("plan", metavar="PLAN", help="YAML file that was written before the study")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
+    asked = parser.parse_args(words)
+    try:
+        plan = read_plan(Path(asked.plan))
+        print(tell(plan, read_results(asked.folders)))
+    except (ValueError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""A study against its plan: what is missing, how many seeds, and verdicts only when a tier is complete."""
+
+import pytest
+import yaml
+
+from comparison import planned
+from comparison.results import read_results
+
+from .examples import write
+
+PLAN = {
+    "dataset": "nyuv2",
+    "command": "python3 reproduce.py --dataset nyuv2",
+    "level": 0.05,
+    "power": 0.8,
+    "effects": {"seg mIoU": "1", "edge err": "10%"},
+    "pilot": {"split": "val", "ratio": 90, "seeds": [0, 1, 2], "methods": ["random"]},
+    "tiers": {
+        "1": {
+            "split": "test",
+            "ratio": 90,
+            "seeds": [5, 6],
+            "methods": ["random", "disparse_static", "disparse_static:shuffle=true"],
+        }
+    },
+    "family": {"tier": "1", "rows": ["disparse_static"], "against": ["dense", "random", "own shuffle"]},
+}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(PLAN, sort_keys=False))
+    return path
+
+
+def pilot(folder):
+    for seed, miou in enumerate([10.0, 11.0, 15.0]):  # differences from dense: 10, 9, 5
+        write(folder, "baseline", seed, (20.0, 1.0, 0.5), split="val")
+        write(folder, "random", seed, (miou, 1.0, 0.5 + miou / 100), split="val")
+
+
+def tier(folder):
+    for seed in (5, 6):
+        write(folder, "baseline", seed, (20.0 + seed, 1.0, 0.50))
+        write(folder, "random", seed, (10.0 + seed, 1.0, 0.60))
+        write(folder, "disparse_static", seed, (14.0 + seed, 1.0, 0.55 + seed / 1000))
+        write(folder, "disparse_static", seed, (14.0 + seed, 1.0, 0.6), variant="+shuffle=true")
+
+
+def test_the_family_is_what_the_plan_lists(plan):
+    tests = planned.family_tests(planned.read_plan(plan))
+    others = ["dense", "random", "disparse_static:shuffle=true"]
+    assert tests == [("disparse_static", other, m) for other in others for m in ("seg mIoU", "edge err")]
+
+
+def test_the_first_page_says_what_is_missing_and_how_to_make_it(plan, tmp_path):
+    pilot(tmp_path / "out")
+    write(tmp_path / "out", "disparse_static", 5, (1.0, 1.0, 1.0))
+    text = planned.tell(planned.read_plan(plan), read_results([tmp_path / "out"]))
+    assert "| pilot | 90 %, val | 6 of 6 | complete |" in text
+    command = (
+        "python3 reproduce.py --dataset nyuv2 --methods random,disparse_static,disparse_static:shuffle=true "
+        "--ratios 90 --seeds 5,6 --split test"
+    )
+    assert f"| 1 | 90 %, test | 1 of 8 | `{command}` |" in text
+    assert "primary family" not in text and "**nyuv2: 90 % sparsity, split test" not in text
+
+
+def test_power_by_hand(plan, tmp_path):
+    pilot(tmp_path / "out")
+    made = planned.power_grid(planned.read_plan(plan), read_results([tmp_path / "out"]), "metric")
+    (label, miou), (_, edge) = made.rows
+    assert label == "random - dense"
+    # differences -10, -9, -5: standard deviation 2.6458; an effect of 1
+    assert [cell.text for cell in miou[:3]] == ["seg mIoU % ↑", "2.65", "1.00"]
+    # differences 0.10, 0.11, 0.15; the effect is a tenth of the dense network's 0.5
+    assert [cell.text for cell in edge[1:3]] == ["0.0265", "0.0500"]
+    assert [int(cell.text) for cell in edge[3:5]] == [5, 7]
+
+
+def test_the_verdicts_are_corrected(plan, tmp_path):
+    pilot(tmp_path / "out")
+    tier(tmp_path / "out")
+    made = planned.family_grid(
+        planned.read_plan(plan), [r for r in read_results([tmp_path / "out"]) if r.split == "test"], "metric"
+    )
+    words = {(cells[0].text, cells[1].text): (cells[2].text, cells[5].text) for _, cells in made.rows}
+    assert words[("minus dense", "seg mIoU % ↑")] == ("-6.00", "worse")
+    assert words[("minus random", "seg mIoU % ↑")] == ("+4.00", "better")
+    assert words[("minus disparse_static:shuffle=true", "seg mIoU % ↑")] == ("+0.00", "not distinguishable")
+    # 0.055, 0.056 above dense with two seeds: p = 0.0057 x 4 tests that are left
+    assert words[("minus dense", "edge err ↓")] == ("+0.0555", "worse")
+    assert words[("minus random", "edge err ↓")][1] == "better"
+
+
+def test_everything_is_told_once_it_is_complete(plan, tmp_path, capsys):
+    pilot(tmp_path / "out")
+    tier(tmp_path / "out")
+    assert planned.main([str(plan), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    titles = [
+        "plan and what is there",
+        "power, from the pilot",
+        "split test",
+        "primary family, 90 %, 2 seeds",
+    ]
+    assert [title for title in titles if title not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"level": None}, "is not a plan: a field holds another kind of value"),
+        ({"effects": {"seg iou": "1"}}, "effects: 'seg iou' is not one of seg mIoU, seg err, edge err"),
+        ({"family": PLAN["family"] | {"tier": 3}}, "family.tier '3' is not one of 1"),
+        ({"pilot": {"split": "val", "ratio": 90, "seeds": [0]}}, "lacks the field 'methods'"),
+    ],
+)
+def test_a_wrong_plan_ends_in_one_sentence(change, sentence, tmp_path, capsys):
+    pilot(tmp_path / "out")
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(PLAN | change, sort_keys=False))
+    assert planned.main([str(path), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
