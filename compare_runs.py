@@ -1,12 +1,19 @@
 """Collect results into one table, by setup, with seeds, the change against dense, and paired verdicts."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from common.files import replacing
 from common.text import files_table
 from configs.arguments import Parser
 from workflow import terminal
+
+if TYPE_CHECKING:
+    from comparison.results import Result
 
 EXAMPLES = """\
 examples:
@@ -14,6 +21,7 @@ examples:
   python3 compare_runs.py outputs/study --ratio 90 --against random --measure all
   python3 compare_runs.py outputs --ratio 90 --published --format latex
   python3 compare_runs.py outputs --ratio 95 --write tables/at95    (.md .tex .csv)
+  python3 compare_runs.py outputs --html report.html --panels 4    (opens without a network)
   python3 compare_runs.py outputs --mix ratio,split   (any of dataset, protocol, split, ratio side by side)"""
 ENDINGS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 
@@ -43,7 +51,24 @@ def arguments() -> argparse.Namespace:
     result.add_argument("--measure", metavar="NAME", help="judge by delta (default), 'seg mIoU', ... or all")
     result.add_argument("--format", default="terminal", metavar="NAME", help="terminal, markdown, latex, csv")
     result.add_argument("--write", metavar="STEM", help="also write STEM.md, STEM.tex and STEM.csv")
+    result.add_argument("--html", metavar="FILE", help="write everything as one page for a browser instead")
+    result.add_argument(
+        "--panels", type=int, default=0, metavar="N", help="with --html: predictions on so many images"
+    )
     return result.parse_args()
+
+
+def write_page(results: list[Result], path: Path, panels: int) -> None:
+    try:
+        import plotly  # noqa: F401
+    except ImportError:
+        raise ValueError("--html needs plotly: `python3 -m pip install -r requirements-report.txt`") from None
+    from comparison.page.build import page
+
+    text = page(results, f"{', '.join(sorted({r.dataset for r in results}))}: {len(results)} results", panels)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(files_table(f"compared {len(results)} results.", [(path, "the report page, for any browser")]))
 
 
 def main() -> None:
@@ -51,11 +76,17 @@ def main() -> None:
     if asked.format not in ("terminal", *ENDINGS):
         raise ValueError(f"--format '{asked.format}' is not one of terminal, {', '.join(ENDINGS)}")
 
+    if asked.panels < 0:
+        raise ValueError(f"--panels {asked.panels} is not a number of images, 0 or more")
+
     from comparison.report import Options, report
     from comparison.results import read_results, select
 
     wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
     results = select(read_results(asked.folders), wanted)
+    if asked.html:
+        write_page(results, Path(asked.html), asked.panels)
+        return
     mix = tuple(field.strip() for field in asked.mix.split(",") if field.strip())
     made = report(results, Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure))
     coloured = {"colour": sys.stdout.isatty()} if asked.format == "terminal" else {}
@@ -64,8 +95,8 @@ def main() -> None:
         files = []
         for form, ending in ENDINGS.items():
             path = Path(asked.write + ending)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(made.text(form) + "\n", encoding="utf-8")
+            with replacing(path) as temporary:
+                temporary.write_text(made.text(form) + "\n", encoding="utf-8")
             files.append((path, f"the same as {form}"))
         print(files_table(f"compared {len(results)} results.", files))
 
