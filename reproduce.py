@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from common.interrupt import Interrupted, StopRequest
 from common.numbers import parse_numbers, parse_seeds
 from common.text import duration
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
@@ -73,6 +74,12 @@ def make_study(asked: Namespace, first: int) -> Study:
 
 def main() -> None:
     asked = arguments()
+    with StopRequest() as stop:
+        work(asked, stop)
+
+
+def work(asked: Namespace, stop: StopRequest) -> None:
+    """Plan, run and report; raises Interrupted when it is told to stop."""
     terminal.load_plugins(asked.plugin)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
     study = make_study(asked, config.run.seed)
@@ -80,7 +87,6 @@ def main() -> None:
     from comparison.report import tables_by_ratio
     from study.isolated import Stopped
     from study.runner import Times, check, plan_table, run_jobs
-    from training.interrupt import Interrupted
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:
@@ -90,11 +96,11 @@ def main() -> None:
         return
     study.dest.mkdir(parents=True, exist_ok=True)
     try:
-        failures = run_jobs(jobs, times, lambda line: print(line, flush=True))
-    except Stopped as stop:
+        failures = run_jobs(jobs, times, lambda line: print(line, flush=True), stop)
+    except Stopped as stopped:
         command = shlex.join(["python3", *sys.argv])
         raise Interrupted(
-            stop.number, f"the study was stopped; the same command goes on: {command}"
+            stopped.number, f"the study was stopped; the same command goes on: {command}"
         ) from None
     times = Times(study.dest)  # with those that another process measured
     if any(job.result.is_file() for job in jobs):

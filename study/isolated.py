@@ -11,42 +11,26 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 
+from common.interrupt import StopRequest
 from common.parents import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = ["workflow.preflight"]
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOADED = ["study.server", "workflow.preflight"]
+TICK = 0.1  # seconds between looks for a request to stop
 
 
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C, a termination or a closed terminal; `number` of the signal."""
+class Stopped(Exception):
+    """The study was told to stop; `number` of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Inside, a signal to stop raises Stopped; one that is ignored, as nohup does, stays ignored."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    wanted = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in wanted}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _context() -> ForkServerContext | SpawnContext:
@@ -70,34 +54,53 @@ def _script(script: str, words: tuple[str, ...], log: str) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def run_script(script: str, words: tuple[str, ...], log: Path) -> int:
+def run_script(script: str, words: tuple[str, ...], log: Path, stop: StopRequest) -> int:
     """Run a script of this project to its end; its exit status. Appends its output to the log.
 
-    A signal to stop is handed on: training writes a checkpoint, then Stopped is raised.
+    A request to stop is handed on, so that training writes a checkpoint; then Stopped is raised.
     """
     context = _context()
     log.parent.mkdir(parents=True, exist_ok=True)
     child = context.Process(target=_script, args=(str(ROOT / script), tuple(words), str(log)))
-    with stoppable():
-        try:
-            child.start()
-            child.join()
-        except KeyboardInterrupt:
-            _stop(child)
-            raise
+    _start(child, stop)
+    try:
+        while stop.number is None and child.is_alive():
+            child.join(TICK)
+        if stop.number is not None:
+            child.terminate()
+        child.join()
+    except BaseException:  # another Ctrl-C
+        child.kill()
+        raise
+    if stop.number is not None:
+        raise Stopped(stop.number)
     assert child.exitcode is not None  # it has ended
     return child.exitcode
 
 
-def _stop(child: BaseProcess) -> None:
-    """Ask a script to save and stop, and wait for it; another Ctrl-C ends it at once."""
-    try:
-        child.terminate()
-        child.join()
-    except KeyboardInterrupt:
-        child.kill()
-        child.join()
-        raise
+def _start(child: BaseProcess, stop: StopRequest) -> None:
+    """Start a process; a server that has its libraries to load first is not waited for once we shall stop."""
+    failures: list[Exception] = []
+
+    def start() -> None:
+        try:
+            child.start()
+        except Exception as error:  # raised where the caller sees it
+            failures.append(error)
+
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # of which its process would die
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        forkserver.ensure_running()  # by this thread, with whose end the server would end
+    starter = threading.Thread(target=start, daemon=True)
+    starter.start()
+    while starter.is_alive():
+        starter.join(TICK)
+        if stop.number is not None and (failures or starter.is_alive()):
+            raise Stopped(stop.number)  # what comes of it ends with this process
+    for error in failures:
+        raise error
 
 
 def last_line(log: Path) -> str:

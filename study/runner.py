@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
+from common.interrupt import StopRequest
 from common.lock import Held, locked
 from common.text import duration, table
 from configs.arguments import flags_tree, parser
 from configs.load import Tree, as_tree, load, result_settings
 
-from .isolated import last_line, run_script, stoppable
+from .isolated import Stopped, last_line, run_script
 from .plan import Command, Job
 
 TIMES = "times.csv"
@@ -119,28 +120,29 @@ def _config_of(result: Path) -> dict:
     raise ValueError(f"{result} is not a result of eval_pruned_net.py: remove it to run this again")
 
 
-def run_jobs(jobs: list[Job], times: Times, say: Callable[[str], None]) -> list[Job]:
-    """Run what is not finished, in order; the jobs that failed.
+def run_jobs(jobs: list[Job], times: Times, say: Callable[[str], None], stop: StopRequest) -> list[Job]:
+    """Run what is not finished, in order; the jobs that failed. Raises Stopped when that is requested.
 
     A failed run stops no other; those that need its files fail too. Several processes may do this for the
     same jobs at once: each takes the next run that nobody is at, and all wait for the last one.
     """
     failed, pending = [], dict(enumerate(jobs, 1))
-    with stoppable():
-        while pending:
-            before = len(pending)
-            for number, job in list(pending.items()):
-                if not _is_ready(job, pending.values()):
-                    continue
-                outcome, trouble = _claim_and_run(job, times)
-                if outcome is None:
-                    continue
-                del pending[number]
-                failed += [job] if trouble else []
-                rest = _to_go(list(pending.values()), times)
-                say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{rest}")
-            if len(pending) == before:
-                time.sleep(WAIT)  # others are at all of them
+    while pending:
+        before = len(pending)
+        for number, job in list(pending.items()):
+            if stop.number is not None:
+                raise Stopped(stop.number)
+            if not _is_ready(job, pending.values()):
+                continue
+            outcome, trouble = _claim_and_run(job, times, stop)
+            if outcome is None:
+                continue
+            del pending[number]
+            failed += [job] if trouble else []
+            rest = _to_go(list(pending.values()), times)
+            say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{rest}")
+        if len(pending) == before:
+            time.sleep(WAIT)  # others are at all of them
     return failed
 
 
@@ -152,7 +154,7 @@ def _is_ready(job: Job, pending: Iterable[Job]) -> bool:
     return not any(other.variant.row is None and other.seed == job.seed for other in pending)
 
 
-def _claim_and_run(job: Job, times: Times) -> tuple[str | None, str | None]:
+def _claim_and_run(job: Job, times: Times, stop: StopRequest) -> tuple[str | None, str | None]:
     """What became of a run, None where another process is at it, and what went wrong, if anything did."""
     if not remaining(job):
         return "finished before", None
@@ -160,7 +162,7 @@ def _claim_and_run(job: Job, times: Times) -> tuple[str | None, str | None]:
         with locked(job.folder, job.name, "claim"):
             if not remaining(job):
                 return "finished by another process", None
-            seconds, trouble = _run(job, times)
+            seconds, trouble = _run(job, times, stop)
     except Held:
         return None, None
     return (f"failed in {trouble}" if trouble else f"finished in {duration(seconds)}"), trouble
@@ -173,13 +175,13 @@ def _to_go(jobs: list[Job], times: Times) -> str:
     return f", about {duration(sum(known))} to go" if known and len(known) == len(guesses) else ""
 
 
-def _run(job: Job, times: Times) -> tuple[float, str | None]:
+def _run(job: Job, times: Times, stop: StopRequest) -> tuple[float, str | None]:
     """Seconds that the commands of a run took, and what went wrong, if anything did."""
     spent = 0.0
     for command in remaining(job):
         log = job.folder / "logs" / f"{job.name}.{command.kind}.log"
         begin = time.monotonic()
-        status = run_script(command.script, command.words, log)
+        status = run_script(command.script, command.words, log, stop)
         seconds = time.monotonic() - begin
         spent += seconds
         if status:

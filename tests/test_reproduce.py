@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from common.interrupt import StopRequest
 from common.lock import Held
 from prune_utils.methods import METHODS
 from study import runner
-from study.isolated import Stopped, last_line, run_script, stoppable
+from study.isolated import Stopped, last_line, run_script
 from study.plan import Study, parse_methods, parse_variant
 from study.runner import Times, check, settings
 
@@ -124,7 +125,7 @@ class Scripts:
     def __init__(self, broken=()):
         self.calls, self.broken = [], broken
 
-    def __call__(self, script, words, log):
+    def __call__(self, script, words, log, stop):
         name, folder = words[words.index("--name") + 1], Path(words[words.index("--dest") + 1])
         self.calls.append((script.split("_")[0], folder.name, name))
         if (script.split("_")[0], name) in self.broken:
@@ -142,16 +143,16 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     scripts = Scripts(broken=[("launch", "nyuv2_snip_90")])
     monkeypatch.setattr(runner, "run_script", scripts)
     lines = []
-    failed = runner.run_jobs(jobs, Times(tmp_path), lines.append)
+    failed = runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest())
     assert [job.name for job in failed] == ["nyuv2_snip_90"]
     assert "launch_training.py" in lines[1] and re.search(r": error: no, about \S+ s to go", lines[1])
     assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
 
     scripts.broken, scripts.calls = (), []
-    assert runner.run_jobs(jobs, Times(tmp_path), lines.append) == []
+    assert runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest()) == []
     assert scripts.calls == [("launch", "seed0", "nyuv2_snip_90"), ("eval", "seed0", "nyuv2_snip_90")]
     scripts.calls.clear()
-    assert runner.run_jobs(jobs, Times(tmp_path), lines.append) == []
+    assert runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest()) == []
     assert scripts.calls == []
     assert lines[-1] == "[3/3] seed 0 nyuv2_rigl_90: finished before"
 
@@ -174,7 +175,7 @@ def test_a_run_that_starts_from_the_dense_network_waits_for_it(tmp_path, monkeyp
 
     lines = []
     monkeypatch.setattr(runner, "locked", someone_has)
-    assert runner.run_jobs(jobs, Times(tmp_path), say) == []
+    assert runner.run_jobs(jobs, Times(tmp_path), say, StopRequest()) == []
     assert [line.split(" ")[3] for line in lines] == [
         "nyuv2_snip_90:",
         "nyuv2_baseline:",
@@ -185,8 +186,8 @@ def test_a_run_that_starts_from_the_dense_network_waits_for_it(tmp_path, monkeyp
 def share(dest):
     """One of two processes at the same study; each notes the commands that it ran."""
 
-    def run(script, words, log):
-        status = Scripts()(script, words, log)
+    def run(script, words, log, stop):
+        status = Scripts()(script, words, log, stop)
         time.sleep(0.02)
         with open(dest / f"calls.{os.getpid()}", "a") as file:
             file.write(f"{script} {words[words.index('--dest') + 1]} {words[words.index('--name') + 1]}\n")
@@ -194,7 +195,9 @@ def share(dest):
 
     runner.run_script, runner.WAIT = run, 0.01
     lines = []
-    failed = runner.run_jobs(study(dest, "snip,rigl,disparse_pt,lth").jobs(), Times(dest), lines.append)
+    failed = runner.run_jobs(
+        study(dest, "snip,rigl,disparse_pt,lth").jobs(), Times(dest), lines.append, StopRequest()
+    )
     os._exit(0 if not failed and len(lines) == 10 else 1)
 
 
@@ -273,8 +276,9 @@ def test_an_interruption_lets_the_script_save_itself(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_script(str(script), ("--ratio", "90"), log)
+    with pytest.raises(Stopped) as stopped, StopRequest() as stop:
+        run_script(str(script), ("--ratio", "90"), log, stop)
+    assert stopped.value.number == signal.SIGINT
     assert log.read_text().split() == ["--ratio", "90", "ready", "saved"]
 
 
@@ -282,7 +286,7 @@ def test_a_killed_study_leaves_no_script_behind(tmp_path):
     script, log = tmp_path / "patient.py", tmp_path / "patient.log"
     script.write_text(PATIENT)
     code = "import sys; from pathlib import Path; from study import isolated; isolated.LOADED = [];"
-    code += "isolated.run_script(sys.argv[1], (), Path(sys.argv[2]))"
+    code += "isolated.run_script(sys.argv[1], (), Path(sys.argv[2]), isolated.StopRequest())"
     process = subprocess.Popen([sys.executable, "-c", code, script, log], cwd=ROOT)
     until = time.monotonic() + 60
     while not (log.is_file() and "ready" in log.read_text()) and time.monotonic() < until:
@@ -294,19 +298,24 @@ def test_a_killed_study_leaves_no_script_behind(tmp_path):
     assert log.read_text().split() == ["ready", "saved"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_to_stop_is_told_apart(number):
-    with pytest.raises(Stopped) as stop, stoppable():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-    assert stop.value.number == number
+def test_no_run_is_begun_after_a_request_to_stop(tmp_path, monkeypatch):
+    def asks(script, words, log, stop):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return scripts(script, words, log, stop)
+
+    scripts = Scripts()
+    monkeypatch.setattr(runner, "run_script", asks)
+    with pytest.raises(Stopped) as stopped, StopRequest() as stop:
+        runner.run_jobs(study(tmp_path, seeds=(0,)).jobs(), Times(tmp_path), str, stop)
+    assert stopped.value.number == signal.SIGHUP
+    assert [name for _, _, name in scripts.calls] == ["nyuv2_baseline", "nyuv2_baseline"]
 
 
 def test_exit_status_and_last_words_of_a_script(tmp_path):
     script, log = tmp_path / "failing.py", tmp_path / "failing.log"
     script.write_text("import sys\nprint('one\\rtwo')\nprint('error: three', file=sys.stderr)\nsys.exit(2)\n")
     assert last_line(log) == "it said nothing"
-    assert run_script(str(script), (), log) == 2
+    assert run_script(str(script), (), log, StopRequest()) == 2
     assert "two" in log.read_text() and last_line(log) in ("error: three", "two")
 
 

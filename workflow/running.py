@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from common.interrupt import Interrupted, StopRequest
 from common.tensors import flaw, mask_flaw
 from configs.load import as_tree
 from configs.schema import Finetune, Optim
@@ -18,7 +19,6 @@ from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.checkpoint import check_state, load_state
 from training.evaluate import evaluate, figures
-from training.interrupt import Interrupted, StopRequest
 from training.logger import MetricLogger
 from training.loop import Learner, Plan, train
 from training.resume import (

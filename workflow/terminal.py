@@ -46,7 +46,7 @@ def run(main: Callable[[], None]) -> None:
 
     Of several processes the first one speaks; when it fails it ends the others.
     """
-    from training.interrupt import Interrupted
+    from common.interrupt import Interrupted
 
     try:
         main()

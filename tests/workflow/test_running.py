@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.interrupt import Interrupted
 from configs.load import load
-from training.interrupt import Interrupted
 from workflow import running
 from workflow.experiment import open_experiment
 from workflow.files import Options

@@ -1,12 +1,18 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run after its step, with a checkpoint; a second ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run after its step, with a checkpoint; a later second one ends it at once.
+
+One request may come as several signals: a batch system sends its own to every process, and whoever started
+this one hands on what it got.
+"""
 
 from __future__ import annotations
 
 import signal
+from time import monotonic
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ONE_REQUEST = 1.0  # seconds within which signals are one request
 
 
 class Interrupted(Exception):
@@ -22,6 +28,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -35,8 +42,11 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self._restore()  # the next one acts as usual
+        if self.number is None:
+            self.number, self._since = number, monotonic()
+        elif monotonic() - self._since > ONE_REQUEST:
+            self._restore()
+            signal.raise_signal(number)  # which acts as usual
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
