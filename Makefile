@@ -8,7 +8,7 @@ DEMO ?= outputs/demo
 
 env: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-weighting.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@

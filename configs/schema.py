@@ -167,6 +167,31 @@ class Gradual:
 
 
 @dataclass(frozen=True)
+class Weighting:
+    """How the tasks' losses are weighed in training, beside their fixed `loss_weights`."""
+
+    method: str = setting(
+        "fixed",
+        "weighting",
+        "how tasks are weighed: fixed; from their gradients: upgrad, dualproj, pcgrad, cagrad, nash_mtl, "
+        "imtl_g, aligned_mtl, mgda, fairgrad; from their losses: uncertainty, imtl_l, dwa, famo, geometric, "
+        "stch, random_weights, min_max",
+    )
+    # the one number that some leave open (docs/methods.md), None = the paper's
+    strength: float | None = setting(None, range=POSITIVE)
+    references: dict[str, float] = field(
+        default_factory=dict
+    )  # min_max: task -> loss of a network for it alone
+    conflicts_every: int = setting(
+        0,
+        "conflicts-every",
+        "look at the tasks' gradients every so many steps, for the record (0 = where the weighting does)",
+        range=at_least(0),
+        changes_result=False,
+    )
+
+
+@dataclass(frozen=True)
 class Run:
     """Seed, protocol, rhythm and machine. channels_last None = only on a CPU, where it is faster."""
 
@@ -221,6 +246,7 @@ class Config:
     prune: Prune = field(default_factory=Prune)
     dynamic: Dynamic = field(default_factory=Dynamic)
     gradual: Gradual = field(default_factory=Gradual)
+    weighting: Weighting = field(default_factory=Weighting)
     run: Run = field(default_factory=Run)
 
 
@@ -231,5 +257,6 @@ GROUPS = {
     "optim": "training",
     "finetune": "training",
     "prune": "pruning",
+    "weighting": "training",
     "run": "machine",
 }

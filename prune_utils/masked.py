@@ -66,6 +66,11 @@ class Masked:
         return {name: kept.clone() for name, kept in self._kept.items()}
 
     @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """Which elements of a weight the optimiser trains, by name: those kept. Not to be written."""
+        return self._kept
+
+    @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The network's present parameters that the mask covers, by name. Raises ValueError for one that is
         gone."""

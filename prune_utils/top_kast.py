@@ -58,6 +58,11 @@ class TopKast(Masked):
         self._aside = {name: value.masked_fill_(self._kept[name], 0.0) for name, value in values.items()}
         self._entered = False  # whether the parameters hold B
 
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """B."""
+        return self._trained
+
     @torch.no_grad()
     def mask_gradients(self) -> None:
         super().mask_gradients()

@@ -74,13 +74,14 @@ def names(requirements):
 def test_the_library_asks_for_what_the_requirements_pin():
     """Versions stand in pyproject.toml for the library and in requirements.txt for the programs."""
     listed = [line for line in (ROOT / "requirements.txt").read_text().split("\n") if line]
-    extra = [
-        line for line in (ROOT / "requirements-deploy.txt").read_text().split("\n") if line[:1].isalpha()
-    ]
     assert set(names(PROJECT["dependencies"])) == {"torch", "numpy", "safetensors"}
     for requirement in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["report"]:
         assert requirement in listed
-    assert sorted(extra) == sorted(PROJECT["optional-dependencies"]["deploy"])
+    for extra in ("deploy", "weighting"):
+        lines = (ROOT / f"requirements-{extra}.txt").read_text().split("\n")
+        assert sorted(line for line in lines if line[:1].isalpha()) == sorted(
+            PROJECT["optional-dependencies"][extra]
+        )
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ A saved network is a dictionary of plain values and tensors:
     config       every setting of the run, as nested plain values
     step         iterations of training behind these weights
     versions     of Python, PyTorch and this file's format; the number of threads
+    conflicts    where training looked at tasks' gradients: {"steps", "conflicting", "pairs": {pair: steps}}
 """
 
 from __future__ import annotations
@@ -124,11 +125,31 @@ def check_fields(content: dict, path: Path) -> dict:
             raise ValueError(f"{path}: field '{field}' is a {type(value).__name__}, not a {wanted}")
     if not 0 <= content["step"] <= MOST_STEPS:
         raise ValueError(f"{path}: field 'step' is {content['step']}, not within 0 and {MOST_STEPS}")
+    check_conflicts(content.get("conflicts"), path)
     if (content["mask"] is None) != (content["certificate"] is None):
         raise ValueError(f"{path} has only one of mask and certificate, which belong together")
     if content["mask"] is not None:
         check_mask(content["mask"], content["state"], path)
     return content
+
+
+def check_conflicts(found: object, source: object) -> None:
+    """ValueError unless it is nothing, or what training.weighing says of the tasks' gradients."""
+    if found is None:
+        return
+    counts = found if isinstance(found, dict) else {}
+    pairs = counts.get("pairs")
+    steps = counts.get("steps")
+    known = set(counts) == {"steps", "conflicting", "pairs"} and isinstance(pairs, dict)
+    values = [counts.get("conflicting"), *(pairs.values() if isinstance(pairs, dict) else ())]
+    if (
+        not known
+        or type(steps) is not int
+        or not 0 < steps <= MOST_STEPS
+        or not all(type(value) is int and 0 <= value <= steps for value in values)
+        or not all(isinstance(name, str) and name.isprintable() for name in pairs or ())
+    ):
+        raise ValueError(f"{source}: field 'conflicts' is no count of steps with conflicting gradients")
 
 
 def check_mask(mask: dict[str, Tensor], state: dict[str, Tensor], source: object) -> None:

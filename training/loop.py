@@ -10,17 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from tasks.base import Target, Task
-
-from .sharing import Batch, parts, valid_shares
-from .sparsifier import Sparsifier
+from .learner import Learner
+from .sharing import Batch
+from .step import losses_of, seed_step, training_step
 
 
 @dataclass(frozen=True)
@@ -43,64 +40,14 @@ class Plan:
         return self.lr * self.step_factor ** ((step - 1) // self.step_every)
 
 
-@dataclass(frozen=True)
-class TaskLoss:
-    """One task's unweighted loss on the predictions and targets of all tasks, a scalar.
-
-    fabric: of several processes that see parts of one batch, or None. With it the loss counts for this
-    process's share of the valid pixels: the mean over processes is the loss of the whole batch.
-    """
-
-    task: Task
-    fabric: Fabric | None = None
-
-    def __call__(self, preds: dict[str, Tensor], targets: dict[str, Target]) -> Tensor:
-        prediction, target = preds[self.task.name], targets[self.task.name]
-        loss = self.task.loss(prediction, target)
-        if self.fabric is None:
-            return loss
-        return loss * valid_shares(self.fabric, [target], (prediction.shape[-2], prediction.shape[-1]))[0]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is learned: tasks and their weights in the training loss."""
-
-    tasks: dict[str, Task]
-    weights: dict[str, float]
-
-    @property
-    def losses(self) -> dict[str, TaskLoss]:
-        """Each task's own, unweighted loss."""
-        return self.shared(None)
-
-    def shared(self, fabric: Fabric | None) -> dict[str, TaskLoss]:
-        """The same losses, on a batch that the fabric's processes share."""
-        return {name: TaskLoss(task, fabric) for name, task in self.tasks.items()}
-
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of the tasks' losses."""
-        return reduce(torch.add, (self.weights[name] * loss for name, loss in losses.items()))
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What is trained and how: network and optimizer as fabric.setup gave them."""
-
-    fabric: Fabric
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    objective: Objective
-    sparsifier: Sparsifier
-
-
 class Step(NamedTuple):
     """What one step showed. losses: of every task that the batch holds, and "total", {} where it holds none;
-    mask: figures of a mask that moved."""
+    mask: figures of a mask that moved; tasks: of the tasks' gradients and weights, {} where nobody looked."""
 
     number: int
     losses: dict[str, float]
     mask: dict[str, float]
+    tasks: dict[str, float]
 
 
 def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Adam:
@@ -119,17 +66,27 @@ def train(learner: Learner, plan: Plan, batches: Iterable[Batch], start: int = 0
         learner.network.train()
         for group in learner.optimizer.param_groups:
             group["lr"] = plan.lr_at(number)
-        _seed_step(plan.seed, number, fabric.global_rank)
+        seed_step(plan.seed, number, fabric.global_rank)
         batch = fabric.to_device(batch)
         learner.optimizer.zero_grad(set_to_none=True)
-        figures = torch.cat(training_step(learner, batch, plan.accumulate))
+        figures = torch.cat(training_step(learner, batch, plan.accumulate, number, plan.seed))
         if fabric.world_size > 1:
             figures = cast(Tensor, fabric.all_reduce(figures, reduce_op="mean"))
         losses = _present(tuple(learner.objective.tasks), figures.tolist())
         _require_finite(losses, number, plan, start)
         learner.sparsifier.mask_gradients()
         learner.optimizer.step()
-        yield Step(number, losses, learner.sparsifier.after_step(number, batch))
+        moved = learner.sparsifier.after_step(number, batch)
+        _look_again(learner, batch, plan, number)
+        yield Step(number, losses, moved, dict(learner.weighing.figures))
+
+
+def _look_again(learner: Learner, batch: Batch, plan: Plan, number: int) -> None:
+    """Tell a rule that wants to know what the step did to the losses, where it weighed them."""
+    rule = learner.weighing.rule
+    if rule is not None and rule.looks_again and learner.weighing.weighed:
+        seed_step(plan.seed, number, learner.fabric.global_rank)
+        rule.look_again(losses_of(learner, batch, plan.accumulate))
 
 
 def _present(tasks: tuple[str, ...], figures: list[float]) -> dict[str, float]:
@@ -137,37 +94,6 @@ def _present(tasks: tuple[str, ...], figures: list[float]) -> dict[str, float]:
     values, shares = figures[: len(tasks) + 1], figures[len(tasks) + 1 :]
     losses = {name: value for name, value, share in zip(tasks, values[:-1], shares, strict=True) if share}
     return losses | {"total": values[-1]} if losses else {}
-
-
-def training_step(learner: Learner, batch: Batch, accumulate: int = 1) -> tuple[Tensor, Tensor]:
-    """Forward and backward of one batch, its gradients accumulated over `accumulate` parts.
-
-    Returns each task's loss and their weighted total, [tasks + 1], whose mean over processes is that of the
-    whole batch; and what share of each task's valid pixels was here, [tasks], whose mean is 0 for a task
-    without any in the whole batch, which has no part in the loss, else 1.
-    """
-    fabric, network, objective = learner.fabric, learner.network, learner.objective
-    pieces = parts(batch, accumulate)
-    shares: dict[str, Tensor] = {}
-    figures = []
-    for number, (image, targets) in enumerate(pieces):
-        with fabric.no_backward_sync(cast(Any, network), enabled=number + 1 < len(pieces)):
-            preds = network(image)
-            for name in () if shares else objective.tasks:
-                all_parts = [targets[name] for _, targets in pieces]
-                shares[name] = valid_shares(fabric, all_parts, preds[name].shape[-2:])
-            losses = {
-                name: loss(preds, targets) * shares[name][number] for name, loss in objective.losses.items()
-            }
-            total = objective.total(losses)
-            fabric.backward(total)
-        figures.append(torch.stack([*losses.values(), total]).detach())
-    return torch.stack(figures).sum(0), torch.stack([of.sum() for of in shares.values()])
-
-
-def _seed_step(seed: int, step: int, rank: int) -> None:
-    # one stream per step and process: dropout of step s is the same whenever step s is computed
-    torch.manual_seed((seed * 1_000_003 + step) * 4_099 + rank)
 
 
 def _require_finite(losses: dict[str, float], step: int, plan: Plan, start: int) -> None:

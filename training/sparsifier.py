@@ -5,7 +5,10 @@ Whoever prunes implements this (prune_utils.masks.Masked, Regrowth, Rounds, or y
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+from torch import Tensor
 
 
 class Sparsifier(Protocol):
@@ -16,6 +19,10 @@ class Sparsifier(Protocol):
     @property
     def ready(self) -> bool:
         """Whether the network is as sparse as asked, so that its weights may be the best ones."""
+
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """Parameter name -> which of its elements the optimiser trains, bool; all of what is not named."""
 
     def mask_gradients(self) -> None:
         """After backward, before the optimiser's step."""
@@ -37,6 +44,7 @@ class Dense:
 
     ready = True
     moves = False
+    trained: Mapping[str, Tensor] = {}
 
     def mask_gradients(self) -> None:
         pass

@@ -25,6 +25,7 @@ from .networks import (
 )
 from .pruning import Pruning
 from .running import Run, rounds_plan
+from .weighting import check_weighting
 
 
 def rounds_stem(experiment: Experiment) -> str:
@@ -33,7 +34,8 @@ def rounds_stem(experiment: Experiment) -> str:
 
 
 def refuse_create(experiment: Experiment, options: Options) -> None:
-    """ValueError if `create` would touch another run's files."""
+    """ValueError if `create` would touch another run's files, or tasks cannot be weighed as asked."""
+    check_weighting(experiment)
     refuse_other_run(experiment, [experiment.pruned_path], rounds_stem(experiment), options)
 
 

@@ -178,6 +178,11 @@ def _notes(experiment: Experiment, split: str) -> list[str]:
     return notes + [f"{name}: {task.note}" for name, task in experiment.tasks.items() if task.note]
 
 
+def _conflicts(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """In how many of the steps whose gradients training looked at tasks were in conflict, and the share."""
+    return None if found is None else found | {"share": found["conflicting"] / found["steps"]}
+
+
 def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, Any]) -> dict[str, Any]:
     """Everything else that a number needs to be understood later."""
     config, made = experiment.config, saved.content.get("config")
@@ -198,6 +203,7 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
             for task, row in experiment.tasks.items()
         },
         "certificate": saved.content.get("certificate"),
+        "conflicts": _conflicts(saved.content.get("conflicts")),
         # of the training; what evaluation alone decides stands beside it
         "config": as_tree(config) if made is None else merge(as_tree(config), left_behind(made)),
         "evaluated": {"precision": config.run.precision, "device": experiment.fabric.device.type},

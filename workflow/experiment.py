@@ -24,7 +24,7 @@ from dataloaders.base import Records
 from dataloaders.findings import quick_check
 from dataloaders.streams import Stream, evaluation_batches, training_batches
 from tasks.base import Target, Task
-from training.loop import Objective
+from training.learner import Objective
 
 from .processes import make_fabric
 

@@ -23,6 +23,7 @@ from .networks import (
 )
 from .pruning import Pruning
 from .running import Run, training_plan
+from .weighting import check_weighting
 
 
 def training_stem(experiment: Experiment) -> str:
@@ -31,7 +32,8 @@ def training_stem(experiment: Experiment) -> str:
 
 
 def refuse_launch(experiment: Experiment, options: Options) -> None:
-    """ValueError if `launch` would touch another run's files."""
+    """ValueError if `launch` would touch another run's files, or tasks cannot be weighed as asked."""
+    check_weighting(experiment)
     stem = training_stem(experiment)
     paths = [experiment.best_path, experiment.final_path, experiment.dest / f"{stem}.csv"]
     refuse_other_run(experiment, paths, stem, options)

@@ -92,8 +92,12 @@ def save_network(
     mask: Mask | None = None,
     certificate: dict[str, Any] | None = None,
     step: int = 0,
+    conflicts: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a network of this experiment, whole or not at all; mask and certificate None = dense."""
+    """Write a network of this experiment, whole or not at all; mask and certificate None = dense.
+
+    conflicts: what training saw of the tasks' gradients (training.weighing), None = it did not look.
+    """
     content = {
         "format": FORMAT,
         "name": experiment.name,
@@ -106,6 +110,8 @@ def save_network(
         "step": step,
         "versions": versions(),
     }
+    if conflicts is not None:
+        content["conflicts"] = conflicts
     return write_file(path, content)
 
 

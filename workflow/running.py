@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +20,9 @@ from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.checkpoint import check_state, load_state
 from training.evaluate import evaluate, figures
+from training.learner import Learner
 from training.logger import MetricLogger
-from training.loop import Learner, Plan, train
+from training.loop import Plan, train
 from training.resume import (
     check_optimizer,
     latest_checkpoint,
@@ -30,12 +32,14 @@ from training.resume import (
 )
 from training.sharing import Batch, shared_statistics
 from training.sparsifier import Sparsifier
+from training.weighing import Weighing
 
 from .experiment import Experiment
 from .files import require_same_settings
 from .networks import rewind_path, save_network
 from .processes import largest, require_same
 from .pruning import Pruning
+from .weighting import make_weighing
 
 
 def training_plan(experiment: Experiment, method: Method | None) -> Plan:
@@ -89,6 +93,11 @@ class Run:
     best_step: int | None = None
     best_loss: float | None = None  # infinite where it was not a finite number
 
+    @cached_property
+    def weighing(self) -> Weighing:
+        """How the tasks are weighed. Raises as `make_weighing`."""
+        return make_weighing(self.experiment, self.network)
+
     @property
     def metrics_path(self) -> Path:
         return self.experiment.dest / f"{self.stem}.csv"
@@ -117,7 +126,7 @@ class Run:
         fabric = experiment.fabric
         subject: Any = torch.compile(self.network) if experiment.config.run.compile else self.network
         network, optimizer = fabric.setup(subject, self.optimizer)
-        learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier)
+        learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier, self.weighing)
         start = self._resume(learner) if resume else 0
         require_same(fabric, "the step to go on from", start)
         if start == 0:
@@ -129,13 +138,15 @@ class Run:
         logger = MetricLogger(self.metrics_path, self.board_path, plan.steps, start, fabric.is_global_zero)
         try:
             with shared_statistics(self.network, fabric), StopRequest() as stop:
-                for step, losses, moved in train(learner, plan, self._batches(start, logger), start):
+                for step, losses, moved, weighed in train(learner, plan, self._batches(start, logger), start):
                     logger.add(step, "mask", moved)
                     self._keep_early_weights(step)
                     yield step
                     last, signal = step == plan.steps, largest(fabric, stop.number or 0)
                     if step % plan.log_every == 0 or last:
                         logger.add(step, "train", losses | {"lr": plan.lr_at(step)})
+                    if step % plan.log_every == 0 or last or self.weighing.measures(step):
+                        logger.add(step, "tasks", weighed)
                     logger.tick(step, {"loss": losses["total"]} if losses else None)
                     if step % plan.eval_every == 0 or last:
                         self._evaluate(step, validation, logger)
@@ -153,7 +164,15 @@ class Run:
         mask = self.mask
         certificate = None if mask is None or self.pruning is None else self.pruning.certify(mask)
         if self.experiment.fabric.is_global_zero:
-            save_network(self.experiment, path, self.network, mask=mask, certificate=certificate, step=step)
+            save_network(
+                self.experiment,
+                path,
+                self.network,
+                mask=mask,
+                certificate=certificate,
+                step=step,
+                conflicts=self.weighing.summary,
+            )
 
     def finish(self) -> None:
         """Drop the checkpoints: the final weights are on disk."""
@@ -205,6 +224,7 @@ class Run:
                 "optimizer": learner.optimizer.state_dict(),
                 "scaler": learner.fabric.strategy.precision.state_dict(),
                 "sparsifier": self.sparsifier.state_dict(),
+                "weighing": self.weighing.state_dict(),
                 "best": self.best_loss,
                 "outcome": {"best_step": self.best_step, "best_loss": self.best_loss},
                 "settings": as_tree(self.experiment.config),
@@ -232,6 +252,8 @@ class Run:
         load_optimizer(learner.optimizer, state["optimizer"])
         learner.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.sparsifier.load_state_dict(state["sparsifier"])
+        if "weighing" in state:
+            self.weighing.load_state_dict(state["weighing"])
         self.best_step, self.best_loss = state["outcome"]["best_step"], state["best"]
         if experiment.fabric.is_global_zero:
             remove_checkpoints(experiment.dest, self.stem, after=state["step"])
@@ -268,6 +290,10 @@ class Run:
             wrong = _unlike(value, own[name], step)
             if wrong:
                 raise ValueError(f"{source}: '{name}' of its mask {wrong}")
+        if "weighing" in state:  # earlier versions had none, and nothing to remember
+            wrong = _unlike(state["weighing"], self.weighing.state_dict(), step)
+            if wrong:
+                raise ValueError(f"{source}: the state of its weighing {wrong}")
         for name, kept in own.get("mask", {}).items():
             found = theirs["mask"][name].to(kept.device)
             steady = getattr(self.sparsifier, "steady", False) and found.sum() != kept.sum()

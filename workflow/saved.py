@@ -12,9 +12,10 @@ from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
 from prune_utils.sparse_file import read_sparse, save_sparse
 from prune_utils.verifying import check_certificate
-from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file
+from training.checkpoint import FORMAT, check_conflicts, check_fields, is_own, load_state, read_file
 
 MOST_CHANNELS = 10_000  # of a task, that a file may claim
+SOME = ("method", "conflicts")  # further fields without tensors, which not every file has
 PLAIN = (
     "name",
     "network",
@@ -22,7 +23,7 @@ PLAIN = (
     "config",
     "step",
     "versions",
-)  # fields without tensors; and `method`
+)  # fields without tensors that every file has
 
 
 def read_saved(path: Path) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def read_saved(path: Path) -> dict[str, Any]:
         missing = [field for field in PLAIN if field not in found.extra]
         if missing:
             raise ValueError(f"{path} lacks the field '{missing[0]}' of a network of this program")
-        fields = {field: found.extra[field] for field in (*PLAIN, "method") if field in found.extra}
+        fields = {field: found.extra[field] for field in (*PLAIN, *SOME) if field in found.extra}
+        check_conflicts(fields.get("conflicts"), path)
         return fields | {"format": FORMAT, "state": found.state, "mask": found.mask}
     content = read_file(path)
     if not is_own(content):
@@ -59,7 +61,7 @@ def write_saved(content: dict[str, Any], path: Path, half: bool = False) -> Path
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
     # the certificate travels among the plain fields: a network of fewer tasks keeps that of the whole one
-    return {field: content[field] for field in (*PLAIN, "method") if field in content}
+    return {field: content[field] for field in (*PLAIN, *SOME) if field in content}
 
 
 def load_network(path: str) -> MultiTaskNet:

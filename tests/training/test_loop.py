@@ -12,9 +12,11 @@ from torch import nn
 
 from tasks.base import Target
 from tests.training.examples import Small, make_batch, make_tasks
-from training.loop import Learner, Objective, Plan, make_optimizer, train, training_step
+from training.learner import Learner, Objective
+from training.loop import Plan, make_optimizer, train
 from training.sharing import parts
 from training.sparsifier import Dense
+from training.step import training_step
 
 PLAN = Plan(steps=6, lr=0.1, weight_decay=0.0, step_every=2, step_factor=0.5, eval_every=4, log_every=2)
 OBJECTIVE = Objective(make_tasks(), {"seg": 1.0, "depth": 20.0})

@@ -15,7 +15,9 @@ from prune_utils.masks import prunable
 from prune_utils.scoring import score
 from prune_utils.voters import Voter
 from tests.training.examples import Small, make_batch, make_tasks
-from training.loop import Learner, Objective, Plan, make_optimizer, training_step
+from training.learner import Learner, Objective
+from training.loop import Plan, make_optimizer
+from training.step import training_step
 
 PLAN = Plan(steps=6, lr=0.01, weight_decay=0.1, step_every=9, step_factor=0.5)
 OBJECTIVE = Objective(make_tasks(), {"seg": 1.0, "depth": 20.0})
