@@ -111,6 +111,11 @@ class Prune:
     batch_size: int | None = setting(None, range=at_least(1))  # None = data.batch_size
     criterion: str | None = setting(None, "criterion", "saliency, default: the method's")
     pt_criterion: str = "magnitude"  # this data set's criterion for trained networks
+    voters: str | None = setting(
+        None,
+        "voters",
+        "whose scores: tasks, joint, or the losses summed in weights of upgrad, pcgrad, ... (as --weighting)",
+    )
     budget: str | None = setting(None, "budget", "global, erk or uniform, default: the method's")
     arbiter: str = setting("unanimous", "arbiter", "unanimous, weighted, majority, intersection or share")
     scope: str = setting(

@@ -33,6 +33,7 @@ _HOMES = {
     "sparse": "sparsify",
     "sparse_file": "SparseFile load_sparse read_sparse save_sparse",
     "verifying": "verify",
+    "weightings": "WEIGHTINGS Solver Weighting weighted_voter",
     "voters": "Electorate Ownership Voter joint_voter owners_from_graph task_voters",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

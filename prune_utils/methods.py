@@ -16,7 +16,8 @@ class Method:
     setup: "static" (mask before training), "pretrained" (mask from a trained dense network), "dynamic" (the
         mask moves during training), "gradual" (the network becomes sparse during training).
     criterion: what the mask is made from; None = the data set's setting for trained networks.
-    voters: "tasks" (each task ranks its own weights) or "joint" (the weighted sum of the losses).
+    voters: "tasks" (each task ranks its own weights), "joint" (the weighted sum of the losses), or a name in
+        WEIGHTINGS (weightings.py: that sum in weights that the tasks' gradients give).
     start: weights that training begins with: "init", "dense" (the trained network's) or "rewound" (the
         trained network's initial ones). training: "full" or "finetune" length and learning rate.
     starts: whether training begins "sparse" or "dense".

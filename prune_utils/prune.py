@@ -31,7 +31,8 @@ from .ranking import rank_fractions
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
 from .seeds import generator
-from .voters import Batch, Electorate, Owners
+from .voters import VOTERS, Batch, Electorate, Owners, Voter
+from .weightings import WEIGHTINGS, find_weighting, weighted_voter
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
     plan = Plan(
         method=row.name,
         criterion=settings.criterion or mask_row.criterion or settings.pt_criterion,
-        voters=mask_row.voters,
+        voters=getattr(settings, "voters", None) or mask_row.voters,  # settings may leave it out
         budget=settings.budget or mask_row.budget,
         arbiter=settings.arbiter,
         scope=settings.scope,
@@ -123,7 +124,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         factors=dict(settings.factors) or None,
         floor=getattr(settings, "floor", 0.0),  # settings may leave it out
     )
-    find_criterion(plan.criterion)
+    _check_voters(plan)
     by_rank = plan.weigh.standings is rank_fractions
     for what, value, choices in (
         ("budget", plan.budget, BUDGETS),
@@ -137,7 +138,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
     geometric_keeps(1, 1, plan.rounds)
     if plan.keep_ratio is not None and plan.floor:
         raise ValueError(f"keep ratio {plan.keep_ratio} is a rule without floors, not for floor {plan.floor}")
-    if plan.factors and "tasks" not in (row.voters, row.grow_voters):
+    if plan.factors and "tasks" not in (plan.voters, row.grow_voters):
         raise ValueError(f"factors weigh tasks, and method {row.name} asks them all as one")
     if plan.keep_ratio is not None and (not by_rank or plan.factors or plan.starts == "dense"):
         raise ValueError(
@@ -150,6 +151,21 @@ def make_plan(row: Method, settings: Any) -> Plan:
             f"and {plan.rounds} rounds"
         )
     return plan
+
+
+def _check_voters(plan: Plan) -> None:
+    """Raises ValueError for an unknown criterion or voters, and where the two do not go together."""
+    rule = find_criterion(plan.criterion)
+    if plan.voters in VOTERS:
+        return
+    if plan.voters not in WEIGHTINGS:
+        raise ValueError(f"voters {plan.voters!r} is not one of {', '.join((*VOTERS, *WEIGHTINGS))}")
+    find_weighting(plan.voters)
+    if plan.starts == "dense" or not rule.needs_gradient:
+        raise ValueError(
+            f"voters {plan.voters!r} weigh the gradients of the batches that a mask is made from, not for "
+            f"method {plan.method} and criterion {plan.criterion}"
+        )
 
 
 def _mask_row(row: Method, start: str | None) -> Method:
@@ -249,8 +265,9 @@ def make_mask(
     weights = find_parameters(model, names)
     if plan.starts == "dense":
         return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
-    voters = [voter.among(names) for voter in electorate.voters(plan.voters)]
     scored = INITS[plan.score_init](model, seed, electorate.owners)
+    asked = _asked(plan, scored, electorate, batches, seed, forward, names)
+    voters = [voter.among(names) for voter in asked]
     whole = None
     if plan.revive:
         whole = {name: w.detach().clone() for name, w in find_parameters(scored, names).items()}
@@ -284,6 +301,24 @@ def make_mask(
         mask = shuffle_within_layers(mask, seed)
     check_same_everywhere(mask, electorate.gather)
     return mask
+
+
+def _asked(
+    plan: Plan,
+    scored: nn.Module,
+    electorate: Electorate,
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
+    seed: int,
+    forward: Forward | None,
+    names: list[str],
+) -> tuple[Voter, ...]:
+    """The plan's voters; where their gradients weigh the tasks, as they are before the first round."""
+    if plan.voters not in WEIGHTINGS:
+        return electorate.voters(plan.voters)
+    if isinstance(batches, Iterator):
+        raise ValueError(f"voters {plan.voters!r} read the batches twice: pass a list, not an iterator")
+    name = plan.voters
+    return (weighted_voter(name, scored, electorate, batches, seed=seed, forward=forward, names=names),)
 
 
 def _published_rule(

@@ -17,6 +17,8 @@ from .courses import COURSES
 from .criteria import CRITERIA, Criterion
 from .gradual import PACES
 from .methods import METHODS, Method
+from .voters import VOTERS
+from .weightings import WEIGHTINGS
 
 
 def register(
@@ -71,7 +73,7 @@ def check_row(row: Method) -> None:
     choices: dict[str, tuple[Any, ...]] = {
         "setup": ("static", "pretrained", "dynamic", "gradual"),
         "criterion": (None, *CRITERIA) if row.setup == "pretrained" else tuple(CRITERIA),
-        "voters": ("tasks", "joint"),
+        "voters": (*VOTERS, *WEIGHTINGS),
         "budget": tuple(BUDGETS),
         "start": ("init", "dense", "rewound"),
         "training": ("full", "finetune"),
@@ -79,7 +81,7 @@ def check_row(row: Method) -> None:
         "course": tuple(COURSES),
         "pace": tuple(PACES),
         "grow": (None, *CRITERIA),
-        "grow_voters": ("tasks", "joint"),
+        "grow_voters": VOTERS,
     }
     for field, known in choices.items():
         value = getattr(row, field)

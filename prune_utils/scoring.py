@@ -101,6 +101,25 @@ def score(
 SILENT = ("refuse", "abstain")
 
 
+def task_gradients(
+    model: nn.Module,
+    voters: Sequence[Voter],
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
+    *,
+    seed: int = 0,
+    gather: Gather | None = None,
+    forward: Forward | None = None,
+) -> dict[str, Scores]:
+    """The gradient of each voter's loss of all batches together, for the weights that it owns.
+
+    Arguments and errors are those of `score`; the network is left untouched.
+    """
+    weights = find_parameters(model, dict.fromkeys(name for voter in voters for name in voter.owns))
+    owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
+    steps, missed = _steps(voters, batches), set[str]()
+    return _gradient_sums(model, weights, voters, owned, steps, missed, torch.clone, seed, gather, forward)
+
+
 def _nothing_to_say(scores: Scores, voter: str) -> str:
     """Why these scores order no weights, "" if they do. Raises ValueError for a score that is not finite."""
     low, high = math.inf, -math.inf

@@ -43,6 +43,7 @@ class Settings:
     shuffle: bool
     score_init: str
     floor: float
+    voters: str | None = None
     start_mask: str | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,6 +62,7 @@ def sparsify(
     floor: float = 0.1,
     arbiter: str = "unanimous",
     criterion: str | None = None,
+    voters: str | None = None,
     rounds: int | None = None,
     scope: str = "all",
     protect: Iterable[str] = (),
@@ -88,6 +90,8 @@ def sparsify(
     budget: a name in BUDGETS, None = the method's. "erk" fixes every layer's density.
     floor: every layer that a task uses keeps at least this share of the overall density, and one weight;
         0 = no floor. arbiter: a name in ARBITERS. criterion: a name in CRITERIA, None = the method's.
+    voters: "tasks", "joint", or a name in WEIGHTINGS for the sum of the losses in weights that the tasks'
+        gradients give; None = the method's.
     rounds: score again so many times on the way to the budget, None = the method's.
     scope: "all", or "backbone" = what several tasks share. protect: patterns of layers that stay dense and
         count. include, exclude: patterns or a predicate, which weights are considered (see `coverage`).
@@ -115,6 +119,7 @@ def sparsify(
         shuffle=shuffle,
         score_init=score_init,
         floor=floor if keep_ratio is None else 0.0,
+        voters=voters,
     )
     plan = make_plan(row, settings)
     taken, steps = _read(batches, losses, num_batches)
@@ -129,8 +134,7 @@ def sparsify(
         model.load_state_dict(initial)
     known = {"owners": owners, "asked": asdict(plan) | {"seed": seed, "batches": len(steps)}}
     if row.grow is not None and schedule is not None:
-        voters = electorate.voters(row.grow_voters)
-        growth = Growth(voters, row.grow, arbiter, seed, gather, forward)
+        growth = Growth(electorate.voters(row.grow_voters), row.grow, arbiter, seed, gather, forward)
         return Regrowth(model, mask, None, schedule, growth, batches=steps, **known)
     if row.retrain:
         budgets = make_budgets(model, plan, owners)[1:]

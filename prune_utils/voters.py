@@ -28,6 +28,9 @@ Gather = Callable[
 ]  # this process's tensor -> that of every process, in their order
 
 
+VOTERS = ("tasks", "joint")  # every task for itself, or the weighted sum of the losses as the only voter
+
+
 @dataclass(frozen=True)
 class Voter:
     """Someone who ranks the weights that it owns: one task, or "joint" for all of them together.
@@ -68,7 +71,7 @@ class Electorate:
             return task_voters(self.losses, self.owners)
         if kind == "joint":
             return (joint_voter(self.losses, self.weights, self.owners),)
-        raise ValueError(f"voters {kind!r} is not one of joint, tasks")
+        raise ValueError(f"voters {kind!r} is not one of {', '.join(sorted(VOTERS))}")
 
 
 def task_voters(losses: Mapping[str, Loss], owners: Owners) -> tuple[Voter, ...]:

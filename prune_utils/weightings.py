@@ -2,19 +2,25 @@
 
 All are those of torchjd (Jacobian descent in PyTorch, torchjd.org), an extra of this library. The weighted
 sum of the gradients is a direction that helps every task, or treats them alike, each in its own way. To add
-one: a line in WEIGHTINGS.
+one: a line in WEIGHTINGS. `weighted_voter` lets all tasks vote as one, by their losses in such weights.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .data import Forward
+from .gramian import gramian
+from .scoring import task_gradients
+from .seeds import mix_seed
+from .voters import Batch, Electorate, Voter, joint_voter
 
 Weigher = Callable[[Tensor], Tensor]  # Gramian [tasks, tasks], float64 -> weights [tasks]
 INSTALL = 'python3 -m pip install "torchjd[full]>=0.18,<0.19"'
@@ -129,6 +135,39 @@ def require(name: str, needs: tuple[str, ...] = ()) -> None:
     for package in ("torchjd", *needs):
         if find_spec(package) is None:
             raise ValueError(f"weighting {name!r} needs the package {package}: {INSTALL}")
+
+
+def weighted_voter(
+    name: str,
+    model: nn.Module,
+    electorate: Electorate,
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
+    *,
+    seed: int = 0,
+    forward: Forward | None = None,
+    names: Iterable[str] | None = None,
+) -> Voter:
+    """The sum of the tasks' losses as the only voter, each in its fixed weight times that of a weighting.
+
+    The weighting sees the inner products of the gradients of all batches together, over the weights among
+    `names` (None = all) that several tasks own.
+    Raises ValueError as `score` and Solver do, and where no weight is shared or all gradients are 0.
+    """
+    solver = Solver(name, len(electorate.losses))
+    among = set(electorate.owners) if names is None else set(names)
+    shared = [weight for weight, tasks in electorate.owners.items() if len(tasks) > 1 and weight in among]
+    if not shared:
+        raise ValueError(f"weighting {name!r} compares gradients of shared weights, and no weight is shared")
+    voters = [voter.among(shared) for voter in electorate.voters("tasks")]
+    found = task_gradients(model, voters, batches, seed=seed, gather=electorate.gather, forward=forward)
+    fixed = torch.tensor([electorate.weights[task] for task in found], dtype=torch.float64)
+    gram = gramian(list(found.values()), shared) * fixed * fixed[:, None]
+    if not gram.any():
+        raise ValueError(f"weighting {name!r} finds no direction: all gradients of shared weights are 0")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix_seed(seed, name))
+        weights = dict(zip(found, (fixed * solver(gram)).tolist(), strict=True))
+    return joint_voter(electorate.losses, weights, electorate.owners)
 
 
 class Solver:

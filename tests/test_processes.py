@@ -70,10 +70,18 @@ def test_two_processes_choose_the_mask_of_one(method, words, tmp_path):
     assert one["certificate"] == two["certificate"]
 
 
-@pytest.mark.parametrize("method", ["baseline", "disparse_dynamic"])
-def test_two_processes_train_like_one(method, words, half, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "weighting"),
+    [
+        ("baseline", "fixed"),
+        ("disparse_dynamic", "fixed"),
+        ("disparse_dynamic", "pcgrad"),
+        pytest.param("baseline", "famo", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_train_like_one(method, weighting, words, half, tmp_path):
     # the batch is shared out, targets have invalid pixels or are missing, batch norm has batch statistics
-    words = [*words, "--data-root", str(half)]
+    words = [*words, "--data-root", str(half), "--weighting", weighting]
     name = method if method == "baseline" else f"{method}_90"
     for start, folder in ((alone, "one"), (pair, "two")):
         given = [LAUNCH, *words, "--method", method, "--dest", str(tmp_path / folder)]

@@ -46,10 +46,17 @@ RUNS = {
     ),
     "imp": (CREATE, ("nyuv2_imp_90",)),
 }
+WEIGHED = {  # variant -> method, --weighting
+    "dynamic_pcgrad": ("disparse_dynamic", "pcgrad"),
+    "dynamic_nash": ("disparse_dynamic", "nash_mtl"),
+    "baseline_famo": ("baseline", "famo"),
+}
 GRADUAL = {
     method: (LAUNCH, (f"final_nyuv2_{method}_90", f"best_nyuv2_{method}_90"))
     for method in ("gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
 }
+
+SLOW = (*GRADUAL, "dynamic_pcgrad", "baseline_famo")
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +79,16 @@ def undisturbed(words, prepared, tmp_path_factory):
 def fresh(prepared: Path, folder: Path, method: str) -> Path:
     """A copy of what is prepared, without the results of `method` itself."""
     shutil.copytree(prepared, folder)
-    if method == "baseline":
+    if WEIGHED.get(method, (method,))[0] == "baseline":
         for path in folder.glob("*nyuv2_baseline*"):
             path.unlink()
     return folder
 
 
-def start(method: str, words: list[str], folder: Path, *more: str, **how) -> Script:
+def start(variant: str, words: list[str], folder: Path, *more: str, **how) -> Script:
+    method, weighting = WEIGHED.get(variant, (variant, "fixed"))
     name = (RUNS | GRADUAL)[method][0]
+    more = (*more, "--weighting", weighting)
     given = [*words, "--method", method, "--dest", str(folder), *more]
     return Script(name, given, folder / "log", **how).start()
 
@@ -96,7 +105,8 @@ def same(one, two, where="") -> None:
         assert one == two, where
 
 
-def assert_same_ends(method: str, folder: Path, other: Path) -> None:
+def assert_same_ends(variant: str, folder: Path, other: Path) -> None:
+    method, _ = WEIGHED.get(variant, (variant, "fixed"))
     for name in (RUNS | GRADUAL)[method][1]:
         one, two = (torch.load(place / f"{name}.pth", weights_only=True) for place in (folder, other))
         same(one, two)
@@ -136,7 +146,10 @@ def await_writing(script: Script, folder: Path, number: int) -> None:
             seen.update((entry.name, entry.inode()) for entry in entries if entry.name.endswith(".part"))
 
 
-@pytest.mark.parametrize("method", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in GRADUAL)])
+@pytest.mark.parametrize(
+    "method",
+    [*RUNS, "dynamic_nash", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
+)
 def test_killed_runs_end_with_the_same_bits(method, words, prepared, undisturbed, tmp_path):
     other, seconds = undisturbed(method)
     folder = fresh(prepared, tmp_path / "dest", method)

@@ -1,5 +1,6 @@
 """The commands as users type them, on small synthetic rooms: every method from start to scores."""
 
+import csv
 import json
 import math
 import subprocess
@@ -15,6 +16,7 @@ from prune_utils.budgets import erk_budget, keep_count
 from prune_utils.methods import METHODS
 from workflow.experiment import open_experiment
 from workflow.networks import new_network
+from workflow.saved import read_saved, write_saved
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """
@@ -115,6 +117,31 @@ def test_every_method_from_start_to_scores(place, method, capsys):
     assert str(out / f"{name}.json") in text
 
 
+def test_tasks_are_weighed_from_start_to_scores(place):
+    words = ("--method", "snip", "--ratio", "90", "--name", "weighed")
+    call(place, "create_pruned_net.py", *words, "--voters", "upgrad")
+    call(place, "launch_training.py", *words, "--voters", "upgrad", "--weighting", "mgda")
+    call(place, "eval_pruned_net.py", *words, evaluate=True)
+    result = json.loads((place / "out" / "weighed.json").read_text())
+    assert result["certificate"]["asked"]["voters"] == "upgrad"
+    assert result["config"]["weighting"]["method"] == "mgda"
+    found = result["conflicts"]
+    assert found["steps"] == result["step"] and found["pairs"] == {"seg-sn": found["conflicting"]}
+    assert found["share"] == found["conflicting"] / found["steps"]
+    with (place / "out" / "weighed_training.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["phase"] == "tasks"]
+    weights = {row["name"]: float(row["value"]) for row in rows if row["step"] == "4"}
+    assert weights["weight/seg"] + weights["weight/sn"] == pytest.approx(1)
+    exported = place / "weighed.safetensors"
+    content = read_saved(place / "out" / "best_weighed.pth")
+    assert content["conflicts"] == {name: found[name] for name in ("steps", "conflicting", "pairs")}
+    assert read_saved(write_saved(content, exported))["conflicts"] == content["conflicts"]
+    content["conflicts"]["conflicting"] = 99
+    torch.save(content, place / "out" / "miscounted.pth")
+    with pytest.raises(ValueError, match="'conflicts' is no count of steps"):
+        read_saved(place / "out" / "miscounted.pth")
+
+
 def counts_are_exact(place, method, ratio):
     """Of what is created, or trained where training prunes."""
     dense = METHODS[method].starts == "dense"
@@ -145,8 +172,6 @@ def test_a_method_that_prunes_in_training_has_nothing_to_create(place, capsys):
 
 
 def test_gradual_runs_choose_among_sparse_weights_and_record_every_event(place):
-    import csv
-
     words = ("--method", "granet", "--ratio", "90", "--name", "granet_events", "--set", "run.eval_every=1")
     call(place, "launch_training.py", *words)
     best = saved(place / "out" / "best_granet_events.pth")
@@ -199,8 +224,6 @@ def test_erk_counts_in_every_layer(place):
 
 
 def test_dynamic_run_records_exact_density_and_moves(place):
-    import csv
-
     path = place / "out" / "nyuv2_disparse_dynamic_90_training.csv"
     if not path.exists():
         call(place, "launch_training.py", "--method", "disparse_dynamic", "--ratio", "90")
@@ -344,7 +367,6 @@ def test_help_is_a_page_and_needs_no_torch(script):
 
 
 def test_replaced_samples_are_counted_in_the_record(place):
-    import csv
     import shutil
 
     root = place / "damaged"

@@ -45,6 +45,7 @@ class Settings:
     score_init: str = "xavier"
     start_mask: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
+    voters: str | None = None
 
 
 def electorate(net):
