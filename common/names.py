@@ -3,6 +3,7 @@
 BASELINE = "baseline"  # what the scripts call the dense network as a method
 PROTOCOLS = ("paper", "metric")  # conventions of training and scoring, see the README
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # subtracted from every image: blue, green, red, 0..255
+HUB_MODEL, HUB_CONFIG = "model.safetensors", "config.json"  # a network in a folder of its own
 
 
 def result_file(name: str, split: str) -> str:

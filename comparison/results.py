@@ -118,7 +118,7 @@ def _result(path: Path, content: dict) -> Result:
         path=path,
         dataset=dataset,
         method=method,
-        label=_label(_word(content, "name"), dataset, method, ratio),
+        label=label_of(_word(content, "name"), dataset, method, ratio),
         ratio=ratio,
         protocol=_word(content, "protocol"),
         split=_word(content, "split"),
@@ -230,7 +230,7 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _label(name: str, dataset: str, method: str, ratio: float | None) -> str:
+def label_of(name: str, dataset: str, method: str, ratio: float | None) -> str:
     """The method with its variant, `disparse_static:rounds=12`; an experiment's own name as it is."""
     if name == f"{dataset}_{BASELINE}" and method == BASELINE:
         return DENSE

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "tasks": {"common"},
     "dataloaders": {"common", "configs", "tasks"},
     "training": {"common", "tasks"},
-    "comparison": {"common", "configs", "prune_utils"},
+    "comparison": {"common", "configs", "prune_utils", "workflow"},
     "workflow": {"common", "configs", "dataloaders", "models", "prune_utils", "tasks", "training"},
     "agreement": {"common", "configs", "models", "prune_utils", "training", "workflow"},
     "study": {"common", "comparison", "configs", "prune_utils"},

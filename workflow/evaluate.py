@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.files import read_json, write_json
-from common.names import BASELINE, result_file
+from common.names import BASELINE, HUB_MODEL, result_file
 from configs.load import Tree, as_tree, carried, left_behind, load, merge, result_settings
 from configs.schema import Config, Prune
 from training.checkpoint import check_fields, is_own, read_file, versions
@@ -23,6 +23,7 @@ from .experiment import Experiment, experiment_name, open_experiment
 from .files import Files
 from .networks import Saved, load_network
 from .origin import remarks
+from .saved import read_saved
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
@@ -39,6 +40,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     method, base = asked.method or METHOD, None
     name = asked.name or experiment_name(asked.dataset, method, ratio)
     path = Path(asked.weights) if asked.weights else Path(asked.dest) / f"best_{name}.pth"
+    path = path / HUB_MODEL if path.is_dir() else path
     if not path.is_file():
         wanted = "" if method == BASELINE else f" --ratio {ratio:g}"
         wanted += f" --name {asked.name}" if asked.name else ""
@@ -46,7 +48,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
             f"there is no network {path}: `python3 launch_training.py --dataset {asked.dataset} "
             f"--method {method}{wanted} --dest {asked.dest}` trains it, --weights names another file"
         )
-    content = read_file(path)
+    content = read_saved(path) if path.suffix == ".safetensors" else read_file(path)
     if is_own(content):
         check_fields(content, path)
         made_for = content["config"]["data"]["dataset"]

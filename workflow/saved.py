@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from common.choices import printable
+from common.names import HUB_MODEL
 from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
 from prune_utils.sparse_file import read_sparse, save_sparse
@@ -27,11 +28,13 @@ PLAIN = (
 
 
 def read_saved(path: Path) -> dict[str, Any]:
-    """The fields of a saved network (training/checkpoint.py) from a .pth or a .safetensors file.
+    """The fields of a saved network (training/checkpoint.py) from a .pth or a .safetensors file, or from a
+    folder that holds the latter under the name of HUB_MODEL.
 
     FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
     """
     path = Path(path)
+    path = path / HUB_MODEL if path.is_dir() else path
     if path.suffix == ".safetensors":
         found = read_sparse(path)
         missing = [field for field in PLAIN if field not in found.extra]

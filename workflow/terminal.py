@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.choices import printable
+from common.names import HUB_MODEL
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.index import existing_folder
@@ -20,9 +21,12 @@ PATIENCE = 5.0  # seconds that another process than the first waits before it sp
 
 
 def check_files(*files: str | None) -> None:
-    """FileNotFoundError for a file that the command line names and that is not there; None = not named."""
+    """FileNotFoundError for a file that the command line names and that is not there; None = not named.
+
+    A folder with a network in it (as `comparison.card --hub` writes) is there.
+    """
     for file in files:
-        if file is not None and not Path(file).is_file():
+        if file is not None and not (Path(file).is_file() or (Path(file) / HUB_MODEL).is_file()):
             raise FileNotFoundError(f"there is no file {file}")
 
 

@@ -1,0 +1,149 @@
+"""A saved network's page, and the folder to publish: it loads back with one call and gives its scores."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import eval_pruned_net
+from comparison import card
+from configs.load import as_tree, load
+from models.multitask import MultiTaskNet
+from prune_utils.masks import apply
+from prune_utils.report import certificate
+from training.checkpoint import FORMAT, versions, write_file
+from workflow.saved import load_network, read_saved
+
+from .examples import write
+
+
+@pytest.fixture
+def saved(tmp_path, rooms):
+    """A pruned network of the NYUv2 layout, written as the scripts write it."""
+    config = load(
+        "nyuv2", flags={"data": {"root": str(rooms)}, "model": {"width": 0.05}, "prune": {"ratio": 90}}
+    )
+    torch.manual_seed(0)
+    network = MultiTaskNet({"seg": 40, "sn": 3}, width=0.05)
+    mask = {
+        name: torch.rand(weight.shape) < 0.1
+        for name, weight in network.named_parameters()
+        if weight.ndim == 4
+    }
+    apply(network, mask)
+    asked = {"ratio": 90.0, "criterion": "snip", "budget": "global", "arbiter": "unanimous"}
+    content = {
+        "format": FORMAT,
+        "name": "nyuv2_disparse_static_90",
+        "method": "disparse_static",
+        "network": network.description,
+        "state": network.state_dict(),
+        "mask": mask,
+        "certificate": certificate(mask, network.owners(), asked, network),
+        "config": as_tree(config),
+        "step": 12,
+        "versions": versions(),
+    }
+    return write_file(tmp_path / "best_nyuv2_disparse_static_90.pth", content), network
+
+
+def described(path, *words):
+    assert card.main([str(path), *words]) == 0
+    return path.with_suffix(".md").read_text()
+
+
+def test_the_card_says_what_it_is_and_what_is_not_known(saved):
+    path, network = saved
+    text = described(path)
+    head, body = text.split("---\n")[1:]
+    assert yaml.safe_load(head)["datasets"] == ["nyuv2"] and "model-index" not in yaml.safe_load(head)
+    assert body.startswith("\n# nyuv2_disparse_static_90\n")
+    kept = read_saved(path)["certificate"]["kept"]
+    assert f"{kept:,} of" in body and "seg (40 outputs), sn (3 outputs)" in body
+    assert "None: no result file lies beside the network" in body and "Not measured" in body
+    assert "NYU Depth V2 (Silberman" in body
+
+
+def test_scores_have_the_interval_of_their_seeds(saved, tmp_path):
+    path, _ = saved
+    for seed, miou in enumerate((10.0, 11.0, 12.0)):
+        write(tmp_path / "out", "disparse_static", seed, (miou, 1.0, 0.5), constant=(2.5, 0.9))
+    write(tmp_path / "out", "snip", 0, (50.0, 1.0, 0.5))  # another method
+    text = described(path, "--results", str(tmp_path / "out"))
+    # 11 +- 4.303 x 1 / sqrt(3)
+    assert "| seg mIoU % ↑ | 11.00 | 8.52 .. 13.48 | 3 | 2.50 |" in text
+    assert (
+        yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"][0]["metrics"][0]["value"] == 10.0
+    )
+
+
+def test_speed_is_shown_as_measured(saved, tmp_path):
+    path, _ = saved
+    row = {"runtime": "sparse engine", "batch": 1, "threads": 2}
+    row["milliseconds"] = {"median": 69.04, "low": 68.0, "high": 71.0}
+    (tmp_path / "speed.json").write_text(json.dumps({"rows": [row]}))
+    text = described(path, "--speed", str(tmp_path / "speed.json"))
+    assert "| sparse engine | 1 | 2 | 69.0 | 68.0 to 71.0 |" in text
+
+
+def test_the_hub_folder_loads_back_bit_for_bit(saved, tmp_path, capsys):
+    path, network = saved
+    assert card.main([str(path), "--hub", str(tmp_path / "hub")]) == 0
+    assert "config.json" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "hub").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    again = load_network(tmp_path / "hub").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in network.state_dict().items())
+    told = json.loads((tmp_path / "hub" / "config.json").read_text())
+    assert told["network"] == network.description and told["certificate"]["ratio"] == pytest.approx(90, abs=1)
+    assert (tmp_path / "hub" / "model.safetensors").stat().st_size < path.stat().st_size / 3
+
+
+def test_the_hub_folder_gives_the_scores_of_the_file(saved, tmp_path, rooms, monkeypatch):
+    path, _ = saved
+    assert card.main([str(path), "--hub", str(tmp_path / "hub")]) == 0
+    for weights in (path, tmp_path / "hub"):
+        words = [
+            "--dataset",
+            "nyuv2",
+            "--weights",
+            str(weights),
+            "--data-root",
+            str(rooms),
+            "--device",
+            "cpu",
+        ]
+        monkeypatch.setattr(sys, "argv", ["eval_pruned_net.py", *words, "--num-workers", "0"])
+        eval_pruned_net.main()
+    results = [
+        json.loads((Path(folder) / "nyuv2_disparse_static_90.json").read_text())
+        for folder in (tmp_path, tmp_path / "hub")
+    ]
+    assert results[0]["metrics"] == results[1]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nothing.pth"], "nothing.pth"),
+        (["{file}", "--speed", "{json}"], "is not what prune_utils.deploy.benchmark writes"),
+        (["{file}", "--hub", "{other}"], "holds another network: give --hub a folder of its own"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(words, sentence, saved, tmp_path, capsys):
+    path, _ = saved
+    (tmp_path / "x.json").write_text('{"rows": [1]}')
+    other = torch.load(path, weights_only=True) | {"name": "another"}
+    write_file(tmp_path / "other.pth", other)
+    assert card.main([str(tmp_path / "other.pth"), "--hub", str(tmp_path / "taken")]) == 0
+    capsys.readouterr()
+    named = {"file": path, "json": tmp_path / "x.json", "other": tmp_path / "taken"}
+    assert card.main([word.format(**named) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
