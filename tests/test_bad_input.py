@@ -46,7 +46,11 @@ CASES = [
     (LAUNCH, "--weighting upgrd", ["weighting 'upgrd'", "fixed, upgrad", "did you mean 'upgrad'"]),
     (LAUNCH, "--weighting min_max", ["min_max", "no reference of task 'seg'", "--tasks seg"]),
     (LAUNCH, "--weighting pcgrad --set weighting.strength=2", ["pcgrad has no strength", "2"]),
-    (LAUNCH, "--weighting min_max --set weighting.references.seg=1 --set weighting.references.sn=0", ["references.sn is 0"]),
+    (
+        LAUNCH,
+        "--weighting min_max --set weighting.references.seg=1 --set weighting.references.sn=0",
+        ["references.sn is 0"],
+    ),
     (LAUNCH, "--weighting cagrad --set weighting.strength=-1", ["weighting.strength", "above 0"]),
     (LAUNCH, "--conflicts-every -1", ["conflicts_every", "at least 0"]),
     (CREATE, "--voters upgrd", ["voters 'upgrd'", "tasks, joint, upgrad"]),
