@@ -19,14 +19,14 @@ lint: env
 	$(VENV)/bin/mypy
 
 test: lint
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
 # which lines the default tests reach, in the scripts' own processes too: shown, and as pages in htmlcov/
 coverage: env
-	$(RUN) -m pytest -m "not slow" --cov --cov-report=term --cov-report=html
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow" --cov --cov-report=term --cov-report=html
 
 demo: env
 	$(RUN) examples/demo.py --dest $(DEMO)
