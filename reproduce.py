@@ -19,6 +19,7 @@ from workflow import terminal
 
 EXAMPLES = """\
   python3 reproduce.py --dataset nyuv2 --methods all --ratios 90 --seeds 3 --dest outputs/study
+  python3 reproduce.py --dataset nyuv2 --methods all --ratios 90 --seeds 3 --dest outputs/study --jobs 2
   python3 reproduce.py --dataset nyuv2 --methods snip,disparse_static:rounds=12 --ratios 90,95 --dry-run
   python3 reproduce.py --methods random:budget=erk,rigl --config configs/tiny.yaml --seeds 1"""
 ELSEWHERE = {"ratio": "--ratios", "name": "--methods with variants"}
@@ -37,6 +38,7 @@ def arguments() -> Namespace:
         "--seeds", default="3", metavar="N|A,B", help="how many from --seed (0) on, or a list such as 1,5 (3)"
     )
     result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
+    result.add_argument("--jobs", default="1", metavar="N", help="runs side by side on this machine (1)")
     result.add_argument("--dry-run", action="store_true", help="print the plan with its time, run nothing")
     return result.parse_args()
 
@@ -80,23 +82,28 @@ def main() -> None:
 
 def work(asked: Namespace, stop: StopRequest) -> None:
     """Plan, run and report; raises Interrupted when it is told to stop."""
+    if not asked.jobs.isdecimal() or not int(asked.jobs):
+        raise ValueError(f"--jobs '{asked.jobs}' is not a whole number of at least 1")
+    at_once = int(asked.jobs)
     terminal.load_plugins(asked.plugin)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
     study = make_study(asked, config.run.seed)
 
     from comparison.report import tables_by_ratio
-    from study.isolated import Stopped
+    from study.isolated import Stopped, threads_of
     from study.runner import Times, check, plan_table, run_jobs
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:
         check(job)
     if asked.dry_run:
-        print(plan_table(jobs, times))
+        print(plan_table(jobs, times, at_once))
         return
     study.dest.mkdir(parents=True, exist_ok=True)
     try:
-        failures = run_jobs(jobs, times, lambda line: print(line, flush=True), stop)
+        failures = run_jobs(
+            jobs, times, lambda line: print(line, flush=True), stop, at_once, threads_of(at_once)
+        )
     except Stopped as stopped:
         command = shlex.join(["python3", *sys.argv])
         raise Interrupted(

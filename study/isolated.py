@@ -22,7 +22,17 @@ from common.parents import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADED = ["study.server", "workflow.preflight"]
+THREADS = "OMP_NUM_THREADS"
 TICK = 0.1  # seconds between looks for a request to stop
+
+
+_running: set[BaseProcess] = set()  # scripts of this process
+
+
+def kill_running() -> None:
+    """End every script at once, without a word: for a second Ctrl-C."""
+    for child in list(_running):
+        child.kill()
 
 
 class Stopped(Exception):
@@ -33,6 +43,13 @@ class Stopped(Exception):
         self.number = number
 
 
+def threads_of(at_once: int) -> int | None:
+    """Threads for each of so many runs side by side; None = as the environment, or PyTorch, says."""
+    if at_once == 1 or THREADS in os.environ:
+        return None
+    return max(1, (os.cpu_count() or 1) // at_once)
+
+
 def _context() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -41,9 +58,14 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def _script(script: str, words: tuple[str, ...], log: str) -> None:
+def _script(script: str, words: tuple[str, ...], log: str, threads: int | None) -> None:
     """In the new process: the script as __main__, its output in the log. It saves itself if this one dies."""
     end_with_parent()
+    if threads is not None:
+        import torch  # loaded by the server already
+
+        torch.set_num_threads(threads)
+        os.environ[THREADS] = str(threads)  # for processes that the script starts
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches the parent alone, which hands it on once: a second signal would kill
     with open(log, "ab", buffering=0) as file:
@@ -54,15 +76,19 @@ def _script(script: str, words: tuple[str, ...], log: str) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def run_script(script: str, words: tuple[str, ...], log: Path, stop: StopRequest) -> int:
+def run_script(
+    script: str, words: tuple[str, ...], log: Path, stop: StopRequest, threads: int | None = None
+) -> int:
     """Run a script of this project to its end; its exit status. Appends its output to the log.
 
-    A request to stop is handed on, so that training writes a checkpoint; then Stopped is raised.
+    threads: of the processor, that it may use; None = as it would by itself. A request to stop is handed on,
+    so that training writes a checkpoint; then Stopped is raised.
     """
     context = _context()
     log.parent.mkdir(parents=True, exist_ok=True)
-    child = context.Process(target=_script, args=(str(ROOT / script), tuple(words), str(log)))
+    child = context.Process(target=_script, args=(str(ROOT / script), tuple(words), str(log), threads))
     _start(child, stop)
+    _running.add(child)
     try:
         while stop.number is None and child.is_alive():
             child.join(TICK)
@@ -72,6 +98,8 @@ def run_script(script: str, words: tuple[str, ...], log: Path, stop: StopRequest
     except BaseException:  # another Ctrl-C
         child.kill()
         raise
+    finally:
+        _running.discard(child)
     if stop.number is not None:
         raise Stopped(stop.number)
     assert child.exitcode is not None  # it has ended

@@ -7,9 +7,11 @@ import fcntl
 import json
 import math
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +21,7 @@ from common.text import duration, table
 from configs.arguments import flags_tree, parser
 from configs.load import Tree, as_tree, load, result_settings
 
-from .isolated import Stopped, last_line, run_script
+from .isolated import Stopped, kill_running, last_line, run_script
 from .plan import Command, Job
 
 TIMES = "times.csv"
@@ -32,6 +34,7 @@ class Times:
 
     def __init__(self, dest: Path) -> None:
         self.path = dest / TIMES
+        self._mine = threading.Lock()  # the file's lock keeps other processes out, not this one's threads
         self.rows: list[dict[str, str]] = []
         if self.path.is_file():
             with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
@@ -42,7 +45,7 @@ class Times:
         variant = job.variant
         values = (job.seed, job.name, variant.label, variant.training, command.kind, f"{seconds:.2f}")
         row = dict(zip(FIELDS, map(str, values), strict=True))
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
+        with self._mine, open(self.path, "a", newline="", encoding="utf-8") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             writer = csv.DictWriter(file, FIELDS)
             if not os.fstat(file.fileno()).st_size:
@@ -120,29 +123,54 @@ def _config_of(result: Path) -> dict:
     raise ValueError(f"{result} is not a result of eval_pruned_net.py: remove it to run this again")
 
 
-def run_jobs(jobs: list[Job], times: Times, say: Callable[[str], None], stop: StopRequest) -> list[Job]:
+def run_jobs(
+    jobs: list[Job],
+    times: Times,
+    say: Callable[[str], None],
+    stop: StopRequest,
+    at_once: int = 1,
+    threads: int | None = None,
+) -> list[Job]:
     """Run what is not finished, in order; the jobs that failed. Raises Stopped when that is requested.
 
+    at_once: runs side by side. threads: of the processor for each, None = as they would by themselves.
     A failed run stops no other; those that need its files fail too. Several processes may do this for the
     same jobs at once: each takes the next run that nobody is at, and all wait for the last one.
     """
-    failed, pending = [], dict(enumerate(jobs, 1))
-    while pending:
-        before = len(pending)
-        for number, job in list(pending.items()):
-            if stop.number is not None:
-                raise Stopped(stop.number)
-            if not _is_ready(job, pending.values()):
-                continue
-            outcome, trouble = _claim_and_run(job, times, stop)
-            if outcome is None:
-                continue
-            del pending[number]
-            failed += [job] if trouble else []
-            rest = _to_go(list(pending.values()), times)
-            say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{rest}")
-        if len(pending) == before:
-            time.sleep(WAIT)  # others are at all of them
+    failed: list[Job] = []
+    pending, elsewhere = dict(enumerate(jobs, 1)), set[int]()
+    active: dict[Future[tuple[str | None, str | None]], int] = {}
+    with ThreadPoolExecutor(
+        at_once
+    ) as pool:  # its threads start the scripts, and live until the last one ends
+        try:
+            while pending:
+                for number, job in pending.items():
+                    waits = number in elsewhere or number in active.values()
+                    if len(active) < at_once and not waits and _is_ready(job, pending.values()):
+                        if stop.number is not None:
+                            raise Stopped(stop.number)
+                        active[pool.submit(_claim_and_run, job, times, stop, threads)] = number
+                done, _ = wait(active, WAIT, return_when=FIRST_COMPLETED)
+                if not active:
+                    time.sleep(WAIT)
+                if not done:
+                    elsewhere.clear()  # others are at all that is left, or were
+                for future in done:
+                    number = active.pop(future)
+                    outcome, trouble = future.result()
+                    if outcome is None:
+                        elsewhere.add(number)
+                        continue
+                    job = pending.pop(number)
+                    failed += [job] if trouble else []
+                    rest = _to_go(list(pending.values()), times, at_once)
+                    say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{rest}")
+        except Stopped:
+            raise
+        except BaseException:
+            kill_running()
+            raise
     return failed
 
 
@@ -154,7 +182,9 @@ def _is_ready(job: Job, pending: Iterable[Job]) -> bool:
     return not any(other.variant.row is None and other.seed == job.seed for other in pending)
 
 
-def _claim_and_run(job: Job, times: Times, stop: StopRequest) -> tuple[str | None, str | None]:
+def _claim_and_run(
+    job: Job, times: Times, stop: StopRequest, threads: int | None
+) -> tuple[str | None, str | None]:
     """What became of a run, None where another process is at it, and what went wrong, if anything did."""
     if not remaining(job):
         return "finished before", None
@@ -162,26 +192,26 @@ def _claim_and_run(job: Job, times: Times, stop: StopRequest) -> tuple[str | Non
         with locked(job.folder, job.name, "claim"):
             if not remaining(job):
                 return "finished by another process", None
-            seconds, trouble = _run(job, times, stop)
+            seconds, trouble = _run(job, times, stop, threads)
     except Held:
         return None, None
     return (f"failed in {trouble}" if trouble else f"finished in {duration(seconds)}"), trouble
 
 
-def _to_go(jobs: list[Job], times: Times) -> str:
+def _to_go(jobs: list[Job], times: Times, at_once: int) -> str:
     """How long the rest will take, where measured runs tell."""
     guesses = [times.estimate(job, command) for job in jobs for command in remaining(job)]
     known = [seconds for seconds in guesses if seconds is not None]
-    return f", about {duration(sum(known))} to go" if known and len(known) == len(guesses) else ""
+    return f", about {duration(sum(known) / at_once)} to go" if known and len(known) == len(guesses) else ""
 
 
-def _run(job: Job, times: Times, stop: StopRequest) -> tuple[float, str | None]:
+def _run(job: Job, times: Times, stop: StopRequest, threads: int | None) -> tuple[float, str | None]:
     """Seconds that the commands of a run took, and what went wrong, if anything did."""
     spent = 0.0
     for command in remaining(job):
         log = job.folder / "logs" / f"{job.name}.{command.kind}.log"
         begin = time.monotonic()
-        status = run_script(command.script, command.words, log, stop)
+        status = run_script(command.script, command.words, log, stop, threads)
         seconds = time.monotonic() - begin
         spent += seconds
         if status:
@@ -190,8 +220,8 @@ def _run(job: Job, times: Times, stop: StopRequest) -> tuple[float, str | None]:
     return spent, None
 
 
-def plan_table(jobs: list[Job], times: Times) -> str:
-    """What would be run, and about how long it would take."""
+def plan_table(jobs: list[Job], times: Times, at_once: int = 1) -> str:
+    """What would be run, about how long it would take with so many runs at once, and what was spent."""
     rows, total, unknown = [], 0.0, 0
     for job in jobs:
         commands = remaining(job)
@@ -202,6 +232,9 @@ def plan_table(jobs: list[Job], times: Times) -> str:
         unknown += seconds is None
         todo = ", ".join(command.kind for command in commands) or "finished"
         rows.append((job.seed, job.name, todo, duration(seconds) if commands else "-"))
-    end = f"{sum(bool(remaining(job)) for job in jobs)} of {len(jobs)} runs to do, about {duration(total)}"
+    left = sum(bool(remaining(job)) for job in jobs)
+    end = f"{left} of {len(jobs)} runs to do, about {duration(total / at_once)}"
     end += f" and {unknown} of unknown length" if unknown else ""
+    if times.rows:
+        end += f"; the finished ones took {duration(times.total)}"
     return table(rows, ("seed", "run", "to do", "about")) + f"\n{end}"

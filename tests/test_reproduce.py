@@ -18,7 +18,7 @@ import pytest
 from common.interrupt import StopRequest
 from common.lock import Held
 from prune_utils.methods import METHODS
-from study import runner
+from study import isolated, runner
 from study.isolated import Stopped, last_line, run_script
 from study.plan import Study, parse_methods, parse_variant
 from study.runner import Times, check, settings
@@ -125,7 +125,7 @@ class Scripts:
     def __init__(self, broken=()):
         self.calls, self.broken = [], broken
 
-    def __call__(self, script, words, log, stop):
+    def __call__(self, script, words, log, stop, threads):
         name, folder = words[words.index("--name") + 1], Path(words[words.index("--dest") + 1])
         self.calls.append((script.split("_")[0], folder.name, name))
         if (script.split("_")[0], name) in self.broken:
@@ -186,8 +186,8 @@ def test_a_run_that_starts_from_the_dense_network_waits_for_it(tmp_path, monkeyp
 def share(dest):
     """One of two processes at the same study; each notes the commands that it ran."""
 
-    def run(script, words, log, stop):
-        status = Scripts()(script, words, log, stop)
+    def run(script, words, log, stop, threads):
+        status = Scripts()(script, words, log, stop, threads)
         time.sleep(0.02)
         with open(dest / f"calls.{os.getpid()}", "a") as file:
             file.write(f"{script} {words[words.index('--dest') + 1]} {words[words.index('--name') + 1]}\n")
@@ -199,6 +199,46 @@ def share(dest):
         study(dest, "snip,rigl,disparse_pt,lth").jobs(), Times(dest), lines.append, StopRequest()
     )
     os._exit(0 if not failed and len(lines) == 10 else 1)
+
+
+def test_runs_side_by_side(tmp_path, monkeypatch):
+    """Two at once, never more; the dense network before what starts from it; each run once."""
+    now, most, order, guard = [], [], [], threading.Lock()
+    scripts = Scripts()
+
+    def run(script, words, log, stop, threads):
+        name = words[words.index("--name") + 1]
+        with guard:
+            now.append(name)
+            most.append(len(now))
+            order.append((script.split("_")[0], name))
+        time.sleep(0.05)
+        with guard:
+            now.remove(name)
+            assert threads == 3
+            return scripts(script, words, log, stop, threads)
+
+    monkeypatch.setattr(runner, "run_script", run)
+    jobs = study(tmp_path, "snip,disparse_pt,rigl", seeds=(0, 1)).jobs()
+    times = Times(tmp_path)
+    assert runner.run_jobs(jobs, times, str, StopRequest(), at_once=2, threads=3) == []
+    assert max(most) == 2
+    commands = [(c.script.split("_")[0], j.name) for j in jobs for c in j.commands]
+    assert sorted(order) == sorted(commands) and len(Times(tmp_path).rows) == len(commands)
+    assert len(times.rows) == len(commands)
+    for seed in (0, 1):
+        folder = [name for _, where, name in scripts.calls if where == f"seed{seed}"]
+        assert folder.index("nyuv2_disparse_pt_90") > max(
+            place for place, name in enumerate(folder) if name == "nyuv2_baseline"
+        )
+
+
+def test_threads_are_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [isolated.threads_of(at_once) for at_once in (1, 2, 3, 16)] == [None, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert isolated.threads_of(3) is None
 
 
 def test_two_studies_over_one_folder_share_the_runs(tmp_path):
@@ -299,9 +339,9 @@ def test_a_killed_study_leaves_no_script_behind(tmp_path):
 
 
 def test_no_run_is_begun_after_a_request_to_stop(tmp_path, monkeypatch):
-    def asks(script, words, log, stop):
+    def asks(script, words, log, stop, threads):
         os.kill(os.getpid(), signal.SIGHUP)
-        return scripts(script, words, log, stop)
+        return scripts(script, words, log, stop, threads)
 
     scripts = Scripts()
     monkeypatch.setattr(runner, "run_script", asks)
