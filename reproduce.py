@@ -8,13 +8,15 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from common.choices import not_one_of
 from common.interrupt import Interrupted, StopRequest
 from common.numbers import parse_numbers, parse_seeds
 from common.text import duration
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
 from configs.load import load
+from configs.schema import Config
 from prune_utils.methods import METHODS
-from study.plan import OURS, Study, parse_methods
+from study.plan import OURS, Study, Variant, parse_methods, single_tasks
 from workflow import terminal
 
 EXAMPLES = """\
@@ -39,6 +41,13 @@ def arguments() -> Namespace:
     )
     result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
     result.add_argument("--jobs", default="1", metavar="N", help="runs side by side on this machine (1)")
+    result.add_argument(
+        "--single-task",
+        default="",
+        metavar="LIST",
+        help="also train a dense network for each task alone, once a seed: same (width), matched (together "
+        "as many parameters as the multitask one), or same,matched; delta is then also told against these",
+    )
     result.add_argument("--dry-run", action="store_true", help="print the plan with its time, run nothing")
     return result.parse_args()
 
@@ -53,7 +62,23 @@ def words_of(asked: Namespace, groups: tuple[str, ...]) -> list[str]:
     return words
 
 
-def make_study(asked: Namespace, first: int) -> Study:
+def references(asked: Namespace, config: Config) -> tuple[Variant, ...]:
+    """The networks for one task that the command line asks for."""
+    kinds = [kind.strip() for kind in asked.single_task.split(",") if kind.strip()]
+    widths: list[float | None] = []
+    for kind in dict.fromkeys(kinds):
+        if kind not in ("same", "matched"):
+            raise ValueError(not_one_of("--single-task", kind, ("same", "matched")))
+        if kind == "matched":
+            from workflow.networks import matched_width
+
+            widths.append(matched_width(config))
+        else:
+            widths.append(None)
+    return single_tasks(config.data.tasks, tuple(widths))
+
+
+def make_study(asked: Namespace, config: Config) -> Study:
     """The study that the command line describes."""
     for flag, instead in ELSEWHERE.items():
         if getattr(asked, flag) is not None:
@@ -67,10 +92,11 @@ def make_study(asked: Namespace, first: int) -> Study:
         dest=Path(asked.dest),
         variants=tuple(parse_methods(asked.methods)),
         ratios=tuple(parse_numbers("--ratios", asked.ratios, float)),
-        seeds=tuple(parse_seeds(asked.seeds, first)),
+        seeds=tuple(parse_seeds(asked.seeds, config.run.seed)),
         shared=(*plugins, *words_of(asked, ("data", "network", "machine"))),
         tuned=tuple(tuned),
         split=asked.split,
+        references=references(asked, config),
     )
 
 
@@ -87,7 +113,7 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     at_once = int(asked.jobs)
     terminal.load_plugins(asked.plugin)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
-    study = make_study(asked, config.run.seed)
+    study = make_study(asked, config)
 
     from comparison.report import tables_by_ratio
     from study.isolated import Stopped, threads_of

@@ -20,6 +20,11 @@ from .results import DENSE, Column, Result, mixed
 OTHER = "other"
 UNTOLD = "data and network not told"  # by a result file that is older than remarks
 DELTA = Column("", "delta", "%", True)
+ALONE = "delta alone"  # the same against networks for one task each
+FORMULA_ALONE = (
+    "delta alone: the same formula with dense = the dense networks for one task each, of the row's own width "
+    "or the one that is named; s as above, so that up is better"
+)
 FORMULA = (
     "delta = 100 % x mean over tasks of mean over the task's measures of s (value - dense) / |dense|, "
     "s = +1 where larger is better, else -1; dense has the same seed"
@@ -71,6 +76,7 @@ def gather(results: Sequence[Result], protocol: str, setups: Mapping[str, str]) 
     """
     apart = mixed(list(results))
     dense = {_family(result): result for result in results if result.label == DENSE}
+    alone = singles_of(results, protocol)
     gathered: dict[tuple, list[Result]] = {}
     for result in results:
         marks = tuple(getattr(result, name) for name in apart)
@@ -92,6 +98,11 @@ def gather(results: Sequence[Result], protocol: str, setups: Mapping[str, str]) 
             if base:
                 change = delta(own, base.values[protocol])
                 values.setdefault(DELTA, {})[result.seed] = change
+            for width, singles in alone.get(_family(result), {}).items():
+                if len(result.tasks) > 1 and set(result.tasks) <= {column.task for column in singles}:
+                    name = ALONE if width == result.width else f"{ALONE} at width {width:g}"
+                    column = Column("", name, "%", True)
+                    values.setdefault(column, {})[result.seed] = delta(own, singles)
         title = " ".join([label, *shown])
         density = fmean(result.density for result in members)
         said = [result.remarks for result in members]
@@ -117,14 +128,24 @@ def in_order(entries: list[Entry], setups: Mapping[str, str]) -> list[Entry]:
 
 
 def columns_of(entries: Sequence[Entry]) -> list[Column]:
-    """Every column of any entry in the order of appearance, delta last, where one has a number in it."""
+    """Every column of any entry in the order of appearance, deltas last, where one has a number in it."""
     seen = dict.fromkeys(column for entry in entries for column in entry.values)
     known = [
         column
         for column in seen
         if any(math.isfinite(v) for e in entries for v in e.values.get(column, {}).values())
     ]
-    return sorted(known, key=lambda column: column == DELTA)
+    return sorted(known, key=lambda column: not column.task)
+
+
+def singles_of(results: Sequence[Result], protocol: str) -> dict[tuple, dict[float, dict[Column, float]]]:
+    """Family -> width -> measures of the dense networks that have one task, all tasks together."""
+    found: dict[tuple, dict[float, dict[Column, float]]] = {}
+    for result in results:
+        if result.method == BASELINE and len(result.tasks) == 1:
+            of = found.setdefault(_family(result), {}).setdefault(result.width, {})
+            of.update(result.values[protocol])
+    return found
 
 
 def _family(result: Result) -> tuple:

@@ -11,7 +11,7 @@ from common.names import PROTOCOLS
 from prune_utils.methods import METHODS
 
 from . import published
-from .entries import DELTA, FORMULA, UNTOLD, Entry, columns_of, gather, in_order
+from .entries import ALONE, DELTA, FORMULA, FORMULA_ALONE, UNTOLD, Entry, columns_of, gather, in_order
 from .grid import Grid, measures, score_grid, verdict_grid
 from .render import FORMATS, comma_separated
 from .results import APART, DENSE, Result, differing_settings, read_results, refuse_mixtures
@@ -168,6 +168,8 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
         notes.append("no delta: a score of the dense network is 0 or missing")
     else:
         notes.append("no delta: it needs the dense network (method baseline) of the same seed")
+    if any(column.metric.startswith(ALONE) for column in columns_of(entries)):
+        notes.append(FORMULA_ALONE)
     if len({entry.seeds for entry in entries}) > 1:
         notes.append("not every row has the same seeds; verdicts use those that both have")
     notes += dict.fromkeys(note for result in results for note in result.notes)

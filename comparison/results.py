@@ -57,6 +57,18 @@ class Result:
     remarks: tuple[str, ...] | None = None
     constant: dict[str, dict[Column, float]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that it has measures of."""
+        columns = (column for of in self.values.values() for column in of)
+        return tuple(dict.fromkeys(column.task for column in columns))
+
+    @property
+    def width(self) -> float:
+        """Factor on the network's hidden widths; 1 where the file does not tell."""
+        width = self.settings.get("model", {}).get("width", 1.0)
+        return float(width) if isinstance(width, int | float) else 1.0
+
 
 def read_results(folders: Iterable[str | Path]) -> list[Result]:
     """Every result below the folders. FileNotFoundError or ValueError: missing, damaged, double or none."""

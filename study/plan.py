@@ -16,6 +16,7 @@ from prune_utils.methods import METHODS, Method, method
 
 OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
 REWIND = "rewind-step"
+ALONE = "alone"  # folder of the networks for one task, beside the others of a seed
 ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -45,7 +46,9 @@ class Variant:
         """Its flags as words of a command line."""
         words = []
         for flag, value in self.flags:
-            if flag in SWITCHES:
+            if self.row is None:  # a reference: whatever else the study says of this setting
+                words += ["--set", f"{FLAGS[flag].settings[0]}={value}"]
+            elif flag in SWITCHES:
                 words += [f"--{flag}"] if value.lower() in ON else []
             else:
                 words += [f"--{flag}", value] if flag in FLAGS else ["--set", f"{flag}={value}"]
@@ -86,6 +89,12 @@ def parse_methods(text: str) -> list[Variant]:
     return list(dict.fromkeys(variants))
 
 
+def single_tasks(tasks: tuple[str, ...], widths: tuple[float | None, ...]) -> tuple[Variant, ...]:
+    """Dense networks for one task each, as references. widths: of the networks, None = the study's own."""
+    wide = [() if width is None else (("width", f"{width:g}"),) for width in widths]
+    return tuple(Variant(None, (("tasks", task), *flags)) for flags in wide for task in tasks)
+
+
 @dataclass(frozen=True)
 class Command:
     """One call of a script. kind: create, launch or eval."""
@@ -120,7 +129,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked. shared: words for every script (data, network, machine); tuned: not for evaluation."""
+    """What is asked. shared: words for every script (data, network, machine); tuned: not for evaluation.
+
+    references: further dense networks, trained once a seed (single_tasks).
+    """
 
     dataset: str
     dest: Path
@@ -130,29 +142,33 @@ class Study:
     shared: tuple[str, ...] = ()
     tuned: tuple[str, ...] = ()
     split: str = "test"
+    references: tuple[Variant, ...] = ()
 
     def jobs(self) -> list[Job]:
-        """Every run in the order of work: seed by seed, the dense network before what starts from it.
+        """Every run in the order of work: seed by seed, the dense networks before what starts from them.
 
         Ratio by ratio on the outside, so that a study that is stopped holds whole tables.
         """
-        plan = [self._job(Variant(None), None, seed) for seed in self.seeds]
+        plan = [self._job(dense, None, s) for s in self.seeds for dense in (Variant(None), *self.references)]
         for ratio in self.ratios:
             for seed in self.seeds:
                 plan += [self._job(variant, ratio, seed) for variant in self.variants if variant.row]
         return plan
 
     def _job(self, variant: Variant, ratio: float | None, seed: int) -> Job:
-        folder = self.dest / f"seed{seed}"
+        reference = variant.row is None and bool(variant.flags)
+        # apart: a dense run keeps early weights under a name that methods look for
+        folder = self.dest / f"seed{seed}" / (ALONE if reference else "")
         name = f"{self.dataset}_{variant.label}" + ("" if ratio is None else f"_{ratio:g}")
         where = ["--dataset", self.dataset, "--method", variant.method, "--name", name, "--dest", str(folder)]
         where += [] if ratio is None else ["--ratio", f"{ratio:g}"]
         tuned = [*self.shared, *self.tuned, "--seed", str(seed), *variant.words()]
-        if variant.row is None:
+        if variant.row is None and not reference:
             tuned += self._rewind_words()
+        seen = [*self.shared, *(variant.words() if reference else ())]
         commands = [
             Command("launch", "launch_training.py", (*where, *tuned, "--resume")),
-            Command("eval", "eval_pruned_net.py", (*where, *self.shared, "--split", self.split)),
+            Command("eval", "eval_pruned_net.py", (*where, *seen, "--split", self.split)),
         ]
         if variant.row and not variant.row.by_itself:
             commands.insert(0, Command("create", "create_pruned_net.py", (*where, *tuned, "--resume")))

@@ -179,7 +179,9 @@ def _is_ready(job: Job, pending: Iterable[Job]) -> bool:
     row = job.variant.row
     if row is None or not row.needs_dense:
         return True
-    return not any(other.variant.row is None and other.seed == job.seed for other in pending)
+    return not any(
+        other.variant.row is None and not other.variant.flags and other.seed == job.seed for other in pending
+    )
 
 
 def _claim_and_run(

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from common.lock import Held
 from prune_utils.methods import METHODS
 from study import isolated, runner
 from study.isolated import Stopped, last_line, run_script
-from study.plan import Study, parse_methods, parse_variant
+from study.plan import Study, parse_methods, parse_variant, single_tasks
 from study.runner import Times, check, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,6 +107,23 @@ def test_commands_of_a_run(tmp_path):
         assert part in words
     assert f"--dest {tmp_path / 'seed4'}" in words
     assert "--lr" not in evaluate.words and "--split" in evaluate.words
+
+
+def test_references_for_one_task_are_trained_once_a_seed_and_apart(tmp_path):
+    plan = replace(study(tmp_path), references=single_tasks(("seg", "sn"), (None, 0.061)))
+    jobs = plan.jobs()
+    names = [job.name for job in jobs if job.seed == 1 and job.variant.row is None]
+    widths = ["", "+width=0.061"]
+    tasks = ["seg", "sn"]
+    assert names == ["nyuv2_baseline", *(f"nyuv2_baseline+tasks={t}{w}" for w in widths for t in tasks)]
+    assert len(jobs) == 2 * (5 + 2)
+    single = next(job for job in jobs if job.name == "nyuv2_baseline+tasks=sn+width=0.061")
+    assert single.folder == tmp_path / "seed0" / "alone"
+    for command in single.commands:
+        asked = list(command.words)
+        assert asked.index("data.tasks=sn") < asked.index("model.width=0.061")
+        assert asked[asked.index("data.tasks=sn") - 1] == "--set"
+    assert settings(single)["data"]["tasks"] == ["sn"]
 
 
 def test_the_dense_run_keeps_the_weights_that_a_variant_rewinds_to(tmp_path):

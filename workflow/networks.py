@@ -5,6 +5,7 @@ Here also: which file holds the weights that another command must have made firs
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from torch import Tensor
 from common.names import BASELINE
 from configs.load import as_tree
 from configs.schema import Config
+from dataloaders import DATASETS
 from models.imagenet import IMAGENET, backbone_state, download
 from models.multitask import MultiTaskNet
 from models.published import from_published, is_published, to_published
@@ -77,6 +79,30 @@ def _empty_network(experiment: Experiment) -> MultiTaskNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return MultiTaskNet(channels, model.backbone, model.width, model.branch_after, last)
+
+
+def matched_width(config: Config) -> float:
+    """The width at which networks for one task each have together as many parameters as the one for all.
+
+    As near as channels, which are whole, allow; three digits behind the point.
+    """
+    tasks = DATASETS[config.data.dataset].make_tasks(config.data.tasks, config.data, config.run.protocol)
+    channels = {name: task.channels for name, task in tasks.items()}
+    model = config.model
+
+    def parameters(heads: dict[str, int], width: float) -> int:
+        with torch.device("meta"):
+            network = MultiTaskNet(heads, model.backbone, width, model.branch_after)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    wanted, best = parameters(channels, model.width), (math.inf, model.width)
+    low, high = 0.0, 1000 * model.width
+    for _ in range(20):
+        middle = max(1, round((low + high) / 2))
+        missing = wanted - sum(parameters({name: count}, middle / 1000) for name, count in channels.items())
+        best = min(best, (abs(missing), middle / 1000))
+        low, high = (middle, high) if missing > 0 else (low, middle)
+    return best[1]
 
 
 def moved(experiment: Experiment, network: MultiTaskNet) -> MultiTaskNet:

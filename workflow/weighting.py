@@ -34,8 +34,10 @@ def check_weighting(experiment: Experiment) -> None:
                     f"the result of a run with --tasks {task}"
                 )
     for task, loss in asked.references.items():
-        if task not in experiment.config.data.tasks:
-            raise ValueError(not_one_of("task", task, experiment.config.data.tasks, "weighting.references."))
+        if task not in experiment.config.loss_weights:
+            raise ValueError(
+                not_one_of("task", task, experiment.config.loss_weights, "weighting.references.")
+            )
         if not 0 < loss < float("inf"):
             raise ValueError(f"weighting.references.{task} is {loss:g}, it must be above 0 and finite")
 
