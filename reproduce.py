@@ -3,10 +3,13 @@
 Goes on where it stopped. The dense network of a seed is trained once for all methods that start from it.
 """
 
+from __future__ import annotations
+
 import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.choices import not_one_of
 from common.interrupt import Interrupted, StopRequest
@@ -19,9 +22,14 @@ from prune_utils.methods import METHODS
 from study.plan import OURS, Study, Variant, parse_methods, single_tasks
 from workflow import terminal
 
+if TYPE_CHECKING:
+    from study.plan import Job
+    from study.runner import Times
+
 EXAMPLES = """\
   python3 reproduce.py --dataset nyuv2 --methods all --ratios 90 --seeds 3 --dest outputs/study
   python3 reproduce.py --dataset nyuv2 --methods all --ratios 90 --seeds 3 --dest outputs/study --jobs 2
+  python3 reproduce.py --dataset nyuv2 --executor slurm --jobs 8 --slurm partition=gpu --slurm time=600
   python3 reproduce.py --dataset nyuv2 --methods snip,disparse_static:rounds=12 --ratios 90,95 --dry-run
   python3 reproduce.py --methods random:budget=erk,rigl --config configs/tiny.yaml --seeds 1"""
 ELSEWHERE = {"ratio": "--ratios", "name": "--methods with variants"}
@@ -47,6 +55,13 @@ def arguments() -> Namespace:
         metavar="LIST",
         help="also train a dense network for each task alone, once a seed: same (width), matched (together "
         "as many parameters as the multitask one), or same,matched; delta is then also told against these",
+    )
+    result.add_argument("--executor", metavar="NAME", help="slurm: hand the runs in there, N at once")
+    result.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition, time, mem, ... (repeat)"
+    )
+    result.add_argument(
+        "--gpus", default="1", metavar="N", help="with --executor: of each run, by torchrun (1)"
     )
     result.add_argument("--dry-run", action="store_true", help="print the plan with its time, run nothing")
     return result.parse_args()
@@ -108,16 +123,14 @@ def main() -> None:
 
 def work(asked: Namespace, stop: StopRequest) -> None:
     """Plan, run and report; raises Interrupted when it is told to stop."""
-    if not asked.jobs.isdecimal() or not int(asked.jobs):
-        raise ValueError(f"--jobs '{asked.jobs}' is not a whole number of at least 1")
-    at_once = int(asked.jobs)
+    at_once, devices = count_of("jobs", asked.jobs), count_of("gpus", asked.gpus)
+    settings = cluster_settings(asked)
     terminal.load_plugins(asked.plugin)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
     study = make_study(asked, config)
 
     from comparison.report import tables_by_ratio
-    from study.isolated import Stopped, threads_of
-    from study.runner import Times, check, plan_table, run_jobs
+    from study.runner import Times, check, plan_table
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:
@@ -126,21 +139,81 @@ def work(asked: Namespace, stop: StopRequest) -> None:
         print(plan_table(jobs, times, at_once))
         return
     study.dest.mkdir(parents=True, exist_ok=True)
-    try:
-        failures = run_jobs(
-            jobs, times, lambda line: print(line, flush=True), stop, at_once, threads_of(at_once)
-        )
-    except Stopped as stopped:
-        command = shlex.join(["python3", *sys.argv])
-        raise Interrupted(
-            stopped.number, f"the study was stopped; the same command goes on: {command}"
-        ) from None
+    if asked.executor:
+        failures = run_on_cluster(study.dest, jobs, at_once, devices, settings, stop)
+    else:
+        failures = run_here(jobs, times, at_once, stop)
     times = Times(study.dest)  # with those that another process measured
     if any(job.result.is_file() for job in jobs):
         print("\n" + tables_by_ratio(study.dest, study.dataset, study.ratios, study.split))
     print(f"\nall runs below {study.dest} together took {duration(times.total)}")
     if failures:
         raise ValueError(f"{len(failures)} of {len(jobs)} runs failed; the same command tries them again")
+
+
+def count_of(flag: str, text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"--{flag} '{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def cluster_settings(asked: Namespace) -> dict[str, str]:
+    """What --slurm says. ValueError for a word without =, or without --executor."""
+    if asked.executor not in (None, "slurm"):
+        raise ValueError(f"--executor '{asked.executor}' is not slurm; leave it out to run here")
+    for flag, given in (("slurm", asked.slurm), ("gpus", asked.gpus != "1")):
+        if given and not asked.executor:
+            raise ValueError(f"--{flag} is for a cluster: it needs --executor slurm")
+    for word in asked.slurm:
+        if not word.partition("=")[2]:
+            raise ValueError(f"--slurm '{word}' is not KEY=VALUE, such as time=600 or partition=gpu")
+    return dict(word.split("=", 1) for word in asked.slurm)
+
+
+def tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def run_here(jobs: list[Job], times: Times, at_once: int, stop: StopRequest) -> list[Job]:
+    """Run what is not finished on this machine; the jobs that failed."""
+    from study.isolated import Stopped, threads_of
+    from study.runner import run_jobs
+
+    try:
+        return run_jobs(jobs, times, tell, stop, at_once, threads_of(at_once))
+    except Stopped as stopped:
+        raise Interrupted(
+            stopped.number, f"the study was stopped; the same command goes on: {this_command()}"
+        ) from None
+
+
+def run_on_cluster(
+    dest: Path, jobs: list[Job], at_once: int, devices: int, settings: dict[str, str], stop: StopRequest
+) -> list[Job]:
+    """Hand in what is not finished and follow it; the jobs that failed."""
+    try:
+        from study.cluster import follow, hand_in, slurm
+    except ImportError:
+        raise ValueError(
+            "--executor slurm needs submitit: `python3 -m pip install -r requirements-cluster.txt`"
+        ) from None
+    from study.isolated import Stopped
+
+    handed = hand_in(jobs, dest, slurm(dest, at_once, devices, settings), devices)
+    arrays = " ".join(sorted({one.job_id.split("_")[0] for _, one in handed}))
+    tell(f"handed in {len(handed)} runs, at most {at_once} at once: `squeue` shows jobs {arrays or 'none'}")
+    try:
+        return follow(handed, tell, stop)
+    except Stopped as stopped:
+        raise Interrupted(
+            stopped.number,
+            f"the runs stay in the queue (`scancel {arrays}` takes them out); when they are done the same "
+            f"command shows the table: {this_command()}",
+        ) from None
+
+
+def this_command() -> str:
+    return shlex.join(["python3", *sys.argv])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,13 @@ def kill_running() -> None:
         child.kill()
 
 
+def save_running() -> None:
+    """Tell every script to stop, and wait until it has saved itself."""
+    for child in list(_running):
+        child.terminate()
+        child.join()
+
+
 class Stopped(Exception):
     """The study was told to stop; `number` of the signal."""
 
@@ -58,7 +65,7 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def _script(script: str, words: tuple[str, ...], log: str, threads: int | None) -> None:
+def _script(script: str, words: tuple[str, ...], log: str, threads: int | None, devices: int) -> None:
     """In the new process: the script as __main__, its output in the log. It saves itself if this one dies."""
     end_with_parent()
     if threads is not None:
@@ -73,20 +80,31 @@ def _script(script: str, words: tuple[str, ...], log: str, threads: int | None) 
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = [script, *words]
-    runpy.run_path(script, run_name="__main__")
+    if devices == 1:
+        runpy.run_path(script, run_name="__main__")
+        return
+    sys.argv = ["torchrun", "--standalone", f"--nproc-per-node={devices}", *sys.argv]
+    runpy.run_module("torch.distributed.run", run_name="__main__")
 
 
 def run_script(
-    script: str, words: tuple[str, ...], log: Path, stop: StopRequest, threads: int | None = None
+    script: str,
+    words: tuple[str, ...],
+    log: Path,
+    stop: StopRequest,
+    threads: int | None = None,
+    devices: int = 1,
 ) -> int:
     """Run a script of this project to its end; its exit status. Appends its output to the log.
 
-    threads: of the processor, that it may use; None = as it would by itself. A request to stop is handed on,
-    so that training writes a checkpoint; then Stopped is raised.
+    threads: of the processor, that it may use; None = as it would by itself. devices: processes that torchrun
+    starts. A request to stop is handed on, so that training writes a checkpoint; then Stopped is raised.
     """
     context = _context()
     log.parent.mkdir(parents=True, exist_ok=True)
-    child = context.Process(target=_script, args=(str(ROOT / script), tuple(words), str(log), threads))
+    child = context.Process(
+        target=_script, args=(str(ROOT / script), tuple(words), str(log), threads, devices)
+    )
     _start(child, stop)
     _running.add(child)
     try:
@@ -117,10 +135,12 @@ def _start(child: BaseProcess, stop: StopRequest) -> None:
             failures.append(error)
 
     if "forkserver" in multiprocessing.get_all_start_methods():
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # of which its process would die
+        # whoever signals every process, as a cluster does before it preempts, means us alone
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR2})
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which a script heeds when it gets it
         forkserver.ensure_running()  # by this thread, with whose end the server would end
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
     starter = threading.Thread(target=start, daemon=True)
     starter.start()
     while starter.is_alive():

@@ -121,6 +121,16 @@ class Job:
         """Written by its last command: a run with this file is finished."""
         return self.folder / result_file(self.name, self.split)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the multitask network that methods start from, and no reference for one task."""
+        return self.variant.row is None and not self.variant.flags
+
+    @property
+    def needs_dense(self) -> bool:
+        """Whether it starts from the trained dense network of its seed."""
+        return self.variant.row is not None and self.variant.row.needs_dense
+
     def finished(self, command: Command) -> bool:
         """Whether the files of one of its commands are there."""
         written = {"create": f"{self.name}.pth", "launch": f"final_{self.name}.pth", "eval": self.result.name}

@@ -150,7 +150,7 @@ def run_jobs(
                     if len(active) < at_once and not waits and _is_ready(job, pending.values()):
                         if stop.number is not None:
                             raise Stopped(stop.number)
-                        active[pool.submit(_claim_and_run, job, times, stop, threads)] = number
+                        active[pool.submit(claim_and_run, job, times, stop, threads)] = number
                 done, _ = wait(active, WAIT, return_when=FIRST_COMPLETED)
                 if not active:
                     time.sleep(WAIT)
@@ -176,25 +176,23 @@ def run_jobs(
 
 def _is_ready(job: Job, pending: Iterable[Job]) -> bool:
     """Whether the dense network that a run starts from is not still to be trained, here or elsewhere."""
-    row = job.variant.row
-    if row is None or not row.needs_dense:
-        return True
-    return not any(
-        other.variant.row is None and not other.variant.flags and other.seed == job.seed for other in pending
-    )
+    return not job.needs_dense or not any(other.is_dense and other.seed == job.seed for other in pending)
 
 
-def _claim_and_run(
-    job: Job, times: Times, stop: StopRequest, threads: int | None
+def claim_and_run(
+    job: Job, times: Times, stop: StopRequest, threads: int | None, devices: int = 1
 ) -> tuple[str | None, str | None]:
-    """What became of a run, None where another process is at it, and what went wrong, if anything did."""
+    """What became of a run, None where another process is at it, and what went wrong, if anything did.
+
+    threads, devices: as `run_script` takes them.
+    """
     if not remaining(job):
         return "finished before", None
     try:
         with locked(job.folder, job.name, "claim"):
             if not remaining(job):
                 return "finished by another process", None
-            seconds, trouble = _run(job, times, stop, threads)
+            seconds, trouble = _run(job, times, stop, threads, devices)
     except Held:
         return None, None
     return (f"failed in {trouble}" if trouble else f"finished in {duration(seconds)}"), trouble
@@ -207,13 +205,15 @@ def _to_go(jobs: list[Job], times: Times, at_once: int) -> str:
     return f", about {duration(sum(known) / at_once)} to go" if known and len(known) == len(guesses) else ""
 
 
-def _run(job: Job, times: Times, stop: StopRequest, threads: int | None) -> tuple[float, str | None]:
+def _run(
+    job: Job, times: Times, stop: StopRequest, threads: int | None, devices: int
+) -> tuple[float, str | None]:
     """Seconds that the commands of a run took, and what went wrong, if anything did."""
     spent = 0.0
     for command in remaining(job):
         log = job.folder / "logs" / f"{job.name}.{command.kind}.log"
         begin = time.monotonic()
-        status = run_script(command.script, command.words, log, stop, threads)
+        status = run_script(command.script, command.words, log, stop, threads, devices)
         seconds = time.monotonic() - begin
         spent += seconds
         if status:

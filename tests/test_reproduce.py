@@ -143,7 +143,7 @@ class Scripts:
     def __init__(self, broken=()):
         self.calls, self.broken = [], broken
 
-    def __call__(self, script, words, log, stop, threads):
+    def __call__(self, script, words, log, stop, threads, devices=1):
         name, folder = words[words.index("--name") + 1], Path(words[words.index("--dest") + 1])
         self.calls.append((script.split("_")[0], folder.name, name))
         if (script.split("_")[0], name) in self.broken:
@@ -202,10 +202,10 @@ def test_a_run_that_starts_from_the_dense_network_waits_for_it(tmp_path, monkeyp
 
 
 def share(dest):
-    """One of two processes at the same study; each notes the commands that it ran."""
+    """One of several processes at the same study; each notes the commands that it ran."""
 
-    def run(script, words, log, stop, threads):
-        status = Scripts()(script, words, log, stop, threads)
+    def run(script, words, log, stop, threads, devices=1):
+        status = Scripts()(script, words, log, stop, threads, devices)
         time.sleep(0.02)
         with open(dest / f"calls.{os.getpid()}", "a") as file:
             file.write(f"{script} {words[words.index('--dest') + 1]} {words[words.index('--name') + 1]}\n")
@@ -224,7 +224,7 @@ def test_runs_side_by_side(tmp_path, monkeypatch):
     now, most, order, guard = [], [], [], threading.Lock()
     scripts = Scripts()
 
-    def run(script, words, log, stop, threads):
+    def run(script, words, log, stop, threads, devices=1):
         name = words[words.index("--name") + 1]
         with guard:
             now.append(name)
@@ -234,7 +234,7 @@ def test_runs_side_by_side(tmp_path, monkeypatch):
         with guard:
             now.remove(name)
             assert threads == 3
-            return scripts(script, words, log, stop, threads)
+            return scripts(script, words, log, stop, threads, devices)
 
     monkeypatch.setattr(runner, "run_script", run)
     jobs = study(tmp_path, "snip,disparse_pt,rigl", seeds=(0, 1)).jobs()
@@ -259,19 +259,19 @@ def test_threads_are_shared_out(monkeypatch):
     assert isolated.threads_of(3) is None
 
 
-def test_two_studies_over_one_folder_share_the_runs(tmp_path):
+def test_three_studies_over_one_folder_share_the_runs(tmp_path):
     context = multiprocessing.get_context("fork")
-    both = [context.Process(target=share, args=(tmp_path,)) for _ in range(2)]
-    for process in both:
+    processes = [context.Process(target=share, args=(tmp_path,)) for _ in range(3)]
+    for process in processes:
         process.start()
-    for process in both:
+    for process in processes:
         process.join(60)
-    assert [process.exitcode for process in both] == [0, 0]
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     calls = [path.read_text().splitlines() for path in tmp_path.glob("calls.*")]
     every = [f"{c.script} {j.folder} {j.name}" for j in study(tmp_path, "snip,rigl,disparse_pt,lth").jobs()
              for c in j.commands]  # fmt: skip
     assert sorted(sum(calls, [])) == sorted(every)  # each once
-    assert len(calls) == 2
+    assert len(calls) == 3
     assert len(Times(tmp_path).rows) == len(every)
     assert not list(tmp_path.rglob(".*.claim"))
 
@@ -357,9 +357,9 @@ def test_a_killed_study_leaves_no_script_behind(tmp_path):
 
 
 def test_no_run_is_begun_after_a_request_to_stop(tmp_path, monkeypatch):
-    def asks(script, words, log, stop, threads):
+    def asks(script, words, log, stop, threads, devices=1):
         os.kill(os.getpid(), signal.SIGHUP)
-        return scripts(script, words, log, stop, threads)
+        return scripts(script, words, log, stop, threads, devices)
 
     scripts = Scripts()
     monkeypatch.setattr(runner, "run_script", asks)
@@ -428,6 +428,37 @@ def test_one_command_from_nothing_to_the_table(tmp_path, capfd):
         reproduce(tmp_path, "--batch-size", "4")
     assert stop.value.code == 2
     assert "data.batch_size=2, this study asks for 4" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_three_at_once_give_the_table_of_one(tmp_path):
+    """Three real studies over one folder; each run is made once, and the table is that of a study alone."""
+    from dataloaders.synthetic import main as draw_rooms
+
+    size = ["--images", "6", "--size", "48x64", "--workers", "1"]
+    draw_rooms([str(tmp_path / "rooms"), "--layout", "nyuv2", *size])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+
+    def command(dest):
+        words = ["--data-root", tmp_path / "rooms", "--config", tmp_path / "tiny.yaml", "--seeds", "2"]
+        words += ["--methods", "disparse_pt:criterion=magnitude,snip", "--dest", tmp_path / dest]
+        return [sys.executable, "reproduce.py", *map(str, words)]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    alone = subprocess.run(command("alone"), cwd=ROOT, env=environment, capture_output=True, text=True)
+    several = [
+        subprocess.Popen(command("shared"), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0]
+
+    def table(text):
+        return text[text.index("nyuv2: 90 % sparsity") : text.index("all runs below")]
+
+    assert {table(text) for text in said} == {table(alone.stdout)}
+    ended = [line for text in said for line in text.splitlines() if ": finished in" in line]
+    assert len(ended) == 6
 
 
 def test_finished_runs_may_differ_in_what_changes_no_result(tmp_path):
