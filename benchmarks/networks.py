@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,172 +24,9 @@ from torch.utils._pytree import tree_leaves
 
 import prune_utils as pu
 
+from .public_networks import Case, cases
+
 RATIO = 80
-WORDS = {"vocab_size": 120, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-TEXT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network with a batch; call(network, batch) -> anything that holds tensors."""
-
-    name: str
-    make: Callable[[], nn.Module]
-    batch: Callable[[], Any]
-    call: Callable[[nn.Module, Any], Any]
-
-
-def images(size: int, number: int = 2) -> Callable[[], Any]:
-    return lambda: (torch.randn(number, 3, size, size), None)
-
-
-def torchvision_cases() -> Iterator[Case]:
-    from torchvision import models
-
-    def plain(model: nn.Module, batch: Any) -> Any:
-        return model(batch[0])
-
-    small = "resnet18 resnet50 resnext50_32x4d mobilenet_v2 mobilenet_v3_small efficientnet_b0 squeezenet1_1"
-    others = "shufflenet_v2_x0_5 densenet121 googlenet mnasnet0_5 regnet_y_400mf convnext_tiny swin_t alexnet"
-    names = {64: f"{small} {others}", 96: "inception_v3"}
-    for size, row in names.items():
-        for name in row.split():
-            more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-            make = partial(models.get_model, name, weights=None, num_classes=10, **more)
-            yield Case(f"torchvision {name}", make, images(size), plain)
-    vit = {
-        "image_size": 32,
-        "patch_size": 8,
-        "num_layers": 2,
-        "num_heads": 4,
-        "hidden_dim": 32,
-        "mlp_dim": 64,
-    }
-    yield Case("torchvision VisionTransformer", lambda: models.VisionTransformer(**vit), images(32), plain)
-    for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "fcn_resnet50"):
-        make = partial(models.get_model, name, weights=None, weights_backbone=None, num_classes=5)
-        yield Case(f"torchvision {name}", make, images(64), plain)
-    box = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
-    box |= {"masks": torch.ones(1, 96, 96, dtype=torch.uint8)}
-    detectors = "ssdlite320_mobilenet_v3_large fasterrcnn_mobilenet_v3_large_320_fpn fcos_resnet50_fpn"
-    for name in f"{detectors} retinanet_resnet50_fpn maskrcnn_resnet50_fpn".split():
-        sizes = {} if name.startswith("ssd") else {"min_size": 96, "max_size": 96}
-        make = partial(models.get_model, name, weights=None, weights_backbone=None, num_classes=3, **sizes)
-        yield Case(
-            f"torchvision {name}",
-            make,
-            lambda: ([torch.rand(3, 96, 96) for _ in range(2)], [box, box]),
-            lambda model, batch: model(batch[0], copy.deepcopy(batch[1])),
-        )
-
-
-def transformers_cases() -> Iterator[Case]:
-    import transformers as hf
-
-    def text() -> Any:
-        return {"input_ids": torch.randint(3, 120, (2, 12))}
-
-    def call(model: nn.Module, batch: Any) -> Any:
-        return model(**batch)
-
-    def make(family: str, head: str, sizes: dict[str, Any], words: dict[str, int] = WORDS) -> nn.Module:
-        return getattr(hf, f"{family}{head}")(getattr(hf, f"{family}Config")(**(words | sizes)))
-
-    gpt = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-    heads = {"num_key_value_heads": 2, "head_dim": 8}
-    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
-    rows = {
-        "Bert": ("SequenceClassification", TEXT),
-        "Roberta": ("SequenceClassification", TEXT),
-        "Electra": ("SequenceClassification", TEXT | {"embedding_size": 32}),
-        "Albert": ("SequenceClassification", TEXT | {"embedding_size": 16}),
-        "DistilBert": ("SequenceClassification", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
-        "MPNet": ("SequenceClassification", TEXT),
-        "DebertaV2": ("SequenceClassification", TEXT),
-        "GPT2": ("LMHeadModel", gpt),
-        "GPTNeoX": ("ForCausalLM", TEXT),
-        "OPT": ("ForCausalLM", TEXT | {"ffn_dim": 64, "word_embed_proj_dim": 32}),
-        "Bloom": ("ForCausalLM", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
-        "Llama": ("ForCausalLM", TEXT | heads),
-        "Mistral": ("ForCausalLM", TEXT | heads),
-        "Qwen2": ("ForCausalLM", TEXT | heads),
-        "Gemma": ("ForCausalLM", TEXT | heads),
-        "Phi": ("ForCausalLM", TEXT),
-        "Mixtral": ("ForCausalLM", TEXT | heads | experts),
-        "Mamba": ("ForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
-    }
-    for family, (head, sizes) in rows.items():
-        head = head if head.startswith(("For", "LM")) else f"For{head}"
-        if hasattr(hf, f"{family}{head}"):
-            yield Case(f"transformers {family}{head}", partial(make, family, head, sizes), text, call)
-
-    def pair() -> Any:
-        ids = torch.randint(3, 120, (2, 8))
-        return {"input_ids": ids, "decoder_input_ids": ids.flip(1)}
-
-    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-    bart = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
-    bart |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-    for family, sizes in {"T5": t5, "Bart": bart, "Pegasus": bart}.items():
-        head = "ForConditionalGeneration"
-        yield Case(f"transformers {family}{head}", partial(make, family, head, sizes), pair, call)
-    small = {key: value for key, value in TEXT.items() if key != "max_position_embeddings"}
-    vision = small | {"image_size": 32, "patch_size": 8}
-    for family in ("ViT", "DeiT", "Dinov2"):
-        head = "ForImageClassification"
-        yield Case(
-            f"transformers {family}{head}",
-            partial(make, family, head, vision, {}),
-            lambda: {"pixel_values": torch.randn(2, 3, 32, 32)},
-            call,
-        )
-
-
-def timm_cases() -> Iterator[Case]:
-    import timm
-
-    for name in (
-        "resnet10t",
-        "vit_tiny_patch16_224",
-        "mixer_s32_224",
-        "convnext_atto",
-        "ghostnet_050",
-        "pit_ti_224",
-    ):
-        size = {"img_size": 64} if name.startswith(("vit", "mixer")) else {}
-        make = partial(timm.create_model, name, num_classes=10, **size)
-        yield Case(
-            f"timm {name}", make, images(64 if size or "224" not in name else 224), lambda m, b: m(b[0])
-        )
-
-
-def smp_cases() -> Iterator[Case]:
-    import segmentation_models_pytorch as smp
-
-    for name in ("Unet", "FPN", "DeepLabV3Plus", "PSPNet", "MAnet"):
-        make = partial(getattr(smp, name), "resnet18", encoder_weights=None, classes=4)
-        yield Case(f"segmentation_models_pytorch {name}", make, images(64), lambda m, b: m(b[0]))
-
-
-PACKAGES = {
-    "torchvision": torchvision_cases,
-    "transformers": transformers_cases,
-    "timm": timm_cases,
-    "segmentation_models_pytorch": smp_cases,
-}
-
-
-def cases() -> Iterator[Case]:
-    """Of every package that is installed."""
-    for package, found in PACKAGES.items():
-        if importlib.util.find_spec(package):
-            yield from found()
 
 
 def _tensors(out: Any) -> list[Tensor]:

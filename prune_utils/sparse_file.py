@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,10 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
         raise ValueError(
             f"{path}: tensor '{unknown[0]}' is not part of the network ({len(unknown)} such tensors)"
         )
-    model.load_state_dict(content.state)
+    state = OrderedDict(content.state)
+    # versions of its layers' formats: some classes read a state without them as one of an older release
+    setattr(state, "_metadata", getattr(own, "_metadata", {}))
+    model.load_state_dict(state)
     return content
 
 
