@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .budgets import Budget
 from .choosing import choose
 from .criteria import find_criterion
+from .divided import spare
 from .masks import Mask, count
 from .regrow import Growth, Regrowth
 from .rounds import nest
@@ -157,7 +158,7 @@ class Gradual(Regrowth):
             # a task without a label in this batch must not lose all that it owns: it ranks by |w|
             if voter.name not in scores:
                 scores[voter.name] = {name: weights[name].abs() for name in mask if name in voter.owns}
-        mask = choose(scores, budget, self.ranking.arbiter, among=mask)
+        mask = choose(spare(self.model, scores, mask), budget, self.ranking.arbiter, among=mask)
         self._set_mask(mask)
         self.zero_pruned()
         return super()._move(mask, fraction, step, batch) if self.regrows else (0, mask)

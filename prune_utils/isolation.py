@@ -2,14 +2,16 @@
 
 Reentrant checkpointing and compiled code hide weights from autograd. Inside `untouched` the first is replaced
 by checkpointing that is not reentrant, which computes the same and saves the same memory, and the second runs
-eagerly; `reached_leaves` refuses a graph that hides something all the same.
+eagerly; `reached_leaves` refuses a graph that hides something all the same. Functions of a network's own
+(reversible layers) may run a backward pass of their own inside; what that reaches is seen by running it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,14 +25,19 @@ HIDING = {
 }
 
 
+OWN_FUNCTION = torch.autograd.function.BackwardCFunction  # node of a torch.autograd.Function in Python
+
+
 @contextmanager
 def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterator[None]:
     """Train mode and gradients inside; afterwards modes, buffers, requires_grad and random streams are as
     before. Inside, cuDNN picks algorithms that repeat themselves: equal commands must give equal masks.
 
-    `.grad` stays as it is as long as the caller uses torch.autograd.grad. `differentiate`: leaves that must
-    require a gradient inside, also when the user froze them.
+    Inside there is no `.grad`, and what the network itself may write there is dropped; afterwards each is the
+    tensor that it was. `differentiate`: leaves that must require a gradient inside, also when the user froze
+    them.
     """
+    gradients = [(weight, weight.grad) for weight in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -51,9 +58,13 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         ):
             for leaf in frozen:
                 leaf.requires_grad_(True)
+            for weight, _ in gradients:
+                weight.grad = None
             model.train()
             yield
     finally:
+        for weight, gradient in gradients:
+            weight.grad = gradient
         for leaf in frozen:
             leaf.requires_grad_(False)
         for module, training in modes:
@@ -64,29 +75,72 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
                 buffer.copy_(before)
 
 
-def reached_leaves(value: Tensor) -> list[Tensor]:
-    """The leaves that a value depends on, from a walk over its graph; nothing is computed.
+def reached_leaves(value: Tensor, among: Iterable[Tensor] = ()) -> list[Tensor]:
+    """The leaves that a value depends on, from a walk over its graph; call inside `untouched`.
 
+    among: leaves that a function of the network's own may hide; a graph with such a function is run backward
+    once, and what that reaches counts too. Otherwise nothing is computed.
     Raises ValueError, naming it, for a node that hides a part of the graph.
     """
-    leaves: dict[int, Tensor] = {}
-    ahead, known = [value.grad_fn], {value.grad_fn}
     if value.grad_fn is None:
         return [value] if value.requires_grad else []
-    while ahead:
-        node = ahead.pop()
-        assert node is not None
+    leaves: dict[int, Tensor] = {}
+    own = ""
+    for node in _nodes(value):
         for hiding, what in HIDING.items():
             if hiding in type(node).__name__:
                 raise ValueError(f"the graph hides weights behind {what} ({type(node).__name__})")
+        if isinstance(node, OWN_FUNCTION):
+            own = type(node).__name__
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, Tensor):
             leaves[id(leaf)] = leaf
+    hidden = [leaf for leaf in among if id(leaf) not in leaves] if own else []
+    if hidden:
+        return [*leaves.values(), *_reached_backward(value, hidden, list(leaves.values()), own)]
+    return list(leaves.values())
+
+
+def runs_own_functions(value: Tensor) -> bool:
+    """Whether the graph of a value has functions of the network's own, which may hide weights."""
+    return any(isinstance(node, OWN_FUNCTION) for node in _nodes(value))
+
+
+def _nodes(value: Tensor) -> Iterator[Any]:
+    """Every node of the graph once."""
+    ahead, known = [value.grad_fn], {value.grad_fn}
+    while ahead:
+        node = ahead.pop()
+        if node is None:
+            continue
+        yield node
         for following, _ in node.next_functions:
-            if following is not None and following not in known:
+            if following not in known:
                 known.add(following)
                 ahead.append(following)
-    return list(leaves.values())
+
+
+def _reached_backward(
+    value: Tensor, hidden: Sequence[Tensor], seen: Sequence[Tensor], function: str
+) -> list[Tensor]:
+    """Those of the hidden leaves that a backward pass inside the backward pass reaches. seen: the other
+    leaves, for whose sake all of the graph is run."""
+    reached: dict[int, Tensor] = {}
+
+    def note(leaf: Tensor, gradient: Tensor | None) -> None:
+        reached[id(leaf)] = leaf
+
+    handles = [leaf.register_hook(partial(note, leaf)) for leaf in hidden]
+    try:
+        torch.autograd.grad(value, [*hidden, *seen], retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the graph may hide weights in the network's own {function}, whose backward pass fails: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(reached.values())
 
 
 def _eagerly() -> AbstractContextManager[Any]:

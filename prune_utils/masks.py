@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .covering import prunable
+from .divided import divided, empty_slices
 from .parameters import find_parameters, parameters_by_name, plain_name
 from .seeds import generator
 
@@ -67,6 +68,7 @@ def check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     A mask may name any parameter of the network: what is considered was decided when it was made.
     """
     weights = parameters_by_name(model)
+    axes = divided(model)
     for name, kept in mask.items():
         weight = weights.get(plain_name(name, weights))
         if weight is None:
@@ -76,6 +78,13 @@ def check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
             raise ValueError(f"mask of {name!r} has shape {shapes}")
         if kept.dtype != torch.bool:
             raise ValueError(f"mask of {name!r} is {kept.dtype}, not torch.bool")
+        axis = axes.get(plain_name(name, weights))
+        empty = 0 if axis is None else empty_slices(kept, axis)
+        if empty:
+            raise ValueError(
+                f"mask of {name!r} leaves nothing of {empty} slices that are divided by their own norm, and "
+                "0 / 0 is no number: make the mask by sparsify or make_mask, or at a lower ratio"
+            )
 
 
 @torch.no_grad()

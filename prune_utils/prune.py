@@ -23,6 +23,7 @@ from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
 from .data import Forward
+from .divided import spare
 from .floors import Floors, check_floor, floor_counts
 from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
 from .methods import Method, method
@@ -294,7 +295,7 @@ def make_mask(
         floors = make_floors(model, plan, electorate.owners, budgets)
         mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive)
     else:
-        scores = score_network(scored)
+        scores = spare(scored, score_network(scored))
         mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
     mask = {name: mask[name] for name in names}
     if plan.shuffle:

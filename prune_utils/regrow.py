@@ -23,6 +23,7 @@ from .budgets import Pool
 from .choosing import choose
 from .criteria import find_criterion
 from .data import Forward, is_by_task
+from .divided import divided, number_of_slices, spare
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
 from .scoring import score
@@ -166,9 +167,13 @@ class Regrowth(Masked):
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         """Number of dropped weights, and the next mask; what is not kept throughout is 0 afterwards."""
         active = {name: int(kept.count_nonzero()) for name, kept in mask.items()}
+        axes = divided(self.model)
+        held = {name: number_of_slices(mask[name], axes[name]) for name in mask if name in axes}
         # no more than is inactive: a full layer would only lose and regrow the same weights
         drops = {
-            name: min(int(fraction * active[name]), kept.numel() - active[name])
+            name: min(
+                int(fraction * active[name]), kept.numel() - active[name], active[name] - held.get(name, 0)
+            )
             for name, kept in mask.items()
         }
         moving = [name for name in mask if drops[name] > 0]
@@ -180,9 +185,12 @@ class Regrowth(Masked):
         # a layer whose owners have nothing to say about this batch stays as it is
         moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
-        magnitude = {"magnitude": {name: weights[name].abs() for name in moving}}
+        candidates = {name: mask[name] for name in moving}
+        magnitude = spare(
+            self.model, {"magnitude": {name: weights[name].abs() for name in moving}}, candidates
+        )
         staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
-        kept = choose(magnitude, staying, "unanimous", among={name: mask[name] for name in moving})
+        kept = choose(magnitude, staying, "unanimous", among=candidates)
         missing = tuple(Pool((name,), drops[name]) for name in moving)
         grown = choose(votes, missing, self.growth.arbiter, among={name: ~kept[name] for name in moving})
         for name in moving:

@@ -178,6 +178,12 @@ def _is_weight_norm(layer: nn.Module, attribute: str) -> bool:
     return chain is not None and isinstance(chain[0], _WeightNorm)
 
 
+def parametrizations(layer: nn.Module, attribute: str) -> list[nn.Module]:
+    """The steps that compute a layer's tensor from its originals, in order; [] for a plain parameter."""
+    chain = _chain(layer, attribute)
+    return [] if chain is None else list(chain)
+
+
 def _chain(layer: nn.Module, attribute: str) -> ParametrizationList | None:
     chains = layer._modules.get("parametrizations")
     chain = chains._modules.get(attribute) if isinstance(chains, nn.ModuleDict) else None

@@ -16,6 +16,7 @@ from torch import nn
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
+from .divided import spare
 from .floors import Floors, choose_above
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
@@ -66,7 +67,8 @@ def progressive(
     for budget, least in zip(budgets, floors or [{}] * len(budgets), strict=True):
         with pruned(model, mask):
             scores = score_network(model)
-        mask = choose_above(scores, budget, arbiter, least, everything if revive else mask)
+        among = everything if revive else mask
+        mask = choose_above(spare(model, scores, among), budget, arbiter, least, among)
     return mask
 
 
@@ -122,7 +124,8 @@ class Rounds(Masked):
             return {}
         magnitude = {"magnitude": {name: weight.abs() for name, weight in self.weights.items()}}
         budget, floors = self.budgets[self.done], self.floors[self.done]
-        mask = choose_above(magnitude, budget, "unanimous", floors, self.mask)
+        scores = spare(self.model, magnitude, self.mask)
+        mask = choose_above(scores, budget, "unanimous", floors, self.mask)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
         self.zero_pruned()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .criteria import find_criterion
 from .data import Forward, loss_value, predict, targets_of
-from .isolation import seed_streams, untouched
+from .isolation import runs_own_functions, seed_streams, untouched
 from .masks import Scores
 from .measures import Survey
 from .parameters import find_parameters, unwrap
@@ -194,12 +194,15 @@ def _gradient_sums(
             while losses:
                 voter = next(iter(losses))
                 leaves = {name: weights[name] for name in owned[voter]}
+                run = list(leaves.values())
+                if runs_own_functions(losses[voter]):  # which run only on the way to leaves that they show
+                    run += [leaf for leaf in model.parameters() if leaf.requires_grad]
                 with _adding(sums[voter], leaves, what, gather):
                     # pop: the dict held the last reference, what no later voter needs goes with its loss;
                     # not backward(), which would write `.grad`
                     torch.autograd.grad(
                         losses.pop(voter),
-                        list(leaves.values()),
+                        run,
                         retain_graph=bool(losses),
                         allow_unused=True,
                     )

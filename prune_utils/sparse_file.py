@@ -113,9 +113,9 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
         raise ValueError(
             f"{path}: tensor '{unknown[0]}' is not part of the network ({len(unknown)} such tensors)"
         )
-    state = OrderedDict(content.state)
+    state: Any = OrderedDict(content.state)
     # versions of its layers' formats: some classes read a state without them as one of an older release
-    setattr(state, "_metadata", getattr(own, "_metadata", {}))
+    state._metadata = getattr(own, "_metadata", {})
     model.load_state_dict(state)
     return content
 

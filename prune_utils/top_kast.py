@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .attaching import unwrapped
 from .budgets import Budget
 from .choosing import choose
+from .divided import spare
 from .gradual import Pace
 from .lookup import find_weight
 from .masked import Masked
@@ -124,7 +125,7 @@ class TopKast(Masked):
 
     def _largest(self, values: Mapping[str, Tensor], budget: Budget) -> Mask:
         magnitude = {"magnitude": {name: value.abs() for name, value in values.items()}}
-        return choose(magnitude, budget, "unanimous")
+        return choose(spare(self.model, magnitude), budget, "unanimous")
 
     def attach(self, *optimizers: Any) -> TopKast:
         """Raises ValueError for several optimizers: B must be complete in every step."""

@@ -229,7 +229,8 @@ class _Look:
             value = self.losses[task](predictions[id(batch)], targets_of(batch))
             value = loss_value(f"task {task!r}", value)
             if value is not None:
-                found[task] = {names[id(leaf)] for leaf in reached_leaves(value) if id(leaf) in names}
+                reached = reached_leaves(value, self.weights.values())
+                found[task] = {names[id(leaf)] for leaf in reached if id(leaf) in names}
         return found
 
 

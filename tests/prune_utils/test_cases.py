@@ -87,6 +87,45 @@ class Hidden(torch.autograd.Function):
         return gradient, None
 
 
+class Inside(torch.autograd.Function):
+    """A function that hides its layer: it runs forward without a graph, and backward on its own."""
+
+    @staticmethod
+    def forward(ctx, x, layer):
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return layer(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x = ctx.saved_tensors[0].detach().requires_grad_(True)
+        with torch.enable_grad():
+            ctx.layer(x).backward(gradient)
+        return x.grad, None
+
+
+class Reversible(Pair):
+    def forward(self, x):
+        shared = Inside.apply(self.trunk[:2](x), self.trunk[2])
+        return {"left": self.left(shared), "right": self.right(shared)}
+
+
+def test_weights_in_functions_of_the_networks_own_are_found_and_scored():
+    plain, hiding = make(), make(Reversible)
+    owners = pu.owners_from_graph(hiding, LOSSES, BATCH)
+    assert owners == OWNERS
+    before = hiding.left.weight.grad = torch.ones_like(hiding.left.weight)
+    found = pu.score(hiding, pu.task_voters(LOSSES, owners), [(0, BATCH)], "snip")
+    wanted = pu.score(plain, pu.task_voters(LOSSES, owners), [(0, BATCH)], "snip")
+    for task, of in wanted.items():
+        torch.testing.assert_close(found[task], of)
+    # what the inner backward pass wrote is gone, what the user had is there
+    assert hiding.trunk[2].weight.grad is None
+    assert hiding.left.weight.grad is before
+    assert before.eq(1).all()
+
+
 def test_a_graph_that_hides_weights_is_refused_by_name():
     hiding = type("CheckpointFunction", (Hidden,), {})
 
