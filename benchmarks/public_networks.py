@@ -123,6 +123,24 @@ def transformers_cases() -> Iterator[Case]:
         if hasattr(hf, f"{family}{head}"):
             yield Case(f"transformers {family}{head}", partial(make, family, head, sizes), text, call)
 
+    # functions and norms of their own: reversible layers, a convolution under weight_norm
+    axial = {"axial_pos_shape": [4, 4], "axial_pos_embds_dim": [16, 16], "max_position_embeddings": 16}
+    local = {"attn_layers": ["local", "local"], "local_attn_chunk_length": 8, "is_decoder": True}
+    reformer = {"hidden_size": 32, "num_attention_heads": 2, "attention_head_size": 16} | axial | local
+    yield Case(
+        "transformers ReformerModelWithLMHead",
+        partial(make, "Reformer", "ModelWithLMHead", reformer | {"feed_forward_size": 64}),
+        lambda: {"input_ids": torch.randint(3, 120, (2, 16))},
+        call,
+    )
+    sound = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    yield Case(
+        "transformers Wav2Vec2ForCTC",
+        partial(make, "Wav2Vec2", "ForCTC", TEXT | sound | {"mask_time_prob": 0.0}),
+        lambda: {"input_values": torch.randn(2, 2000)},
+        call,
+    )
+
     def pair() -> Any:
         ids = torch.randint(3, 120, (2, 8))
         return {"input_ids": ids, "decoder_input_ids": ids.flip(1)}

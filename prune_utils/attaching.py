@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .isolation import looking
 from .lookup import find_weight
 
 
@@ -81,11 +82,15 @@ class Attachment:
         self._handles.clear()
 
     def _after_backward(self, name: str, weight: Tensor) -> None:
-        self.masked.mask_gradient(name)
-        self._masked[name] = _version(weight)
+        if looking(self.masked.model):
+            return
+        if find_weight(self.masked.model, name) is weight:  # not while shards are gathered
+            self.masked.mask_gradient(name)
+            self._masked[name] = _version(weight)
 
     def _before_step(self, number: int, *step: Any) -> None:
         """Gradients that did not come from backward, or were written since, are masked as well."""
+        self.masked.settle()
         for name, held in self._held[number].items():
             weight = find_weight(self.masked.model, name)
             if weight is not held:

@@ -21,6 +21,7 @@ from .data import Forward, predict
 from .isolation import untouched
 from .parameters import Held, held_parameters, unwrap
 from .roles import EXPERTS, PRODUCT, TABLE, Role, Shape, role_of
+from .shards import sharded
 from .tracing import multiplied
 
 Predicate = Callable[[str, nn.Parameter, nn.Module], bool]
@@ -123,7 +124,8 @@ def coverage(
     held = held_parameters(model)
     roles = [role_of(each) for each in held]
     batches = list(batches)
-    if batches and not all(role.known for role in roles):
+    # what a sharded network does cannot be watched: there names and dimensions decide
+    if batches and not all(role.known for role in roles) and not sharded(model):
         roles = _traced(model, held, roles, batches, forward)
     wanted, unwanted = _chooser(include, held, "include"), _chooser(exclude, held, "exclude")
     entries = []

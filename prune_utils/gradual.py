@@ -24,6 +24,7 @@ from .divided import spare
 from .masks import Mask, count
 from .regrow import Growth, Regrowth
 from .rounds import nest
+from .shards import whole
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Gradual(Regrowth):
         for voter in self.ranking.voters:
             # a task without a label in this batch must not lose all that it owns: it ranks by |w|
             if voter.name not in scores:
-                scores[voter.name] = {name: weights[name].abs() for name in mask if name in voter.owns}
+                scores[voter.name] = {name: whole(weights[name]).abs() for name in mask if name in voter.owns}
         mask = choose(spare(self.model, scores, mask), budget, self.ranking.arbiter, among=mask)
         self._set_mask(mask)
         self.zero_pruned()

@@ -18,6 +18,8 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from .shards import settle
+
 # autograd nodes that stand for a part of the network whose weights they do not show
 HIDING = {
     "CheckpointFunctionBackward": "reentrant checkpointing; call checkpoint(..., use_reentrant=False)",
@@ -25,6 +27,7 @@ HIDING = {
 }
 
 
+_looking: list[nn.Module] = []  # networks that are inside `untouched` now
 OWN_FUNCTION = torch.autograd.function.BackwardCFunction  # node of a torch.autograd.Function in Python
 
 
@@ -37,6 +40,7 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
     tensor that it was. `differentiate`: leaves that must require a gradient inside, also when the user froze
     them.
     """
+    settle(model)
     gradients = [(weight, weight.grad) for weight in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -61,8 +65,12 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
             for weight, _ in gradients:
                 weight.grad = None
             model.train()
+            _looking.append(model)
             yield
     finally:
+        if model in _looking:
+            _looking.remove(model)
+        settle(model)
         for weight, gradient in gradients:
             weight.grad = gradient
         for leaf in frozen:
@@ -73,6 +81,11 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
                 buffer.copy_(before)
+
+
+def looking(model: nn.Module) -> bool:
+    """Whether the backward pass at hand is one of ours, whose gradients no hook may change."""
+    return any(each is model for each in _looking)
 
 
 def reached_leaves(value: Tensor, among: Iterable[Tensor] = ()) -> list[Tensor]:
@@ -99,6 +112,16 @@ def reached_leaves(value: Tensor, among: Iterable[Tensor] = ()) -> list[Tensor]:
     if hidden:
         return [*leaves.values(), *_reached_backward(value, hidden, list(leaves.values()), own)]
     return list(leaves.values())
+
+
+def reached_shards(value: Tensor, among: Iterable[Tensor]) -> list[Tensor]:
+    """The same for sharded parameters, whose graph shows what was gathered of them: those that a backward
+    pass gives a gradient. Their `.grad` is None before and after."""
+    value.backward(retain_graph=True)
+    reached = [leaf for leaf in among if leaf.grad is not None]
+    for leaf in among:
+        leaf.grad = None
+    return reached
 
 
 def runs_own_functions(value: Tensor) -> bool:

@@ -19,6 +19,7 @@ from .attaching import Attachment
 from .lookup import find_weight
 from .masks import Mask, apply, check_mask, count, size
 from .report import certificate
+from .shards import is_shard, part, part_like, settle, whole_like
 from .verifying import verify
 from .voters import Owners
 from .zeroing import zero_pruned
@@ -52,7 +53,12 @@ class Masked:
         self.owners: Owners = {} if owners is None else owners
         self.asked = dict(asked or {})
         weights = {name: find_weight(model, name) for name in mask}
-        self._kept: Mask = {name: kept.to(weights[name].device, copy=True) for name, kept in mask.items()}
+        self._sharded = any(map(is_shard, weights.values()))
+        # of a sharded weight this process's part
+        self._kept: Mask = {
+            name: part_like(kept, weights[name]).to(weights[name].device, copy=True)
+            for name, kept in mask.items()
+        }
         self._certificate: dict[str, Any] | None = None
         self._attachment: Attachment | None = None
         self.step = 0
@@ -62,8 +68,13 @@ class Masked:
 
     @property
     def mask(self) -> Mask:
-        """What is kept now (a copy)."""
-        return {name: kept.clone() for name, kept in self._kept.items()}
+        """What is kept now (a copy); of a sharded network whole, which all processes must ask for."""
+        return {name: kept.clone() for name, kept in self._whole().items()}
+
+    def _whole(self) -> Mask:
+        if not self._sharded:
+            return self._kept
+        return {name: whole_like(self._kept[name], weight) for name, weight in self.weights.items()}
 
     @property
     def trained(self) -> Mapping[str, Tensor]:
@@ -74,6 +85,7 @@ class Masked:
     def weights(self) -> dict[str, nn.Parameter]:
         """The network's present parameters that the mask covers, by name. Raises ValueError for one that is
         gone."""
+        self.settle()
         return {name: find_weight(self.model, name) for name in self._kept}
 
     @property
@@ -84,14 +96,15 @@ class Masked:
     @property
     def density(self) -> float:
         """Kept weights / weights that the mask covers."""
-        return count(self._kept) / size(self._kept)
+        mask = self._whole()
+        return count(mask) / size(mask)
 
     @property
     def certificate(self) -> dict[str, Any]:
         """What was asked and what the mask keeps now, in plain values (prune_utils.certificate)."""
         if self._certificate is None:
             self._certificate = certificate(
-                self._kept, self.owners, self.asked, getattr(self.owners, "coverage", self.model)
+                self._whole(), self.owners, self.asked, getattr(self.owners, "coverage", self.model)
             )
         return self._certificate
 
@@ -101,7 +114,8 @@ class Masked:
         model: another network of the same layers, e.g. an average of the weights; None = the masked one.
         Raises ValueError that names the first layer that is not.
         """
-        return verify(self.model if model is None else model, self._kept, self.certificate)
+        self.settle()
+        return verify(self.model if model is None else model, self._whole(), self.certificate)
 
     def attach(self, *optimizers: Any) -> Masked:
         """From now on nothing need be called: pruned gradients are 0 as soon as backward has made them,
@@ -156,7 +170,7 @@ class Masked:
             raise ValueError(
                 f"the gradient of {name!r} is {gradient.layout}: make its layer with sparse=False"
             )
-        zero_pruned(gradient, self._kept_of(name, gradient))
+        zero_pruned(part(gradient), self._kept_of(name, gradient))
 
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
@@ -168,9 +182,15 @@ class Masked:
     @torch.no_grad()
     def zero_pruned(self, names: Iterable[str] | None = None) -> None:
         """Pruned weights become 0, whatever they were. names: of the mask's weights, None = all."""
+        self.settle()
         for name in self._kept if names is None else names:
             weight = find_weight(self.model, name)
-            zero_pruned(weight, self._kept_of(name, weight))
+            zero_pruned(part(weight), self._kept_of(name, weight))
+
+    def settle(self) -> None:
+        """Of a sharded network every parameter is its shard again."""
+        if self._sharded:
+            settle(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """The mask and how far it has come; tensors and plain values only."""
@@ -189,6 +209,8 @@ class Masked:
 
     def _set_mask(self, mask: Mapping[str, Tensor]) -> None:
         for name, kept in mask.items():
+            if self._sharded:
+                kept = part_like(kept, find_weight(self.model, name))
             self._kept[name].copy_(kept)
         self._certificate = None
 

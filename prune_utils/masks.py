@@ -18,6 +18,7 @@ from .covering import prunable
 from .divided import divided, empty_slices
 from .parameters import find_parameters, parameters_by_name, plain_name
 from .seeds import generator
+from .shards import part, part_like
 
 Scores = dict[str, Tensor]  # parameter name -> tensor of its shape, larger = more worth keeping
 Mask = dict[str, Tensor]  # parameter name -> bool tensor of its shape, True = kept
@@ -59,7 +60,10 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> frozenset[str]:
 def dense_mask(model: nn.Module, names: Iterable[str] | None = None) -> Mask:
     """A mask that keeps every one of these weights, None = every prunable weight."""
     weights = prunable(model) if names is None else find_parameters(model, names)
-    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    return {
+        name: torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+        for name, weight in weights.items()
+    }
 
 
 def check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
@@ -94,7 +98,8 @@ def apply(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     weights = find_parameters(model, mask)
     for name, kept in mask.items():
         # not a product: a pruned weight becomes 0 even where it was not finite
-        weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
+        weight = part(weights[name])
+        weight.masked_fill_(~part_like(kept, weights[name]).to(weight.device), 0.0)
 
 
 def count(mask: Mapping[str, Tensor]) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .data import Forward, predict
 from .masks import Scores
 from .parameters import find_parameters, unwrap
+from .shards import sharded
 from .voters import Batch, Voter
 
 
@@ -54,12 +55,21 @@ def squared(survey: Survey) -> dict[str, Scores]:
     return survey.sums(survey.voters, torch.square)
 
 
+def _refuse_shards(survey: Survey) -> None:
+    if sharded(survey.model):
+        raise ValueError(
+            "this criterion differentiates twice, or a copy, which sharded networks do not allow: choose one "
+            "of a single backward pass, such as snip"
+        )
+
+
 def curvature(survey: Survey) -> dict[str, Scores]:
     """H g with the Hessian and the gradient of all batches together: the gradient of <g, constant g>.
 
     Reads the batches twice; its memory is that of a graph through the backward pass.
     Raises ValueError for an iterator, which can be read once.
     """
+    _refuse_shards(survey)
     if isinstance(survey.batches, Iterator):
         raise ValueError("this criterion reads the batches twice: pass a list, not an iterator")
     towards = signed(survey)
@@ -91,6 +101,7 @@ def flow(survey: Survey) -> dict[str, Scores]:
     of the first input is used. Every voter is told the same: there is no task in it.
     Raises ValueError where there is no batch, or the flow exceeds float64.
     """
+    _refuse_shards(survey)
     twin = copy.deepcopy(survey.model).double().eval()
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):

@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
+from .shards import settle
+
 WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel)  # hold the network as `module`
 # what wrappers call the network inside; the leading underscore keeps them apart from a user's own names
 INSIDE = (
@@ -63,6 +65,7 @@ class Held:
 
 def held_parameters(model: nn.Module) -> list[Held]:
     """Every parameter once, in the order of `model.named_parameters()`."""
+    settle(model)
     found: dict[int, Held] = {}
     for name, parameter, holder in _walk(model, ""):
         held = found.setdefault(id(parameter), Held(parameter))
@@ -74,6 +77,7 @@ def held_parameters(model: nn.Module) -> list[Held]:
 
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every name of every parameter; a tied one appears under each of its names."""
+    settle(model)
     return {name: parameter for name, parameter, _ in _walk(model, "")}
 
 

@@ -25,13 +25,15 @@ from .criteria import find_criterion
 from .data import Forward
 from .divided import spare
 from .floors import Floors, check_floor, floor_counts
-from .masks import Mask, Scores, check_same_everywhere, matching, prunable, shuffle_within_layers
+from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, prunable, shuffle_within_layers
 from .methods import Method, method
 from .parameters import find_parameters
 from .ranking import rank_fractions
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
 from .seeds import generator
+from .shards import sharded
+from .shards import whole as all_of
 from .voters import VOTERS, Batch, Electorate, Owners, Voter
 from .weightings import WEIGHTINGS, find_weighting, weighted_voter
 
@@ -70,6 +72,8 @@ def xavier_copy(model: nn.Module, seed: int, names: Iterable[str] | None = None)
     names: of the weights that are drawn, None = all prunable ones. What has fewer than two dimensions has no
     fan, and stays.
     """
+    if sharded(model):
+        raise ValueError("a sharded network cannot be copied: take its own weights, or draw before sharding")
     found = prunable(model) if names is None else find_parameters(model, names)
     weights = {name: weight for name, weight in found.items() if weight.dim() > 1}
 
@@ -265,13 +269,13 @@ def make_mask(
     names = in_scope(model, electorate.owners, plan)
     weights = find_parameters(model, names)
     if plan.starts == "dense":
-        return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
+        return dense_mask(model, names)
     scored = INITS[plan.score_init](model, seed, electorate.owners)
     asked = _asked(plan, scored, electorate, batches, seed, forward, names)
     voters = [voter.among(names) for voter in asked]
     whole = None
     if plan.revive:
-        whole = {name: w.detach().clone() for name, w in find_parameters(scored, names).items()}
+        whole = {name: all_of(w.detach()).clone() for name, w in find_parameters(scored, names).items()}
     few = find_criterion(plan.criterion).batches
     if few is not None and not isinstance(batches, Mapping):
         batches = list(islice(batches, few))
@@ -329,6 +333,7 @@ def _published_rule(
     protected = matching(weights, plan.protect)
     free = {voter: {name: of[name] for name in of if name not in protected} for voter, of in scores.items()}
     unranked = {
-        name: torch.full_like(weight, name in protected, dtype=torch.bool) for name, weight in weights.items()
+        name: torch.full(weight.shape, name in protected, dtype=torch.bool, device=weight.device)
+        for name, weight in weights.items()
     }
     return unranked | keep_by_ratio(free, keep_ratio, plan.arbiter)

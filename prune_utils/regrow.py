@@ -27,6 +27,7 @@ from .divided import divided, number_of_slices, spare
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
 from .scoring import score
+from .shards import part, part_like, whole
 from .voters import Gather, Voter
 
 
@@ -187,7 +188,7 @@ class Regrowth(Masked):
         weights = self.weights
         candidates = {name: mask[name] for name in moving}
         magnitude = spare(
-            self.model, {"magnitude": {name: weights[name].abs() for name in moving}}, candidates
+            self.model, {"magnitude": {name: whole(weights[name]).abs() for name in moving}}, candidates
         )
         staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
         kept = choose(magnitude, staying, "unanimous", among=candidates)
@@ -253,16 +254,17 @@ class Regrowth(Masked):
 
     def _start_at_zero(self, weight: Tensor, where: Tensor) -> None:
         """Weight and optimiser state become 0 in place."""
-        weight.masked_fill_(where, 0.0)
+        part(weight).masked_fill_(part_like(where, weight), 0.0)
         self._forget(weight, where)
 
     def _forget(self, weight: Tensor, where: Tensor) -> None:
         """Optimiser state becomes 0 in place, in whichever optimiser holds it (Adam's step counter is per
         tensor and stays)."""
+        where = part_like(where, weight)
         for optimizer in self.optimizers:
             for value in optimizer.state.get(weight, {}).values():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.masked_fill_(where, 0.0)
+                    part(value).masked_fill_(where, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"updates": self.updates, "average": self._average}

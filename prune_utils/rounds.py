@@ -21,6 +21,7 @@ from .floors import Floors, choose_above
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
 from .parameters import find_parameters
+from .shards import whole
 from .voters import Gather
 
 
@@ -122,7 +123,7 @@ class Rounds(Masked):
         super().after_step(step, batch)
         if step <= 0 or step % self.every or self.done >= len(self.budgets):
             return {}
-        magnitude = {"magnitude": {name: weight.abs() for name, weight in self.weights.items()}}
+        magnitude = {"magnitude": {name: whole(weight).abs() for name, weight in self.weights.items()}}
         budget, floors = self.budgets[self.done], self.floors[self.done]
         scores = spare(self.model, magnitude, self.mask)
         mask = choose_above(scores, budget, "unanimous", floors, self.mask)

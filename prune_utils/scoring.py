@@ -22,6 +22,7 @@ from .masks import Scores
 from .measures import Survey
 from .parameters import find_parameters, unwrap
 from .seeds import generator, mix_seed
+from .shards import is_shard, part, whole, whole_like
 from .voters import Batch, Gather, Voter, total
 
 
@@ -50,6 +51,8 @@ def score(
         loss None) or all its scores are equal. "refuse": ValueError; "abstain": it is no key of the result.
     values: the weights that the saliencies are of, by name; None = the network's own. Those before pruning,
         for pruned weights that may return.
+    Of a sharded network (FSDP2) the scores are whole in every process, and the gradient of a batch is the
+    mean over the processes: give all of them the same batches for the scores of one process.
     Raises ValueError: no batch, a gradient or score that is not finite (names voter, batch and layer), a
         voter with nothing to say, a loss that is no single value, an unknown criterion, a weight that the
         network does not have.
@@ -79,8 +82,8 @@ def score(
             gradients = sums.pop(voter.name, {})
             found = {
                 name: rule.saliency(
-                    weights[name].detach() if values is None else values[name],
-                    gradients.pop(name, None),
+                    whole(weights[name].detach()) if values is None else values[name],
+                    whole_like(gradients.pop(name), weights[name]) if name in gradients else None,
                     draws,
                 )
                 for name in owned[voter.name]
@@ -184,6 +187,7 @@ def _gradient_sums(
     missed: gets the names of the voters that had no loss in any batch.
     """
     sums: dict[str, Scores] = {voter: {} for voter in owned}
+    spread = any(map(is_shard, weights.values()))
     voters = [voter for voter in voters if owned[voter.name]]
     seen, heard = 0, set[str]()
     with untouched(model, weights.values()):
@@ -194,6 +198,10 @@ def _gradient_sums(
             while losses:
                 voter = next(iter(losses))
                 leaves = {name: weights[name] for name in owned[voter]}
+                if spread:
+                    _add_parts(sums[voter], leaves, what, losses.pop(voter), bool(losses))
+                    model.zero_grad(set_to_none=True)
+                    continue
                 run = list(leaves.values())
                 if runs_own_functions(losses[voter]):  # which run only on the way to leaves that they show
                     run += [leaf for leaf in model.parameters() if leaf.requires_grad]
@@ -213,7 +221,8 @@ def _gradient_sums(
     missed.update(voter.name for voter in voters if voter.name not in heard)
     return {
         voter: {
-            name: of.pop(name).contiguous() if name in of else _zeros(weights[name]) for name in owned[voter]
+            name: of.pop(name).contiguous() if name in of else _zeros(part(weights[name]))
+            for name in owned[voter]
         }
         for voter, of in sums.items()
     }
@@ -240,6 +249,18 @@ def _losses(
                 f"loss of voter {voter!r} is None on one of several processes: return 0 times a prediction"
             )
     return losses
+
+
+def _add_parts(
+    sums: Scores, leaves: Mapping[str, Tensor], what: Callable[[Tensor], Tensor], loss: Tensor, again: bool
+) -> None:
+    """Adds what(mean gradient of all processes) to the sums, each process for its shard. again: the graph is
+    needed once more. A sharded parameter is no leaf of the graph: its gradient is known in `.grad` alone."""
+    loss.backward(retain_graph=again)
+    for name, leaf in leaves.items():
+        if leaf.grad is not None:
+            _add(sums, name, what(part(leaf.grad)))
+            leaf.grad = None
 
 
 @contextmanager

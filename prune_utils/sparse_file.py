@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .files import replacing
 from .masks import mask_hash
 from .positions import CODINGS, shortest
+from .shards import is_shard, shared_out, whole, writes
 
 FORMAT = 2
 KEY = "sparse network"
@@ -54,18 +55,19 @@ def save_sparse(
 
     model: the network, or its state dict. mask: parameter name -> bool tensor, True = kept; None = dense.
     half: kept float32 weights in 16 bits; tensors that the mask does not name keep their type.
-    extra: plain JSON values to travel along.
+    extra: plain JSON values to travel along. Of a sharded network all processes call this, the first writes.
     ValueError names the tensor that does not fit: a mask of another network, pruned weights that are not 0,
     values beyond 16 bits, a certificate of another mask.
     """
     state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
     _check_state(state, mask)
     _check_certificate(certificate, mask, "the certificate")
+    spread = any(map(is_shard, state.values()))
     tensors: dict[str, Tensor] = {}
     codings: dict[str, Coding] = {}
     stored: dict[tuple[Any, ...], str] = {}  # tied weights are written once, under their first name
     for name, value in state.items():
-        value = value.detach()
+        value = whole(value.detach())
         same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
         kept = None if mask is None else mask.get(name)
         if value.numel() and kept is None and same in stored:
@@ -84,8 +86,11 @@ def save_sparse(
         "extra": dict(extra or {}),
         "checksum": _checksum(tensors),
     }
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={KEY: json.dumps(header)}))
+    if not spread or writes():
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(tensors, metadata={KEY: json.dumps(header)}))
+    if spread:
+        torch.distributed.barrier()
     return Path(path)
 
 
@@ -113,7 +118,7 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
         raise ValueError(
             f"{path}: tensor '{unknown[0]}' is not part of the network ({len(unknown)} such tensors)"
         )
-    state: Any = OrderedDict(content.state)
+    state: Any = OrderedDict((name, shared_out(value, own[name])) for name, value in content.state.items())
     # versions of its layers' formats: some classes read a state without them as one of an older release
     state._metadata = getattr(own, "_metadata", {})
     model.load_state_dict(state)

@@ -23,6 +23,7 @@ from .gradual import Pace
 from .lookup import find_weight
 from .masked import Masked
 from .masks import Mask, check_same_everywhere, count, size
+from .shards import sharded
 from .voters import Gather
 from .zeroing import zero_pruned
 
@@ -46,6 +47,8 @@ class TopKast(Masked):
         """mask: the first A; the network still holds the dense weights. forward, backward: budgets of A and
         B, of the same pools. gather: a tensor of every process. known: owners and asked, as of Masked.
         """
+        if sharded(model):
+            raise ValueError("Top-KAST keeps whole weights aside, so it takes no sharded network")
         for small, large in zip(forward, backward, strict=True):
             if small.names != large.names or small.keep > large.keep:
                 raise ValueError(f"the backward set must hold the forward set, in {small.names[0]!r} too")

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from .covering import UNOWNED, Choice, Coverage, coverage
 from .data import Forward, is_by_task, loss_value, predict, targets_of
-from .isolation import reached_leaves, seed_streams, untouched
+from .isolation import reached_leaves, reached_shards, seed_streams, untouched
 from .parameters import find_parameters, unwrap
 from .seeds import mix_seed
+from .shards import is_shard
 
 Loss = Callable[[Any, Any], Tensor | None]  # (predictions, targets) -> scalar; None = no label in this batch
 Owners = Mapping[str, frozenset[str]]  # parameter name -> tasks
@@ -229,7 +230,8 @@ class _Look:
             value = self.losses[task](predictions[id(batch)], targets_of(batch))
             value = loss_value(f"task {task!r}", value)
             if value is not None:
-                reached = reached_leaves(value, self.weights.values())
+                look = reached_shards if any(map(is_shard, self.weights.values())) else reached_leaves
+                reached = look(value, self.weights.values())
                 found[task] = {names[id(leaf)] for leaf in reached if id(leaf) in names}
         return found
 
