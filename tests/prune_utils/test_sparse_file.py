@@ -53,6 +53,24 @@ def test_a_file_loads_to_the_same_network_bit_for_bit(tmp_path, masked):
     assert [file.name for file in path.parent.iterdir()] == ["net.safetensors"]
 
 
+class Versioned(nn.Linear):
+    """A layer that reads a state without a version as one of an older release, as MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_versions_of_the_networks_layers_are_handed_on(tmp_path):
+    net = nn.Sequential(Versioned(2, 2))
+    path = save_sparse(tmp_path / "net.safetensors", net, None)
+    twin = nn.Sequential(Versioned(2, 2))
+    load_sparse(path, twin)
+    assert torch.equal(twin[0].weight, net[0].weight)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_types_are_kept(tmp_path, dtype):
     model, mask, _ = pruned()
