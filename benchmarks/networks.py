@@ -146,8 +146,8 @@ def main() -> None:
 
 HEAD = f"""# Public networks
 
-Networks as their packages ship them, with random weights (the MTCNN with its trained ones), {RATIO} % sparse by
-`sparsify` with two losses, on one processor thread. Made by
+Networks as their packages ship them, with random weights (the MTCNN with its trained ones), {RATIO} % sparse
+by `sparsify` with two losses. Made by
 
     pip install -r requirements-networks.txt && pip install --no-deps facenet-pytorch LibMTL
     python3 -m benchmarks.networks --out docs/networks.md
