@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -27,3 +28,9 @@ def parse_seeds(text: str, first: int = 0) -> list[int]:
     if not found[0]:
         raise ValueError("--seeds 0 asks for no seed at all")
     return list(range(first, first + found[0]))
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    """What `parse_seeds` reads as exactly these: '1,5', and '4,' for one."""
+    text = ",".join(map(str, seeds))
+    return text if "," in text else f"{text},"

@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from common.numbers import seeds_text
+
 from .entries import Entry, columns_of, gather
 from .grid import Cell, Grid, decimals, heading
 from .render import markdown
@@ -124,7 +126,7 @@ def members(tier: Tier, results: Sequence[Result]) -> list[Result]:
 
 def command(plan: Plan, tier: Tier, methods: Sequence[str] | None = None) -> str:
     """What makes a tier, or some of its methods; it goes on where it stopped."""
-    which = f"--ratios {tier.ratio:g} --seeds {','.join(map(str, tier.seeds))} --split {tier.split}"
+    which = f"--ratios {tier.ratio:g} --seeds {seeds_text(tier.seeds)} --split {tier.split}"
     return f"{plan.command} --methods {','.join(methods or tier.methods)} {which}"
 
 

@@ -20,6 +20,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from common.files import read_json
+from common.numbers import seeds_text
 from configs.load import as_tree, load, result_settings
 from prune_utils.report import format_certificate
 
@@ -222,7 +223,7 @@ def commands(results: Sequence[Result]) -> list[str]:
     for words, members in studies.items():
         first = members[0]
         methods = list(dict.fromkeys(m.label for m in members if m.ratio is not None))
-        seeds = ",".join(map(str, sorted({m.seed for m in members})))
+        seeds = seeds_text(sorted({m.seed for m in members}))
         ratios = ",".join(f"{r:g}" for r in sorted({m.ratio for m in members if m.ratio is not None}))
         line = ["python3", "reproduce.py", "--dataset", first.dataset]
         if methods:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.numbers import parse_numbers, parse_seeds
+from common.numbers import parse_numbers, parse_seeds, seeds_text
 
 
 def test_a_number_of_seeds_starts_at_the_first_and_a_list_is_as_it_is():
@@ -21,3 +21,8 @@ def test_other_words_name_the_flag(wrong):
 def test_not_a_number_is_none():
     with pytest.raises(ValueError, match="--ratios needs different numbers"):
         parse_numbers("--ratios", "90,nan", float)
+
+
+@pytest.mark.parametrize("seeds", [[4], [1, 5], [0, 1, 2]])
+def test_seeds_are_read_back_as_they_were(seeds):
+    assert parse_seeds(seeds_text(seeds)) == seeds
