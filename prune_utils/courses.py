@@ -18,7 +18,7 @@ from .gradual import PACES, Gradual, Pace, gradual_budgets, make_pace
 from .masked import Masked
 from .masks import Mask, count, size
 from .methods import Method
-from .prune import Plan, make_room
+from .prune import Plan, make_floors, make_room
 from .regrow import Growth, Regrowth, Timing, make_schedule
 from .rounds import nest
 from .top_kast import TopKast
@@ -123,12 +123,26 @@ def _gradual(course: Course) -> Masked:
     room = make_room(course.model, plan, course.electorate.owners)
     events = gradual_budgets(PACES[course.row.pace](pace), room.total, room.keep, room.budget)
     ranking = course.growth(plan.voters, plan.criterion)
+    floors = make_floors(course.model, plan, course.electorate.owners, events.values())
     return Gradual(
-        course.model, course.mask, course.optimizer, pace, events, ranking, course.regrowth, **course.known
+        course.model,
+        course.mask,
+        course.optimizer,
+        pace,
+        events,
+        ranking,
+        course.regrowth,
+        dict(zip(events, floors, strict=True)),
+        **course.known,
     )
 
 
 def _top_kast(course: Course) -> Masked:
+    if course.plan.floor:
+        raise ValueError(
+            f"method {course.row.name} keeps its larger set by magnitude alone, without floors: choose "
+            f"budget 'uniform' or 'erk' instead of floor {course.plan.floor}"
+        )
     room = make_room(course.model, course.plan, course.electorate.owners)
     forward = room.budget(room.keep)
     more = room.budget(min(room.total, room.keep + round(course.gradual.backward * room.total)))

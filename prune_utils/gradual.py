@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from .budgets import Budget
-from .choosing import choose
 from .criteria import find_criterion
 from .divided import spare
+from .floors import Floors, choose_above
 from .masks import Mask, count
 from .regrow import Growth, Regrowth
 from .rounds import nest
@@ -121,6 +121,7 @@ class Gradual(Regrowth):
         events: Mapping[int, Budget],
         ranking: Growth,
         growth: Growth | None = None,
+        floors: Mapping[int, Floors] | None = None,
         **known: Any,
     ) -> None:
         """mask: what is there at the start, mostly everything. events: step -> budget, for each step of pace.
@@ -128,12 +129,14 @@ class Gradual(Regrowth):
         ranking: who ranks the weights that are left, and by what, on the batch of the step. An event that
             keeps more than is left begins a dense phase: everything is back, from 0, and the optimiser's
             state of all these weights is fresh.
-        growth: who wants what back; None = nobody. known: batches, owners and asked, as of Regrowth.
+        growth: who wants what back; None = nobody. floors: step -> least weights of layers, None = none.
+        known: batches, owners and asked, as of Regrowth.
         """
         super().__init__(model, mask, optimizer, pace, growth or ranking, **known)
         if set(events) != set(pace.steps):
             raise ValueError(f"there are budgets for steps {list(events)}, the pace prunes at {pace.steps}")
         self.events = dict(events)
+        self.floors = dict(floors or {})
         self.ranking = ranking
         self.regrows = growth is not None and pace.fraction > 0
         self.reads_batches = self.regrows or find_criterion(ranking.criterion).needs_gradient
@@ -159,7 +162,8 @@ class Gradual(Regrowth):
             # a task without a label in this batch must not lose all that it owns: it ranks by |w|
             if voter.name not in scores:
                 scores[voter.name] = {name: whole(weights[name]).abs() for name in mask if name in voter.owns}
-        mask = choose(spare(self.model, scores, mask), budget, self.ranking.arbiter, among=mask)
+        scores, floors = spare(self.model, scores, mask), self.floors.get(step, {})
+        mask = choose_above(scores, budget, self.ranking.arbiter, floors, mask)
         self._set_mask(mask)
         self.zero_pruned()
         return super()._move(mask, fraction, step, batch) if self.regrows else (0, mask)

@@ -15,23 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attaching import unwrapped
 from .budgets import Budget
 from .choosing import choose
 from .divided import spare
 from .gradual import Pace
 from .lookup import find_weight
-from .masked import Masked
-from .masks import Mask, check_same_everywhere, count, size
+from .masks import Mask, Scores, count, size
+from .regrow import Growth, Regrowth
 from .shards import sharded
 from .voters import Gather
 from .zeroing import zero_pruned
 
 
-class TopKast(Masked):
+class TopKast(Regrowth):
     """Masked to A, trained in B; both follow the weights' magnitudes at every event of the pace."""
 
-    moves = True
+    steady = False
+    _whole: bool  # whether the parameters hold B
 
     def __init__(
         self,
@@ -53,14 +53,11 @@ class TopKast(Masked):
             if small.names != large.names or small.keep > large.keep:
                 raise ValueError(f"the backward set must hold the forward set, in {small.names[0]!r} too")
         values = {name: find_weight(model, name).detach().clone() for name in mask}
-        super().__init__(model, mask, **known)
-        self.optimizer = unwrapped(optimizer)
-        self.pace = pace
+        super().__init__(model, mask, optimizer, pace, Growth((), gather=gather), **known)
         self.budgets = forward, backward
-        self.gather = gather
         self._trained = self._largest(values, backward)
-        self._aside = {name: value.masked_fill_(self._kept[name], 0.0) for name, value in values.items()}
-        self._entered = False  # whether the parameters hold B
+        self._values = values  # of all weights while a step is taken, of those outside A between steps
+        self._part()
 
     @property
     def trained(self) -> Mapping[str, Tensor]:
@@ -69,8 +66,18 @@ class TopKast(Masked):
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
+        """Also puts the values of B outside A into the parameters, and their regulariser into gradients."""
         super().mask_gradients()
-        self._enter()
+        if self._whole:
+            return
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        decay = {id(weight): g.get("weight_decay", 0.0) for g in groups for weight in g["params"]}
+        for name, weight in self.weights.items():
+            explored = self._values[name] * self._trained[name]
+            weight.add_(explored)
+            if weight.grad is not None:  # the optimiser itself adds decay * w
+                weight.grad.add_(explored, alpha=decay.get(id(weight), 0.0) * (1 / self.density - 1))
+        self._whole = True
 
     @torch.no_grad()
     def mask_gradient(self, name: str) -> None:
@@ -78,55 +85,33 @@ class TopKast(Masked):
         if gradient is not None:
             zero_pruned(gradient, self._trained[name])
 
-    def _enter(self) -> None:
-        """Puts the values of B outside A into the parameters, and their regulariser into the gradients."""
-        if self._entered:
-            return
-        self._entered = True
-        decay = {id(w): g.get("weight_decay", 0.0) for g in self.optimizer.param_groups for w in g["params"]}
-        for name, weight in self.weights.items():
-            explored = self._aside[name] * self._trained[name]
-            weight.add_(explored)
-            if weight.grad is not None:  # the optimiser itself adds decay * w
-                weight.grad.add_(explored, alpha=decay.get(id(weight), 0.0) * (1 / self.density - 1))
-
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
         """Returns {} or density (of A), trained (density of B) and replaced_share (of A)."""
         self.mask_gradients()  # a step without it would have lost B
-        weights = self.weights
-        values = {
-            name: torch.where(self._trained[name], weight, self._aside[name])
-            for name, weight in weights.items()
-        }
-        self.step, figures = step, {}
-        if self.pace.due(step):
-            figures = self._move(values)
-        for name, weight in weights.items():
-            self._aside[name] = values[name].masked_fill(self._kept[name], 0.0)
-            weight.copy_(values[name].masked_fill_(~self._kept[name], 0.0))
-        self._entered = False
-        return figures
+        for name, weight in self.weights.items():
+            self._values[name] = torch.where(self._trained[name], weight, self._values[name])
+        figures = super().after_step(step, batch)
+        self._part()
+        trained = count(self._trained) / size(self._trained)
+        told = {"density": self.density, "trained": trained}
+        return told | {"replaced_share": figures["replaced_share"]} if figures else {}
 
-    def _move(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        before, trained = self.mask, self._trained
-        after = self._largest(values, self.budgets[0])
-        self._trained = self._largest(values, self.budgets[1])
-        check_same_everywhere(after, self.gather)
-        self._set_mask(after)
+    def _part(self) -> None:
+        """The weights of A into the parameters, the others aside."""
+        for name, weight in self.weights.items():
+            with torch.no_grad():
+                weight.copy_(self._values[name].masked_fill(~self._kept[name], 0.0))
+            self._values[name].masked_fill_(self._kept[name], 0.0)
+        self._whole = False
+
+    def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
+        before, self._trained = self._trained, self._largest(self._values, self.budgets[1])
         for name, weight in self.weights.items():  # whoever comes back to B starts with fresh state
-            gone = trained[name] & ~self._trained[name]
-            for value in self.optimizer.state.get(weight, {}).values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.masked_fill_(gone, 0.0)
-        new = sum(int((after[name] & ~before[name]).count_nonzero()) for name in after)
-        return {
-            "density": self.density,
-            "trained": count(self._trained) / size(self._trained),
-            "replaced_share": new / max(count(after), 1),
-        }
+            self._forget(weight, before[name] & ~self._trained[name])
+        return 0, self._largest(self._values, self.budgets[0])
 
-    def _largest(self, values: Mapping[str, Tensor], budget: Budget) -> Mask:
+    def _largest(self, values: Scores, budget: Budget) -> Mask:
         magnitude = {"magnitude": {name: value.abs() for name, value in values.items()}}
         return choose(spare(self.model, magnitude), budget, "unanimous")
 
@@ -135,7 +120,6 @@ class TopKast(Masked):
         if len(optimizers) != 1:
             raise ValueError(f"Top-KAST goes with one optimizer, not {len(optimizers)}")
         super().attach(*optimizers)
-        self.optimizer = unwrapped(optimizers[0])
         assert self._attachment is not None
         hook = self.optimizer.register_step_pre_hook(lambda *step: self.mask_gradients())
         self._attachment._handles.append(hook)
@@ -143,11 +127,10 @@ class TopKast(Masked):
 
     def state_dict(self) -> dict[str, Any]:
         """Also B, and the values of all weights outside A."""
-        return super().state_dict() | {"trained": self._trained, "aside": self._aside}
+        return super().state_dict() | {"trained": self._trained, "aside": self._values}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        for name in self._kept:
-            self._trained[name] = state["trained"][name].to(self._kept[name].device, copy=True)
-            self._aside[name] = state["aside"][name].to(self._kept[name].device, copy=True)
+        for own, name in ((self._trained, "trained"), (self._values, "aside")):
+            own |= {layer: state[name][layer].to(kept.device, copy=True) for layer, kept in own.items()}

@@ -142,13 +142,13 @@ def test_tasks_are_weighed_from_start_to_scores(place):
         read_saved(place / "out" / "miscounted.pth")
 
 
-def counts_are_exact(place, method, ratio):
-    """Of what is created, or trained where training prunes."""
+def counts_are_exact(place, method, ratio, name):
+    """Of what is created, or trained where training prunes. name: of the files, no other test's."""
     dense = METHODS[method].starts == "dense"
-    call(place, "launch_training.py" if dense else "create_pruned_net.py", *words_of(method, ratio))
-    names = ("final_", "best_") if dense else ("",)
-    for name in names:
-        content = saved(place / "out" / f"{name}nyuv2_{method}_{ratio}.pth")
+    words = (*words_of(method, ratio), "--name", name)
+    call(place, "launch_training.py" if dense else "create_pruned_net.py", *words)
+    for kind in ("final_", "best_") if dense else ("",):
+        content = saved(place / "out" / f"{kind}{name}.pth")
         assert kept(content) == keep_count(total(content), float(ratio))
         assert_zero_outside(content)
 
@@ -156,14 +156,14 @@ def counts_are_exact(place, method, ratio):
 @pytest.mark.parametrize("method", METHODS)
 def test_exact_counts_at_another_ratio(place, method):
     ratios = ("50", "92.5", "95", "99")
-    counts_are_exact(place, method, ratios[list(METHODS).index(method) % len(ratios)])
+    counts_are_exact(place, method, ratios[list(METHODS).index(method) % len(ratios)], f"other_{method}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ratio", ["50", "90", "95", "99"])
 @pytest.mark.parametrize("method", METHODS)
 def test_exact_counts_at_all_ratios(place, method, ratio):
-    counts_are_exact(place, f"{method}", ratio)
+    counts_are_exact(place, method, ratio, f"counted_{method}_{ratio}")
 
 
 def test_a_method_that_prunes_in_training_has_nothing_to_create(place, capsys):

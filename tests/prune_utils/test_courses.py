@@ -98,6 +98,32 @@ def test_votes_in_training_go_through_forward_too(tiny, name, by_task):
     assert all(torch.equal(found[1][layer], kept) for layer, kept in found[0].items())
 
 
+@pytest.mark.parametrize("name", ["gmp", "disparse_gmp", "granet", "ac_dc"])
+def test_a_floor_holds_at_every_event(tiny, name):
+    """Half of the density of the whole, in every layer; without it some layer falls below."""
+    lowest = {}
+    for floor in (0.0, 0.5):
+        net = tiny("a", "b")
+        net.model.trunk.weight.data *= 0.01  # what magnitude would starve
+        optimizer = OPTIMIZERS["sgd"](net.model.parameters())
+        made = course(net, name, optimizer, ratio=90, criterion="magnitude")
+        made = replace(made, plan=replace(made.plan, floor=floor))
+        sparsifier, lowest[floor] = make_sparsifier(made), []
+        for _, figures in train(net, sparsifier, optimizer, 9):
+            if "density" in figures:
+                shares = [float(kept.float().mean()) for kept in sparsifier.mask.values()]
+                lowest[floor].append(min(shares) / figures["density"])
+        assert count(sparsifier.mask) == keep_count(total(net), 90)
+    assert min(lowest[0.0]) < 0.5 <= min(lowest[0.5])
+
+
+def test_a_floor_is_not_for_top_kast(tiny):
+    net = tiny("a", "b")
+    made = course(net, "top_kast", OPTIMIZERS["sgd"](net.model.parameters()))
+    with pytest.raises(ValueError, match="method top_kast .* without floors: choose budget"):
+        make_sparsifier(replace(made, plan=replace(made.plan, floor=0.1)))
+
+
 @pytest.mark.parametrize("budget", ["erk", "uniform"])
 @pytest.mark.parametrize("name", ["gmp", "disparse_granet", "ac_dc", "top_kast"])
 def test_budgets_by_layer_are_met_too(tiny, name, budget):
