@@ -29,11 +29,14 @@ ENDINGS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 def arguments() -> argparse.Namespace:
     result = Parser(
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES + terminal.load_plugins(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     result.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
+    result.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers your own"
+    )
     result.add_argument("--dataset", help="only results on this data set")
     result.add_argument("--ratio", type=float, help="only this sparsity, percent, and the dense network")
     result.add_argument("--split", help="only results on this split")

@@ -15,7 +15,9 @@ EXAMPLES = """\
 
 
 def arguments() -> argparse.Namespace:
-    result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
+    result = parser(
+        __doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "pruning", "training", "machine")
+    )
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=", ".join(METHODS))
     result.add_argument("--init-from", metavar="FILE", help="weights to start from, not the method's own")
     result.add_argument(
@@ -29,7 +31,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    terminal.load_plugins(asked.plugin)
     row = method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.init_from)

@@ -17,7 +17,7 @@ EXAMPLES = """\
 
 
 def arguments() -> argparse.Namespace:
-    result = parser(__doc__, EXAMPLES, ("data", "network", "machine"))
+    result = parser(__doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "machine"))
     result.add_argument("--model-path", dest="dest", metavar="DIR", help="the same as --dest")
     result.add_argument("--ratio", metavar="FLOAT", help="sparsity, part of the network's name (90)")
     names = ", ".join((BASELINE, *METHODS))
@@ -34,7 +34,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    terminal.load_plugins(asked.plugin)
     if asked.method not in (None, BASELINE):
         method(asked.method)
     if not asked.pictures.isdecimal():

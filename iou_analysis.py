@@ -15,7 +15,7 @@ EXAMPLES = """\
 
 
 def arguments() -> Namespace:
-    result = parser(__doc__, EXAMPLES, ("data", "network", "machine"))
+    result = parser(__doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "machine"))
     add = result.add_argument_group("agreement").add_argument
     add("--keep-ratios", default="0.078", metavar="K,K", help="share that each task keeps (0.078)")
     add("--num-batches", metavar="INT", help="batches that scores are taken on (50; taskonomy 200)")
@@ -28,7 +28,6 @@ def arguments() -> Namespace:
 
 def main() -> None:
     asked = arguments()
-    terminal.load_plugins(asked.plugin)
     keep_ratios = parse_numbers("--keep-ratios", asked.keep_ratios, float)
     terminal.check_files(asked.init_from)
     terminal.check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports

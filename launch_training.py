@@ -17,7 +17,9 @@ EXAMPLES = """\
 
 
 def arguments() -> argparse.Namespace:
-    result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
+    result = parser(
+        __doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "pruning", "training", "machine")
+    )
     names = ", ".join((BASELINE, *METHODS))
     result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
     result.add_argument("--init-from", metavar="FILE", help="start from these; a sparse file brings its mask")
@@ -34,7 +36,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    terminal.load_plugins(asked.plugin)
     row = None if asked.method == BASELINE else method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.init_from)

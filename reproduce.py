@@ -36,7 +36,9 @@ ELSEWHERE = {"ratio": "--ratios", "name": "--methods with variants"}
 
 
 def arguments() -> Namespace:
-    result = parser(__doc__, EXAMPLES, ("data", "network", "pruning", "training", "machine"))
+    result = parser(
+        __doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "pruning", "training", "machine")
+    )
     result.add_argument(
         "--methods",
         default="all",
@@ -125,7 +127,6 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     """Plan, run and report; raises Interrupted when it is told to stop."""
     at_once, devices = count_of("jobs", asked.jobs), count_of("gpus", asked.gpus)
     settings = cluster_settings(asked)
-    terminal.load_plugins(asked.plugin)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
     study = make_study(asked, config)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,8 @@ def check_row(row: Method) -> None:
         raise ValueError(f"method {row.name!r}: course 'regrow' needs a criterion in `grow`")
 
 
-def load_plugin(path: str | Path) -> None:
-    """Runs a Python file of the user's own, which registers what it brings.
+def load_plugin(path: str | Path) -> list[str]:
+    """Runs a Python file of the user's own, which registers what it brings: ["method w4", ...].
 
     Raises FileNotFoundError for a missing file, ValueError for one that fails, in one sentence with the line.
     """
@@ -105,6 +105,7 @@ def load_plugin(path: str | Path) -> None:
     spec = importlib.util.spec_from_file_location(f"plugin_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"plugin {path} is not a Python file (.py)")
+    before = set(registered())
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     except Exception as error:  # whatever the user's file does wrong is told, and where
@@ -114,3 +115,15 @@ def load_plugin(path: str | Path) -> None:
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f", line {line}" if line else ""
         raise ValueError(f"plugin {path}{where}: {type(error).__name__}: {error}") from error
+    return [name for name in registered() if name not in before]
+
+
+def registered() -> list[str]:
+    """All that names are looked up among: ["criterion snip", ...]."""
+    registries: dict[str, Mapping[str, Any]] = {
+        "criterion": CRITERIA,
+        "budget": BUDGETS,
+        "arbiter": ARBITERS,
+        "method": METHODS,
+    }
+    return [f"{what} {name}" for what, registry in registries.items() for name in registry]

@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from common.choices import printable
 from common.names import HUB_MODEL
+from configs.arguments import Parser
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.index import existing_folder
@@ -35,14 +36,20 @@ def check_data(data: Data) -> None:
     existing_folder(data.root, DATASETS[data.dataset].how_to_get)
 
 
-def load_plugins(files: Sequence[str]) -> None:
-    """Run the user's own files, which register criteria, budgets, arbiters and methods, before names are
-    looked up. FileNotFoundError or ValueError for one that is missing or fails."""
+def load_plugins() -> str:
+    """Run the user's own files, which the command line names, before any other word of it is looked at.
+
+    They register criteria, budgets, arbiters and methods. Returns lines about them for the help page, "" for
+    none. FileNotFoundError or ValueError for one that is missing or fails.
+    """
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--plugin", action="append", default=[])
+    files, lines = first.parse_known_args()[0].plugin, []
     if files:
         from prune_utils.registering import load_plugin
 
-        for file in files:
-            load_plugin(file)
+        lines = [f"  {file}: {', '.join(load_plugin(file)) or 'nothing'}" for file in files]
+    return "\n".join(["\n\nplugins have registered:", *lines]) if lines else ""
 
 
 def run(main: Callable[[], None]) -> None:
