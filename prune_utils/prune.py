@@ -113,7 +113,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
     plan = Plan(
         method=row.name,
         criterion=settings.criterion or mask_row.criterion or settings.pt_criterion,
-        voters=getattr(settings, "voters", None) or mask_row.voters,  # settings may leave it out
+        voters=settings.voters or mask_row.voters,
         budget=settings.budget or mask_row.budget,
         arbiter=settings.arbiter,
         scope=settings.scope,
