@@ -162,8 +162,8 @@ class Gradual(Regrowth):
             # a task without a label in this batch must not lose all that it owns: it ranks by |w|
             if voter.name not in scores:
                 scores[voter.name] = {name: whole(weights[name]).abs() for name in mask if name in voter.owns}
-        scores, floors = spare(self.model, scores, mask), self.floors.get(step, {})
-        mask = choose_above(scores, budget, self.ranking.arbiter, floors, mask)
+        spared, floors = spare(self.model, scores, mask), self.floors.get(step, {})
+        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask)
         self._set_mask(mask)
         self.zero_pruned()
         return super()._move(mask, fraction, step, batch) if self.regrows else (0, mask)

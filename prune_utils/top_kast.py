@@ -31,7 +31,7 @@ class TopKast(Regrowth):
     """Masked to A, trained in B; both follow the weights' magnitudes at every event of the pace."""
 
     steady = False
-    _whole: bool  # whether the parameters hold B
+    _entered: bool  # whether the parameters hold B
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class TopKast(Regrowth):
     def mask_gradients(self) -> None:
         """Also puts the values of B outside A into the parameters, and their regulariser into gradients."""
         super().mask_gradients()
-        if self._whole:
+        if self._entered:
             return
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         decay = {id(weight): g.get("weight_decay", 0.0) for g in groups for weight in g["params"]}
@@ -77,7 +77,7 @@ class TopKast(Regrowth):
             weight.add_(explored)
             if weight.grad is not None:  # the optimiser itself adds decay * w
                 weight.grad.add_(explored, alpha=decay.get(id(weight), 0.0) * (1 / self.density - 1))
-        self._whole = True
+        self._entered = True
 
     @torch.no_grad()
     def mask_gradient(self, name: str) -> None:
@@ -103,7 +103,7 @@ class TopKast(Regrowth):
             with torch.no_grad():
                 weight.copy_(self._values[name].masked_fill(~self._kept[name], 0.0))
             self._values[name].masked_fill_(self._kept[name], 0.0)
-        self._whole = False
+        self._entered = False
 
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         before, self._trained = self._trained, self._largest(self._values, self.budgets[1])
