@@ -152,7 +152,7 @@ def changes(entries: Sequence[Entry], dense: Entry) -> go.Figure:
             by_seed = [
                 100 * fmean(change(entry.values[c][s], dense.values[c][s], c.larger) for c in own)
                 for s in entry.seeds
-                if all(s in entry.values[c] and s in dense.values[c] for c in own)
+                if own and all(s in entry.values[c] and s in dense.values[c] for c in own)
             ]
             points.append(spread(by_seed))
         figure.add_trace(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import shutil
 import sys
@@ -97,6 +98,23 @@ def test_curves_have_a_line_for_each_method_and_the_dense_level(folder):
     shown = {trace.name: trace for trace in figure.data if trace.visible}
     assert tuple(shown["random"].x) == (90, 95) and tuple(shown["random"].y) == (20.0, 19.0)
     assert tuple(shown["dense"].y) == (31.0, 31.0)
+
+
+def test_a_reference_for_one_task_pays_for_none(folder):
+    write(folder, "baseline", 0, (33.0, 0.9, 0.5), variant="+tasks=seg", name="nyuv2_baseline+tasks=seg")
+    path = folder / "seed0" / "nyuv2_baseline+tasks=seg.json"
+    content = json.loads(path.read_text())
+    del content["metrics"]["edge"], content["directions"]["edge"]
+    path.write_text(json.dumps(content))
+    results = [r for r in read_results([folder]) if r.ratio in (None, 90)]
+    entries = gather(results, "metric", setups())
+    dense = next(entry for entry in entries if entry.label == "dense")
+    others = [entry for entry in entries if entry is not dense]
+    seg, edge = charts.changes(others, dense).data
+    place = [entry.label for entry in others].index("baseline:tasks=seg")
+    # 33 against 30 is +10 %, 0.9 against 1 is +10 %
+    assert seg.x[place] == pytest.approx(10.0) and math.isnan(edge.x[place])
+    assert "baseline:tasks=seg" in made(folder)
 
 
 def test_panels_are_embedded_once_for_each_method(folder, tmp_path):
