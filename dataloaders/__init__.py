@@ -29,6 +29,7 @@ class DataSet:
     task_names: every task it has targets for, in the order in which tasks are numbered.
     module: has make_tasks(task names, data, protocol) -> dict of Task, make_layout(data, protocol) -> Layout.
     how_to_get: a sentence or two for people who have no such folder yet.
+    trained_prefix: before every name in published files of trained networks, as their evaluation wants it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class DataSet:
     task_names: tuple[str, ...]
     module: str
     how_to_get: str
+    trained_prefix: str = ""
 
     def make_tasks(self, names: Iterable[str], data: Data, protocol: str) -> dict[str, Task]:
         """Task name -> Task for the chosen names, in this data set's order. ValueError names the choices."""
@@ -112,6 +114,7 @@ _ROWS = (
         "dataloaders.taskonomy",
         "Get Tiny-Taskonomy (github.com/StanfordVL/taskonomy) and index it by "
         "`python3 -m dataloaders.prepare taskonomy SOURCE DEST`; " + _stand_in("taskonomy"),
+        trained_prefix="module.",
     ),
 )
 DATASETS: dict[str, DataSet] = {row.name: row for row in _ROWS}

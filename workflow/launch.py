@@ -60,7 +60,8 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
     ]
     if options.export_published and experiment.fabric.is_global_zero:
         best = load_network(experiment, experiment.best_path)
-        files.append(export_published(Path(options.export_published), best.network, best.mask))
+        prefix = experiment.dataset.trained_prefix
+        files.append(export_published(Path(options.export_published), best.network, best.mask, prefix))
     return done, files
 
 

@@ -227,11 +227,14 @@ def rewound(experiment: Experiment) -> dict[str, Tensor]:
 
 
 # ------------------------------------------------------------------- the published form
-def export_published(path: Path, network: MultiTaskNet, mask: Mask | None) -> tuple[Path, str]:
-    """Write the published form; the file, and what it is for the closing table."""
+def export_published(
+    path: Path, network: MultiTaskNet, mask: Mask | None, prefix: str = ""
+) -> tuple[Path, str]:
+    """Write the published form, `prefix` before every name; the file, and what the closing table calls it."""
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     kept = None if mask is None else {name: kept.cpu() for name, kept in mask.items()}
-    write_file(path, to_published(state, kept, network.tasks))
+    named = to_published(state, kept, network.tasks)
+    write_file(path, {prefix + name: value for name, value in named.items()})
     return path, "the same network in the published form"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from configs.arguments import parse_assignments
 from configs.load import load
+from dataloaders.synthetic import write
 from models.imagenet import backbone_state, torchvision_name
 from models.multitask import MultiTaskNet
 from models.published import from_published, to_published
@@ -98,6 +101,30 @@ def test_what_is_exported_is_read_back(experiment, tmp_path):
         saved = load_network(experiment, path)
         assert_same_weights(network, saved.network)
         assert (saved.mask is None) == (given is None)
+
+
+@pytest.mark.parametrize(("dataset", "prefix"), [("cityscapes", ""), ("taskonomy", "module.")])
+def test_trained_networks_are_exported_as_the_published_evaluation_reads_them(
+    dataset, prefix, tmp_path, capsys
+):
+    """Taskonomy's begin with "module.", what their create script writes does not; both are read back."""
+    write(tmp_path / "data", dataset, 4, size=(64, 64))
+    common = [*TINY.split(), "--dataset", dataset, "--dest", str(tmp_path)]
+    common += ["--data-root", str(tmp_path / "data")]
+    given = [*common, "--method", "magnitude", "--max-iters", "2", "--set", "run.preflight=false"]
+    made, trained = (str(tmp_path / f"{name}.pth") for name in ("made", "trained"))
+    assert call(CREATE, [*given, "--export-published", made], capsys).code == 0
+    assert call(LAUNCH, [*given, "--export-published", trained], capsys).code == 0
+    for path, start in ((made, ""), (trained, prefix)):
+        names = torch.load(path, weights_only=True)
+        assert {name.startswith("module.") for name in names} == {start == "module."}
+        assert f"{start}task1_fc1_c0.conv1.weight_mask" in names
+    results = []
+    for name, path in (("theirs", trained), ("ours", str(tmp_path / f"best_{dataset}_magnitude_90.pth"))):
+        again = call(EVALUATE, [*common, "--weights", path, "--name", name], capsys)
+        assert again.code == 0, again.err
+        results.append(json.loads((tmp_path / f"{name}.json").read_text())["metrics"])
+    assert results[0] == results[1]
 
 
 def test_pruning_starts_from_the_named_file(experiment, tmp_path):
