@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -58,7 +59,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Learner:
-    """What is trained and how: network and optimizer as fabric.setup gave them."""
+    """What is trained and how: network and optimizer as fabric.setup gave them.
+
+    owners: parameters, each with the tasks whose output depends on it; those left out are everybody's.
+    """
 
     fabric: Fabric
     network: nn.Module
@@ -66,6 +70,7 @@ class Learner:
     objective: Objective
     sparsifier: Sparsifier
     weighing: Weighing = field(default_factory=Weighing)
+    owners: Sequence[tuple[nn.Parameter, frozenset[str]]] = ()
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

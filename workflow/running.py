@@ -126,7 +126,11 @@ class Run:
         fabric = experiment.fabric
         subject: Any = torch.compile(self.network) if experiment.config.run.compile else self.network
         network, optimizer = fabric.setup(subject, self.optimizer)
-        learner = Learner(fabric, network, optimizer, experiment.objective, self.sparsifier, self.weighing)
+        parameters, owners = dict(self.network.named_parameters()), self.network.owners()
+        owned = [(parameters[name], tasks) for name, tasks in owners.items()]
+        learner = Learner(
+            fabric, network, optimizer, experiment.objective, self.sparsifier, self.weighing, owned
+        )
         start = self._resume(learner) if resume else 0
         require_same(fabric, "the step to go on from", start)
         if start == 0:

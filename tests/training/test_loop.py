@@ -189,7 +189,64 @@ def test_a_batch_without_a_task_leaves_it_out(accumulate):
     assert step.losses == pytest.approx({"depth": depth.item(), "total": 20 * depth.item()}, rel=1e-5)
 
 
-def test_a_batch_without_any_task_shows_nothing():
-    batch = without(without(make_batch(2, 0), "seg", [0, 1]), "depth", [0, 1])
-    (step,) = train(learner(still()), PLAN, [batch])
-    assert step.losses == {}
+def owned(network):
+    """Every parameter with its tasks: both, or that of its head."""
+    return [
+        (parameter, frozenset({name.split(".")[1]} if name.startswith("heads") else {"seg", "depth"}))
+        for name, parameter in network.named_parameters()
+    ]
+
+
+def state_of(subject, network):
+    """Weights and Adam's state, copied, by name."""
+    return {
+        name: [weight.detach().clone(), *(part.clone() for part in subject.optimizer.state[weight].values())]
+        for name, weight in network.named_parameters()
+    }
+
+
+def test_the_state_of_adam_is_there_from_the_start():
+    lazy, eager = still(), still()
+    for parameter in lazy.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    for parameter in eager.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    plain, made = torch.optim.Adam(lazy.parameters(), lr=PLAN.lr, fused=True), make_optimizer(eager, PLAN)
+    plain.step()
+    made.step()
+    for one, two in zip(lazy.parameters(), eager.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert {name: (v.dtype, v.tolist()) for name, v in plain.state[one].items()} == {
+            name: (v.dtype, v.tolist()) for name, v in made.state[two].items()
+        }
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_absent_task_leaves_its_weights_where_they_are(accumulate):
+    # momentum of the step before and weight decay would move them
+    network, plan = still(), replace(PLAN, accumulate=accumulate)
+    subject = learner(network, owners=owned(network))
+    subject.optimizer.param_groups[0]["weight_decay"] = 0.1
+    given = [make_batch(2, 0), without(make_batch(2, 1), "seg", [0, 1]), make_batch(2, 2)]
+    steps = train(subject, plan, given)
+    next(steps)
+    before = state_of(subject, network)
+    next(steps)
+    after = state_of(subject, network)
+    for name, kept in before.items():
+        still_there = all(torch.equal(*pair) for pair in zip(kept, after[name], strict=True))
+        assert still_there == name.startswith("heads.seg"), name
+    next(steps)
+    assert not torch.equal(after["heads.seg.weight"][0], network.heads["seg"].weight)
+
+
+def test_a_batch_without_any_task_changes_and_shows_nothing():
+    network = still()
+    subject = learner(network, owners=owned(network))
+    empty = without(without(make_batch(2, 0), "seg", [0, 1]), "depth", [0, 1])
+    steps = train(subject, PLAN, [make_batch(2, 1), empty])
+    next(steps)
+    before = state_of(subject, network)
+    assert next(steps).losses == {}
+    after = state_of(subject, network)
+    assert all(torch.equal(*pair) for name in before for pair in zip(before[name], after[name], strict=True))
