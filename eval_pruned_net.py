@@ -43,12 +43,13 @@ def main() -> None:
     given = overlay(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.weights)
 
-    from workflow.evaluate import evaluate_network, open_saved
+    from workflow.evaluate import evaluate_network, held, open_saved
 
     experiment, saved = open_saved(asked, given)
-    text, files = evaluate_network(
-        experiment, saved, asked.split, int(asked.pictures), asked.engine, asked.overwrite
-    )
+    with held(experiment, saved, asked.split):
+        text, files = evaluate_network(
+            experiment, saved, asked.split, int(asked.pictures), asked.engine, asked.overwrite
+        )
     if experiment.fabric.is_global_zero:
         print(text)
         print(files_table(f"evaluated {saved.path} on {asked.split}.", files))

@@ -24,6 +24,8 @@ from pathlib import Path
 
 BEAT, STALE = 10.0, 60.0  # seconds between heartbeats; without one for so long another host's lock is stale
 
+NAME_OR_DEST = "--name or --dest"
+
 _mine: set[str] = set()  # a record lock does not keep a process from itself
 
 
@@ -42,18 +44,21 @@ class Holder:
 class Held(ValueError):
     """Another process is at work; `holder` says who, None where its file does not tell."""
 
-    def __init__(self, what: str, holder: Holder | None) -> None:
+    def __init__(self, what: str, holder: Holder | None, instead: str = NAME_OR_DEST) -> None:
         by = f"by {holder}" if holder else "by another process"
-        super().__init__(f"{what} is in use {by}: wait for its end, or choose another --name or --dest")
+        super().__init__(f"{what} is in use {by}: wait for its end, or choose another {instead}")
         self.holder = holder
 
 
 @contextmanager
-def locked(folder: str | Path, name: str, ending: str = "lock") -> Iterator[None]:
+def locked(
+    folder: str | Path, name: str, ending: str = "lock", instead: str = NAME_OR_DEST
+) -> Iterator[None]:
     """Hold `.{name}.{ending}` in a folder while the block runs; the file is gone afterwards.
 
-    A folder that is not there is made, and removed again if nothing was written to it. Raises Held while
-    another process, or this one, holds the lock, and OSError where no file can be written.
+    instead: what the second may choose another of. A folder that is not there is made, and removed again if
+    nothing was written to it. Raises Held while another process, or this one, holds the lock, and OSError
+    where no file can be written.
     """
     path = Path(folder) / f".{name}.{ending}"
     made = [parent for parent in path.parents if not parent.exists()]
@@ -61,8 +66,8 @@ def locked(folder: str | Path, name: str, ending: str = "lock") -> Iterator[None
     key = str(path.resolve())
     what = f"{Path(folder) / name}"
     if key in _mine:
-        raise Held(what, Holder(socket.gethostname(), os.getpid(), "before"))
-    handle = _take(path, what)
+        raise Held(what, Holder(socket.gethostname(), os.getpid(), "before"), instead)
+    handle = _take(path, what, instead)
     _mine.add(key)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(handle, done), daemon=True)
@@ -79,7 +84,7 @@ def locked(folder: str | Path, name: str, ending: str = "lock") -> Iterator[None
                 parent.rmdir()
 
 
-def _take(path: Path, what: str) -> int:
+def _take(path: Path, what: str, instead: str) -> int:
     """An open handle of the lock file, locked and with our name in it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -90,14 +95,14 @@ def _take(path: Path, what: str) -> int:
             os.close(handle)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise OSError(f"cannot lock {path}: {error.strerror}") from error
-            raise Held(what, holder) from None
+            raise Held(what, holder, instead) from None
         if not _is_at(path, handle):  # its holder has just finished and removed it
             os.close(handle)
             continue
         holder = _read(handle)
         if holder is not None and holder.host != socket.gethostname() and not _is_stale(path, handle):
             os.close(handle)
-            raise Held(what, holder)
+            raise Held(what, holder, instead)
         now = Holder(socket.gethostname(), os.getpid(), datetime.now().isoformat(" ", "seconds"))
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(now)).encode(), 0)

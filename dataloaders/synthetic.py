@@ -20,7 +20,7 @@ from dataloaders.commands import ending
 from dataloaders.layouts import LAYOUTS
 from dataloaders.scenes.render import View, render
 from dataloaders.scenes.rooms import random_room
-from dataloaders.writing import claim, default_workers, run_all
+from dataloaders.writing import claimed, default_workers, run_all
 
 SETTINGS_FILE = "synthetic.json"
 
@@ -84,17 +84,19 @@ def write(
     if seed < 0:
         raise ValueError(f"--seed {seed} is negative")
     settings = {"layout": layout, "images": images, "seed": seed, "size": list(size)}
-    claim(root, SETTINGS_FILE, settings, overwrite, way_out=" or add --overwrite")
-    if (root / row.index_file).exists() and not overwrite:
-        return read_json(root / row.index_file)  # this very set is complete
-    (root / row.index_file).unlink(missing_ok=True)
-    jobs = [Job(root, layout, seed, number, split, size) for split in numbers for number in numbers[split]]
-    made = run_all(make, jobs, workers, "rooms")
-    records = {
-        split: [r for job, r in zip(jobs, made, strict=True) if job.split == split] for split in numbers
-    }
-    row.finish(root, records)
-    write_json(root / row.index_file, records)  # last: its presence means a complete set
+    with claimed(root, SETTINGS_FILE, settings, overwrite, way_out=" or add --overwrite"):
+        if (root / row.index_file).exists() and not overwrite:
+            return read_json(root / row.index_file)  # this very set is complete
+        (root / row.index_file).unlink(missing_ok=True)
+        jobs = [
+            Job(root, layout, seed, number, split, size) for split in numbers for number in numbers[split]
+        ]
+        made = run_all(make, jobs, workers, "rooms")
+        records = {
+            split: [r for job, r in zip(jobs, made, strict=True) if job.split == split] for split in numbers
+        }
+        row.finish(root, records)
+        write_json(root / row.index_file, records)  # last: its presence means a complete set
     return records
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.files import read_json, replacing, write_json
+from common.lock import locked
 from common.parents import end_with_parent
 from dataloaders.index import visible
 
@@ -38,21 +40,25 @@ def write_npy(path: Path, array: np.ndarray) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def claim(
+@contextmanager
+def claimed(
     folder: Path, marker: str, settings: dict[str, object], overwrite: bool = False, way_out: str = ""
-) -> None:
-    """Make sure that a folder is ours to fill: new, empty, or begun earlier with the same settings.
+) -> Iterator[None]:
+    """Inside, a folder is ours alone to fill: new, empty, or begun earlier with the same settings.
 
-    The settings stand in folder/marker. ValueError if something else is there and `overwrite` is not set.
+    The settings stand in folder/marker. ValueError if something else is there and `overwrite` is not set, or
+    another process fills it now.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder")
-    path = folder / marker
-    begun = read_json(path) if path.exists() else None
-    if begun != settings and folder.exists() and visible(folder) and not overwrite:
-        what = "files made with other settings" if begun else "other files"
-        raise ValueError(f"{folder} already holds {what}: choose an empty folder{way_out}")
-    write_json(path, settings)
+    with locked(folder, marker, instead="folder"):
+        path = folder / marker
+        begun = read_json(path) if path.exists() else None
+        if begun != settings and visible(folder) and not overwrite:
+            what = "files made with other settings" if begun else "other files"
+            raise ValueError(f"{folder} already holds {what}: choose an empty folder{way_out}")
+        write_json(path, settings)
+        yield
 
 
 def present(*paths: Path) -> bool:

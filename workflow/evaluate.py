@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,12 @@ class Engined(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return self.run(image)
+
+
+def held(experiment: Experiment, saved: Saved, split: str) -> AbstractContextManager[None]:
+    """Inside, no other process writes the scores of this name on this split; ValueError says who does."""
+    beside = replace(experiment, dest=saved.path.parent, name=result_file(experiment.name, split))
+    return beside.held()
 
 
 def evaluate_network(

@@ -16,7 +16,7 @@ from common.files import write_json
 from dataloaders.commands import ending
 from dataloaders.prepare import cityscapes, nyuv2, taskonomy
 from dataloaders.prepare.plan import Index, carry_out
-from dataloaders.writing import claim, default_workers
+from dataloaders.writing import claimed, default_workers
 
 PREPARERS = {"nyuv2": nyuv2, "cityscapes": cityscapes, "taskonomy": taskonomy}
 MARKER = "prepare.json"
@@ -54,9 +54,10 @@ def prepare(a: argparse.Namespace) -> tuple[Index, list[str]]:
         raise FileNotFoundError(f"{a.source} does not exist: {module.SOURCE_HELP}")
     plan = module.plan(a)
     options = {k: str(v) for k, v in vars(a).items() if k not in ("dataset", "source", "dest", "workers")}
-    claim(a.dest, MARKER, {"dataset": a.dataset, "source": str(a.source.resolve()), **options})
-    index, broken = carry_out(plan, a.workers)
-    write_json(a.dest / module.INDEX_FILE, index)  # last: its presence means a complete set
+    settings = {"dataset": a.dataset, "source": str(a.source.resolve()), **options}
+    with claimed(a.dest, MARKER, settings):
+        index, broken = carry_out(plan, a.workers)
+        write_json(a.dest / module.INDEX_FILE, index)  # last: its presence means a complete set
     return index, broken
 
 

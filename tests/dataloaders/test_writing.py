@@ -1,11 +1,13 @@
 """Files appear whole or not at all; folders of others are left alone."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 
-from dataloaders.writing import claim, present, run_all, write_bytes, write_npy
+from common.lock import Held
+from dataloaders.writing import claimed, present, run_all, write_bytes, write_npy
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -29,7 +31,12 @@ def test_npy_round_trip(tmp_path):
     assert present(tmp_path / "deep" / "a.npy") and not present(tmp_path / "b.npy")
 
 
-def test_claim(tmp_path):
+def claim(*arguments, **more):
+    with claimed(*arguments, **more):
+        pass
+
+
+def test_a_folder_is_claimed(tmp_path):
     folder = tmp_path / "new"
     claim(folder, "made.json", {"seed": 1})
     claim(folder, "made.json", {"seed": 1})
@@ -38,8 +45,21 @@ def test_claim(tmp_path):
     claim(folder, "made.json", {"seed": 2}, overwrite=True)
     claim(folder, "made.json", {"seed": 2})
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="not a folder"):
+    with pytest.raises(ValueError, match="file is a file, not a folder"):
         claim(tmp_path / "file", "made.json", {})
+
+
+def test_of_two_that_fill_a_folder_the_second_is_told(tmp_path):
+    folder, settings = tmp_path / "new", {"seed": 1}
+    with claimed(folder, "made.json", settings):
+        words = f"new/made.json is in use by process {os.getpid()} on .* or choose another folder$"
+        for overwrite in (False, True):
+            with pytest.raises(Held, match=words):
+                claim(folder, "made.json", settings, overwrite)
+    assert [path.name for path in folder.iterdir()] == ["made.json"]
+    with pytest.raises(Held), claimed(tmp_path / "other", "made.json", settings):
+        claim(tmp_path / "other", "made.json", {"seed": 2}, overwrite=True)
+    assert json.loads((tmp_path / "other/made.json").read_text()) == settings
 
 
 def test_run_all_keeps_order_and_raises_the_error():
