@@ -11,6 +11,7 @@ A saved network is a dictionary of plain values and tensors:
     step         iterations of training behind these weights
     versions     of Python, PyTorch and this file's format; the number of threads
     conflicts    where training looked at tasks' gradients: {"steps", "conflicting", "pairs": {pair: steps}}
+    origin       remarks on all that the weights come from, e.g. "synthetic rooms"; may be absent
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ def check_fields(content: dict, path: Path) -> dict:
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
             raise ValueError(f"{path}: field '{field}' is a {type(value).__name__}, not a {wanted}")
+    check_origin(content, path)
     if not 0 <= content["step"] <= MOST_STEPS:
         raise ValueError(f"{path}: field 'step' is {content['step']}, not within 0 and {MOST_STEPS}")
     check_conflicts(content.get("conflicts"), path)
@@ -150,6 +152,13 @@ def check_conflicts(found: object, source: object) -> None:
         or not all(isinstance(name, str) and name.isprintable() for name in pairs or ())
     ):
         raise ValueError(f"{source}: field 'conflicts' is no count of steps with conflicting gradients")
+
+
+def check_origin(content: dict, source: object) -> None:
+    """ValueError unless what a file says of its origin, if anything, is a list of lines."""
+    lines = content.get("origin", [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) and line.isprintable() for line in lines):
+        raise ValueError(f"{source}: field 'origin' is not a list of lines")
 
 
 def check_mask(mask: dict[str, Tensor], state: dict[str, Tensor], source: object) -> None:

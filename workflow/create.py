@@ -62,7 +62,8 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
     files: Files = []
     if experiment.fabric.is_global_zero:
         steps = run.plan.steps if run else 0
-        save_network(experiment, path, network, mask=mask, certificate=proof, step=steps)
+        before = run.before if run else pruning.before
+        save_network(experiment, path, network, mask=mask, certificate=proof, step=steps, before=before)
         files.append((path, "the sparse network, ready to train"))
         if options.export_published:
             files.append(export_published(Path(options.export_published), network, mask))
@@ -79,10 +80,10 @@ def prepare_pruning(experiment: Experiment, method: Method, options: Options) ->
             f"`{experiment.command('launch_training.py', method.name)}`"
         )
     experiment.check_dest()
-    network = start_of_pruning(experiment, method, options).network
-    pruning = Pruning(experiment, method, moved(experiment, network))
+    saved = start_of_pruning(experiment, method, options)
+    pruning = Pruning(experiment, method, moved(experiment, saved.network), before=saved.origin)
     pruning.check()
-    check_export(options.export_published, network)
+    check_export(options.export_published, saved.network)
     return pruning
 
 
@@ -100,5 +101,7 @@ def rounds_run(pruning: Pruning, first: Mask) -> Run:
     experiment, network = pruning.experiment, pruning.network
     plan = rounds_plan(experiment, pruning.method)
     optimizer = make_optimizer(network, plan)
-    stem = rounds_stem(experiment)
-    return Run(experiment, network, optimizer, pruning.rounds(first), plan, stem, pruning, keep_best=False)
+    stem, rounds = rounds_stem(experiment), pruning.rounds(first)
+    return Run(
+        experiment, network, optimizer, rounds, plan, stem, pruning, keep_best=False, before=pruning.before
+    )

@@ -23,7 +23,7 @@ from training.panels import write_panels
 from .experiment import Experiment, experiment_name, open_experiment
 from .files import Files
 from .networks import Saved, load_network
-from .origin import remarks
+from .origin import origin
 from .saved import read_saved
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
@@ -138,13 +138,13 @@ def evaluate_network(
         write_json(path, question | _result(experiment, saved, split, scores))
         files.append((path, "scores, protocols, split, certificate, settings"))
         folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
-        caption = ", ".join(remarks(experiment.config))
+        caption = ", ".join(origin(saved.origin, experiment.config))
         panels = write_panels(
             network, experiment.tasks, loader, folder, pictures, fabric=fabric, caption=caption
         )
         if panels:
             files.append((folder, f"{len(panels)} pictures: input, targets, predictions"))
-    return format_scores(scores, experiment.tasks, _notes(experiment, split)), files
+    return format_scores(scores, experiment.tasks, _notes(experiment, saved, split)), files
 
 
 def _question(experiment: Experiment, saved: Saved, split: str, engine: str | None) -> dict[str, Any]:
@@ -179,10 +179,10 @@ def _require_same_question(path: Path, question: dict[str, Any]) -> None:
             )
 
 
-def _notes(experiment: Experiment, split: str) -> list[str]:
+def _notes(experiment: Experiment, saved: Saved, split: str) -> list[str]:
     """What a reader of the scores must know."""
     notes = [f"trained in the {experiment.config.run.protocol} protocol; scores of the {split} split"]
-    words = remarks(experiment.config)
+    words = origin(saved.origin, experiment.config)
     notes += [f"these are scores of: {', '.join(words)}"] if words else []
     return notes + [f"{name}: {task.note}" for name, task in experiment.tasks.items() if task.note]
 
@@ -201,8 +201,8 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
         "step": saved.content.get("step"),
         "images": scores["images"],
         "task_images": scores["task_images"],
-        "notes": _notes(experiment, split),
-        "remarks": remarks(config),
+        "notes": _notes(experiment, saved, split),
+        "remarks": origin(saved.origin, config),
         "loss": scores["loss"],
         "metrics": scores["metrics"],
         "constant": scores["constant"],

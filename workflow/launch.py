@@ -72,7 +72,7 @@ def save_twin(run: Run) -> Files:
         return []
     path, network = experiment.dest / f"dense_{experiment.name}.pth", new_network(experiment)
     load_state(network, {name: value.cpu() for name, value in state.items()}, "the dense twin")
-    save_network(experiment, path, network, step=run.plan.steps)
+    save_network(experiment, path, network, step=run.plan.steps, before=run.before)
     return [(path, "the dense twin, as the last dense phase left it")]
 
 
@@ -87,7 +87,10 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
     optimizer = make_optimizer(network, plan)
     if method is None:
         rewind = experiment.config.prune.rewind_step
-        return Run(experiment, network, optimizer, Dense(), plan, stem, rewind_step=rewind), source
+        run = Run(
+            experiment, network, optimizer, Dense(), plan, stem, rewind_step=rewind, before=saved.origin
+        )
+        return run, source
     if saved.mask is None:
         pruning = Pruning(experiment, method, network)
         mask = pruning.make_mask()
@@ -97,7 +100,8 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
         pruning.check_certificate(saved.content.get("certificate"), source)
         mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
     sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)
-    return Run(experiment, network, optimizer, sparsifier, plan, stem, pruning), source
+    run = Run(experiment, network, optimizer, sparsifier, plan, stem, pruning, before=saved.origin)
+    return run, source
 
 
 def trainee(experiment: Experiment, method: Method | None, options: Options) -> tuple[Saved, str]:

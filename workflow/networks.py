@@ -6,6 +6,7 @@ Here also: which file holds the weights that another command must have made firs
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +36,7 @@ from training.checkpoint import (
 )
 
 from .experiment import Experiment
+from .origin import origin
 
 CLAIMS = ("kept", "total", "density", "ratio", "layers", "hash")  # what every certificate says
 
@@ -50,6 +52,11 @@ class Saved:
     network: MultiTaskNet
     mask: Mask | None
     content: dict[str, Any]
+
+    @property
+    def origin(self) -> list[str]:
+        """What the file says of its origin; [] for nothing."""
+        return self.content.get("origin", [])
 
 
 def new_network(experiment: Experiment) -> MultiTaskNet:
@@ -119,10 +126,12 @@ def save_network(
     certificate: dict[str, Any] | None = None,
     step: int = 0,
     conflicts: dict[str, Any] | None = None,
+    before: Iterable[str] = (),
 ) -> Path:
     """Write a network of this experiment, whole or not at all; mask and certificate None = dense.
 
-    conflicts: what training saw of the tasks' gradients (training.weighing), None = it did not look.
+    conflicts: what training saw of the tasks' gradients (training.weighing), None = it did not look. before:
+    the origin in the file that its weights started from.
     """
     content = {
         "format": FORMAT,
@@ -135,6 +144,7 @@ def save_network(
         "config": as_tree(experiment.config),
         "step": step,
         "versions": versions(),
+        "origin": origin(before, experiment.config),
     }
     if conflicts is not None:
         content["conflicts"] = conflicts

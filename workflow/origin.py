@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from configs.load import load
 from configs.schema import Config
 from dataloaders.synthetic import SETTINGS_FILE
+
+
+def origin(before: Iterable[str], config: Config) -> list[str]:
+    """Remarks on what weights come from: `before`, of the file that they began with, and these settings'."""
+    return list(dict.fromkeys([*before, *remarks(config)]))
 
 
 def remarks(config: Config) -> list[str]:

@@ -6,7 +6,7 @@ on a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -68,13 +68,15 @@ class NumberedBatches:
 class Pruning:
     """A method applied to one network of an experiment.
 
-    asked: what its certificates say was asked for; None = what the plan says.
+    asked: what its certificates say was asked for; None = what the plan says. before: the origin in the file
+    that the network is from.
     """
 
     experiment: Experiment
     method: Method
     network: MultiTaskNet
     asked: dict[str, Any] | None = None
+    before: Sequence[str] = ()
 
     @cached_property
     def plan(self) -> Plan:

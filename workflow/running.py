@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from configs.schema import Finetune, Optim
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask
 from prune_utils.methods import Method
-from training.checkpoint import check_state, load_state
+from training.checkpoint import check_origin, check_state, load_state
 from training.evaluate import evaluate, figures
 from training.learner import Learner
 from training.logger import MetricLogger
@@ -37,6 +37,7 @@ from training.weighing import Weighing
 from .experiment import Experiment
 from .files import require_same_settings
 from .networks import rewind_path, save_network
+from .origin import origin
 from .processes import largest, require_same
 from .pruning import Pruning
 from .weighting import make_weighing
@@ -79,6 +80,7 @@ class Run:
     files. pruning: certifies the masks; None = the network is dense. keep_best: whether the best weights on
     the validation split are written to best_{name}.pth. rewind_step: after which the weights are kept for
     methods that return to them, 0 = before the first step.
+    before: the origin in the file that the weights started from, or in the checkpoint.
     """
 
     experiment: Experiment
@@ -90,6 +92,7 @@ class Run:
     pruning: Pruning | None = None
     keep_best: bool = True
     rewind_step: int | None = None
+    before: Sequence[str] = ()
     best_step: int | None = None
     best_loss: float | None = None  # infinite where it was not a finite number
 
@@ -176,6 +179,7 @@ class Run:
                 certificate=certificate,
                 step=step,
                 conflicts=self.weighing.summary,
+                before=self.before,
             )
 
     def finish(self) -> None:
@@ -194,7 +198,9 @@ class Run:
 
     def _keep_early_weights(self, step: int) -> None:
         if step == self.rewind_step and self.experiment.fabric.is_global_zero:
-            save_network(self.experiment, rewind_path(self.experiment), self.network, step=step)
+            save_network(
+                self.experiment, rewind_path(self.experiment), self.network, step=step, before=self.before
+            )
 
     def _evaluate(self, step: int, validation: Iterable[Batch], logger: MetricLogger) -> None:
         """Validate, keep the best weights. The first evaluation always counts, a NaN never wins later."""
@@ -233,6 +239,7 @@ class Run:
                 "outcome": {"best_step": self.best_step, "best_loss": self.best_loss},
                 "settings": as_tree(self.experiment.config),
                 "threads": torch.get_num_threads(),
+                "origin": origin(self.before, self.experiment.config),
             }
             save_checkpoint(self.experiment.dest, self.stem, step, content)
 
@@ -258,6 +265,7 @@ class Run:
         self.sparsifier.load_state_dict(state["sparsifier"])
         if "weighing" in state:
             self.weighing.load_state_dict(state["weighing"])
+        self.before = state.get("origin", [])
         self.best_step, self.best_loss = state["outcome"]["best_step"], state["best"]
         if experiment.fabric.is_global_zero:
             remove_checkpoints(experiment.dest, self.stem, after=state["step"])
@@ -270,6 +278,7 @@ class Run:
             if not isinstance(state[name], dict):
                 raise ValueError(f"{source}: field '{name}' is a {type(state[name]).__name__}, not a dict")
         require_same_settings(state["settings"], self.experiment, self.stem)
+        check_origin(state, source)
         if not 0 < step <= self.plan.steps:
             raise ValueError(f"{source}: step {step} is none of a run of {self.plan.steps}")
         best_step = state["outcome"].get("best_step")

@@ -11,20 +11,15 @@ from common.choices import printable
 from common.names import HUB_MODEL
 from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
+from prune_utils.masks import mask_hash
+from prune_utils.report import certificate
 from prune_utils.sparse_file import read_sparse, save_sparse
 from prune_utils.verifying import check_certificate
-from training.checkpoint import FORMAT, check_conflicts, check_fields, is_own, load_state, read_file
+from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file
 
 MOST_CHANNELS = 10_000  # of a task, that a file may claim
-SOME = ("method", "conflicts")  # further fields without tensors, which not every file has
-PLAIN = (
-    "name",
-    "network",
-    "certificate",
-    "config",
-    "step",
-    "versions",
-)  # fields without tensors that every file has
+SOME = ("method", "conflicts", "origin")  # further fields without tensors, which not every file has
+PLAIN = ("name", "network", "certificate", "config", "step", "versions")  # those that every file has
 
 
 def read_saved(path: Path) -> dict[str, Any]:
@@ -41,9 +36,9 @@ def read_saved(path: Path) -> dict[str, Any]:
         if missing:
             raise ValueError(f"{path} lacks the field '{missing[0]}' of a network of this program")
         fields = {field: found.extra[field] for field in (*PLAIN, *SOME) if field in found.extra}
-        check_conflicts(fields.get("conflicts"), path)
-        return fields | {"format": FORMAT, "state": found.state, "mask": found.mask}
-    content = read_file(path)
+        content = fields | {"format": FORMAT, "state": found.state, "mask": found.mask}
+    else:
+        content = read_file(path)
     if not is_own(content):
         raise ValueError(
             f"{path} is a plain state dict: evaluate it with --weights, only own files are exported"
@@ -63,7 +58,6 @@ def write_saved(content: dict[str, Any], path: Path, half: bool = False) -> Path
 
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    # the certificate travels among the plain fields: a network of fewer tasks keeps that of the whole one
     return {field: content[field] for field in (*PLAIN, *SOME) if field in content}
 
 
@@ -79,7 +73,27 @@ def export_saved(
     if tasks is not None:
         content = for_tasks(content, tasks)
     network = build_network(content, content["name"])
+    content = certified(content, network)
     return export(network, content["mask"], path, format_name, half=half, extra=_plain(content))
+
+
+def certified(content: dict[str, Any], network: MultiTaskNet) -> dict[str, Any]:
+    """The fields with the certificate that their mask gives now.
+
+    Where weights were dropped or tasks left out, nothing was asked exactly of what is left: the ratio goes,
+    and `part_of` says the hash of the whole network's mask.
+    """
+    mask, said = content["mask"], content["certificate"]
+    if mask is None:
+        return content
+    asked = said.get("asked", {})
+    asked = dict(asked) if isinstance(asked, dict) else {}
+    digest = mask_hash(mask)
+    if said.get("hash", digest) != digest:
+        asked = {name: value for name, value in asked.items() if name not in ("ratio", "keep_ratio")}
+        asked["part_of"] = said["hash"]
+    owners = network.owners()
+    return content | {"certificate": certificate(mask, {name: owners[name] for name in mask}, asked, network)}
 
 
 def build_network(content: dict[str, Any], source: object = "the file") -> MultiTaskNet:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
+import torch
+
 from configs.load import load
-from dataloaders.synthetic import write
-from workflow.origin import remarks
+from dataloaders.synthetic import SETTINGS_FILE, write
+from tests.scripts import TINY, call
+from workflow.origin import origin, remarks
 
 
 def test_the_data_sets_own_settings_need_no_word(tmp_path):
@@ -30,3 +35,32 @@ def test_network_and_tasks_that_are_not_the_data_sets_own(tmp_path):
     assert len(remarks(load("nyuv2", flags=flags))) == 4
     # the order of tasks is no difference
     assert remarks(load("nyuv2", flags={"data": {"root": str(tmp_path), "tasks": ["sn", "seg"]}})) == []
+
+
+def test_the_origin_of_a_file_comes_before_that_of_the_settings(tmp_path):
+    config = load("nyuv2", flags={"data": {"root": str(tmp_path)}, "model": {"width": 0.125}})
+    assert origin(["synthetic rooms", "width 0.125"], config) == ["synthetic rooms", "width 0.125"]
+    assert origin([], config) == ["width 0.125"]
+
+
+def test_what_began_on_synthetic_rooms_says_so_on_other_data(rooms, tmp_path, capsys):
+    """A mask made there, trained elsewhere and evaluated elsewhere; a run that is resumed elsewhere, too."""
+    other = tmp_path / "other"
+    shutil.copytree(rooms, other)
+    (other / SETTINGS_FILE).unlink()
+    given = [*TINY.split(), "--method", "magnitude", "--max-iters", "2", "--set", "run.preflight=false"]
+    dest = ["--dest", str(tmp_path / "out")]
+
+    def run(script, *words):
+        said = call(script, [*words, *dest], capsys)
+        assert said.code == 0, said.err
+
+    run("create_pruned_net.py", *given, "--data-root", str(rooms))
+    run("launch_training.py", *given, "--data-root", str(other))
+    run("eval_pruned_net.py", *TINY.split(), "--method", "magnitude", "--data-root", str(other))
+    for name in ("nyuv2_magnitude_90", "final_nyuv2_magnitude_90"):
+        content = torch.load(tmp_path / "out" / f"{name}.pth", weights_only=True)
+        assert content["origin"][0] == "synthetic rooms"
+    result = json.loads((tmp_path / "out/nyuv2_magnitude_90.json").read_text())
+    assert result["remarks"] == content["origin"]
+    assert any("synthetic rooms" in note for note in result["notes"])

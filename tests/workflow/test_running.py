@@ -149,3 +149,14 @@ def test_another_number_of_threads_is_named(make_run, capsys):
     with closing(again.steps(resume=True)) as steps:
         assert next(steps) == 2
     assert "ran with 64 threads and goes on with 1: " in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_the_origin_of_its_first_steps(make_run, monkeypatch):
+    with closing(make_run(checkpoint_every=1).steps()) as steps:
+        assert [next(steps) for _ in range(3)] == [0, 1, 2]
+    monkeypatch.setattr("workflow.origin.remarks", lambda config: ["elsewhere"])
+    again = make_run(checkpoint_every=1)
+    again.train(resume=True)
+    again.save(again.experiment.final_path, 6)
+    found = torch.load(again.experiment.final_path, weights_only=True)["origin"]
+    assert found[0] == "synthetic rooms" and found[-1] == "elsewhere"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from prune_utils.deploy.export import FORMATS
+from prune_utils.masks import count, mask_hash, overall
 from prune_utils.sparse_file import KEY, save_sparse
 from tests.prune_utils.deploy.networks import random_image, random_network, worst
 from training.checkpoint import versions, write_file
@@ -22,11 +23,16 @@ def content():
         "network": network.description,
         "state": {name: value.detach().clone() for name, value in network.state_dict().items()},
         "mask": mask,
-        "certificate": {"sparsity": 0.9},
+        "certificate": {
+            "asked": {"method": "random", "ratio": 60.0},
+            "hash": mask_hash(mask),
+            **overall(mask),
+        },
         "config": {"data": {"dataset": "nyuv2"}},
         "step": 12,
         "versions": versions(),
         "method": "random",
+        "origin": ["synthetic rooms"],
     }
 
 
@@ -37,7 +43,7 @@ def same(first, second):
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_sparse_file_loads_to_the_same_network_bit_for_bit(content, tmp_path, masked):
     if not masked:
-        content["mask"] = None
+        content["mask"] = content["certificate"] = None
     write_saved(content, tmp_path / "net.safetensors")
     found = read_saved(tmp_path / "net.safetensors")
     assert same(found["state"], content["state"])
@@ -157,6 +163,32 @@ def test_export_reports_what_is_left_and_leaves_no_half_file(content, tmp_path):
     assert not done.left_dense
     assert done.channels_after <= done.channels_before
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["net.safetensors"]
+
+
+def test_the_certificate_of_an_export_is_that_of_its_mask(content, tmp_path):
+    for tasks in (None, ("sn",)):
+        path = tmp_path / f"{tasks}.safetensors"
+        export_saved(content, tasks, "sparse", path)
+        found = read_saved(path)
+        proof, mask = found["certificate"], found["mask"]
+        assert (proof["kept"], proof["hash"]) == (count(mask), mask_hash(mask))
+        assert found["origin"] == ["synthetic rooms"]
+        if tasks is None:
+            assert proof["asked"] == {"method": "random", "ratio": 60.0}
+        else:
+            assert proof["asked"] == {"method": "random", "part_of": content["certificate"]["hash"]}
+            assert proof["asked_keep"] is None and set(proof["tasks"]) == {"sn"}
+
+
+def test_a_sparse_file_with_the_certificate_of_another_mask_is_refused(content, tmp_path):
+    path = tmp_path / "net.safetensors"
+    export_saved(content, None, "sparse", path)
+    kept = content["certificate"]["kept"]
+    rewritten_header(path, lambda own: own["extra"]["certificate"].update(kept=kept + 1))
+    with pytest.raises(
+        ValueError, match=f"field 'kept' of the certificate is {kept + 1}, the mask says {kept}"
+    ):
+        read_saved(path)
 
 
 def test_wrong_formats_are_refused_with_the_choices(content, tmp_path):
