@@ -177,9 +177,11 @@ def tell(line: str) -> None:
 
 def run_here(jobs: list[Job], times: Times, at_once: int, stop: StopRequest) -> list[Job]:
     """Run what is not finished on this machine; the jobs that failed."""
-    from study.isolated import Stopped, threads_of
+    from study.isolated import Stopped, serve, threads_of
     from study.runner import run_jobs
 
+    if not all(job.result.is_file() for job in jobs):
+        serve()
     try:
         return run_jobs(jobs, times, tell, stop, at_once, threads_of(at_once))
     except Stopped as stopped:

@@ -57,11 +57,21 @@ def threads_of(at_once: int) -> int | None:
     return max(1, (os.cpu_count() or 1) // at_once)
 
 
-def _context() -> ForkServerContext | SpawnContext:
+def serve() -> ForkServerContext | SpawnContext:
+    """Where processes come from: a server, if the system has such, that is started unless it runs already.
+
+    The first call is for the main thread: the server ends with the thread that starts it.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
+    # whoever signals every process, as a cluster does before it preempts, means us alone
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR2})
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which a script heeds when it gets it
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
     return context
 
 
@@ -100,7 +110,7 @@ def run_script(
     threads: of the processor, that it may use; None = as it would by itself. devices: processes that torchrun
     starts. A request to stop is handed on, so that training writes a checkpoint; then Stopped is raised.
     """
-    context = _context()
+    context = serve()
     log.parent.mkdir(parents=True, exist_ok=True)
     child = context.Process(
         target=_script, args=(str(ROOT / script), tuple(words), str(log), threads, devices)
@@ -134,13 +144,6 @@ def _start(child: BaseProcess, stop: StopRequest) -> None:
         except Exception as error:  # raised where the caller sees it
             failures.append(error)
 
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        # whoever signals every process, as a cluster does before it preempts, means us alone
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR2})
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which a script heeds when it gets it
-        forkserver.ensure_running()  # by this thread, with whose end the server would end
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
     starter = threading.Thread(target=start, daemon=True)
     starter.start()
     while starter.is_alive():

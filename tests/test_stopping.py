@@ -25,10 +25,10 @@ PATIENCE = 5.0  # seconds for everything to end
 class Study:
     """reproduce.py in a process group of its own, as a shell starts it; all its processes bear a mark."""
 
-    def __init__(self, rooms: Path, folder: Path):
+    def __init__(self, rooms: Path, folder: Path, *more: str):
         self.dest, self.log, self.mark = folder / "dest", folder / "log", str(folder)
-        self.words = ["reproduce.py", *TINY.split(), *LONG, "--methods", "snip", "--seeds", "1"]
-        self.words += ["--data-root", str(rooms), "--dest", str(self.dest)]
+        self.words = ["reproduce.py", *TINY.split(), *LONG, "--methods", "rigl", "--seeds", "1"]
+        self.words += ["--data-root", str(rooms), "--dest", str(self.dest), *more]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MARK": self.mark}
         with self.log.open("w") as said:
             self.process = subprocess.Popen(
@@ -68,8 +68,8 @@ class Study:
 
 
 @pytest.fixture
-def study(rooms, tmp_path):
-    begun = Study(rooms, tmp_path)
+def study(rooms, tmp_path, request):
+    begun = Study(rooms, tmp_path, *getattr(request, "param", ()))
     yield begun
     for process in marked(begun.mark):
         os.kill(process, signal.SIGKILL)
@@ -115,6 +115,19 @@ def test_a_study_stops(ready, send, number, study):
         message = f"stopped after step {max(study.steps())}; --resume continues from there"
         assert message in study.said_by_run()
     assert not list(study.dest.rglob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", [("--jobs", "2")], indirect=True)
+def test_runs_side_by_side_all_save_themselves(study):
+    names = ("nyuv2_baseline", "nyuv2_rigl_90")
+    study.until(lambda: all(list(study.dest.glob(f"seed0/{name}_training.*.ckpt")) for name in names))
+    group(study, signal.SIGTERM)
+    assert study.process.wait(60) == 143, study.log.read_text()
+    assert study.log.read_text().startswith("the study was stopped; ")
+    for name in names:
+        assert "stopped after step" in (study.dest / f"seed0/logs/{name}.launch.log").read_text()
+    assert study.left() == {}
 
 
 @pytest.mark.slow
