@@ -34,6 +34,7 @@ def main() -> None:
     row = method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.init_from)
+    terminal.check_targets(asked.dest, asked.export_published)
     terminal.check_data(config.data)
 
     from workflow.create import create

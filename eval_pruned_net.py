@@ -9,7 +9,11 @@ from configs.load import overlay
 from prune_utils.methods import METHODS, method
 from workflow import terminal
 
-ENGINES = ("dense", "sparse", "onnx")
+ENGINES: dict[str, tuple[str, ...]] = {  # with the packages that each needs
+    "dense": (),
+    "sparse": (),
+    "onnx": ("onnx", "onnxruntime"),
+}
 EXAMPLES = """\
   python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --model-path DIR
   python3 eval_pruned_net.py --dataset nyuv2 --method baseline --dest DIR --pictures 4
@@ -40,6 +44,7 @@ def main() -> None:
         raise ValueError(f"--pictures '{asked.pictures}' is not a whole number of at least 0")
     if asked.engine not in (None, *ENGINES):
         raise ValueError(f"--engine '{asked.engine}' is not one of {', '.join(ENGINES)}")
+    terminal.check_packages(f"--engine {asked.engine}", *ENGINES.get(asked.engine, ()))
     given = overlay(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.weights)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from common.files import check_file
 from common.lock import locked
 from common.text import files_table, table
 from workflow import terminal
@@ -83,16 +84,20 @@ def target(asked: argparse.Namespace, path: Path, tasks: tuple[str, ...] | None,
 
 def main() -> None:
     asked = arguments()
+    if asked.format == "onnx":
+        terminal.check_packages("--format onnx", "onnx")
+
     from prune_utils.deploy.export import find_format
     from workflow.saved import export_saved, read_saved
 
     form = find_format(asked.format, asked.half)
     path = source(asked)
     tasks = None if asked.tasks is None else tuple(task for task in asked.tasks.split(",") if task)
+    out = target(asked, path, tasks, form.ending)
+    check_file(out, "--out")
     content = read_saved(path)
     if asked.only_voted:
         content = drop_unvoted(asked, path, content, tasks)
-    out = target(asked, path, tasks, form.ending)
     with locked(out.parent, out.name):
         done = export_saved(content, tasks, asked.format, out, asked.half)
     rows = [

@@ -30,6 +30,8 @@ def main() -> None:
     asked = arguments()
     keep_ratios = parse_numbers("--keep-ratios", asked.keep_ratios, float)
     terminal.check_files(asked.init_from)
+    terminal.check_targets(asked.dest)
+    terminal.check_packages("the picture of an analysis", "matplotlib")
     terminal.check_data(load(asked.dataset, asked.config, flags_tree(asked)).data)  # before the slow imports
 
     from agreement.analysis import METHOD, NUM_BATCHES, Analysis, analyse

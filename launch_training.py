@@ -39,6 +39,7 @@ def main() -> None:
     row = None if asked.method == BASELINE else method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.init_from)
+    terminal.check_targets(asked.dest, asked.export_published)
     terminal.check_data(config.data)
 
     from workflow.experiment import open_experiment

@@ -129,6 +129,7 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     settings = cluster_settings(asked)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
     study = make_study(asked, config)
+    terminal.check_targets(asked.dest)
 
     from comparison.report import tables_by_ratio
     from study.runner import Times, check, plan_table

@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from prune_utils.files import PARTIAL, remove_partial, replacing
 
-__all__ = ["PARTIAL", "read_json", "remove_partial", "replacing", "write_json"]
+__all__ = ["PARTIAL", "check_file", "check_folder", "read_json", "remove_partial", "replacing", "write_json"]
+
+
+def check_folder(folder: str | Path, said: str) -> None:
+    """OSError unless files can be written to a folder, which may still have to be made.
+
+    said: how the user named it, e.g. "--dest".
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{said} {folder} cannot be a folder: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{said} {folder} cannot be written: no permission for {place}")
+
+
+def check_file(path: str | Path, said: str) -> None:
+    """OSError unless a file of this name can be written, or written anew."""
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{said} {path} is a folder, not the name of a file")
+    try:
+        check_folder(Path(path).parent, "its folder")
+    except OSError as error:
+        raise type(error)(f"{said} {path} cannot be written: {error}") from None
 
 
 def read_json(path: Path) -> Any:

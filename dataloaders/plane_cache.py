@@ -17,11 +17,13 @@ import struct
 import sys
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from common.files import check_folder
 from dataloaders.base import Plane, Records, read_plane
 from dataloaders.files import open_npy
 from dataloaders.transforms import gather, nearest_index
@@ -106,6 +108,8 @@ def cached(records: Records, folder: str) -> Records:
 
     Says on stderr how much disk that takes; ValueError if there is not so much.
     """
+    with suppress(PermissionError):  # one that is whole may well be read-only
+        check_folder(folder, "the cache")
     root = records.root.resolve()
     place = Path(folder).resolve() / f"{root.name}-{hashlib.sha1(str(root).encode()).hexdigest()[:8]}"
     cache = Cache(place, root, records.size)

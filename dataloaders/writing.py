@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from common.files import read_json, replacing, write_json
+from common.files import check_folder, read_json, replacing, write_json
 from common.lock import locked
 from common.parents import end_with_parent
 from dataloaders.index import visible
@@ -49,8 +49,7 @@ def claimed(
     The settings stand in folder/marker. ValueError if something else is there and `overwrite` is not set, or
     another process fills it now.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, not a folder")
+    check_folder(folder, "the folder")
     with locked(folder, marker, instead="folder"):
         path = folder / marker
         begun = read_json(path) if path.exists() else None

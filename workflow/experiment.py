@@ -6,7 +6,6 @@ Leaves out networks, pruning and training themselves (networks.py, pruning.py, r
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from common.files import check_folder
 from common.lock import locked
 from common.names import BASELINE
 from configs.schema import Config
@@ -101,13 +101,7 @@ class Experiment:
 
     def check_dest(self) -> None:
         """OSError unless files can be written to the folder, which is made with its first file."""
-        folder = self.dest.absolute()
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir():
-            raise NotADirectoryError(f"--dest {self.dest} cannot be a folder: {folder} is a file")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"--dest {self.dest} cannot be written: no permission for {folder}")
+        check_folder(self.dest, "--dest")
 
     def held(self) -> AbstractContextManager[None]:
         """Inside, no other process works under this name in this folder; ValueError says who does."""

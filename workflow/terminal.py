@@ -8,9 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from common.choices import printable
+from common.files import check_file, check_folder
 from common.names import HUB_MODEL
 from configs.arguments import Parser
 from configs.schema import Data
@@ -29,6 +31,21 @@ def check_files(*files: str | None) -> None:
     for file in files:
         if file is not None and not (Path(file).is_file() or (Path(file) / HUB_MODEL).is_file()):
             raise FileNotFoundError(f"there is no file {file}")
+
+
+def check_targets(dest: str, *files: str | None) -> None:
+    """OSError unless the folder and the files that a command is to write can be written; None = not asked."""
+    check_folder(dest, "--dest")
+    for file in files:
+        if file is not None:
+            check_file(file, "the file")
+
+
+def check_packages(what: str, *names: str) -> None:
+    """ValueError, saying how to install it, for an optional package that is not there; `what` needs it."""
+    for name in names:
+        if find_spec(name) is None:
+            raise ValueError(f"{what} needs the package {name}: python3 -m pip install {name}")
 
 
 def check_data(data: Data) -> None:

@@ -21,6 +21,7 @@ SETTINGS = {
     "cityscapes": {"classes": 7, "tasks": ("seg", "depth")},
     "taskonomy": {"classes": 17, "size": 32, "tasks": ("seg", "sn", "depth", "keypoint", "edge")},
 }
+from tests.dataloaders.small import nyuv2
 
 
 @pytest.fixture(scope="module", params=sorted(SETTINGS))
@@ -208,3 +209,14 @@ def test_made_ahead_by_the_command(nyu, tmp_path, capsys):
     assert main(["nyuv2", str(root), str(tmp_path / "ahead"), "--workers", "1"]) == 1
     assert "seg/0000.png (record 0 of split 'train') is missing" in capsys.readouterr().out
     assert main(["nyuv2", str(root / "none"), str(tmp_path / "ahead")]) == 2
+
+
+def test_a_cache_that_cannot_be_a_folder_is_refused(tmp_path, capsys):
+    from dataloaders.cache import main
+
+    root = nyuv2(tmp_path / "rooms")
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/deep"):
+        assert main(["nyuv2", str(root), str(tmp_path / folder), "--workers", "1"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: the cache ") and "file is a file" in said and said.count("\n") == 1

@@ -45,7 +45,7 @@ def test_a_folder_is_claimed(tmp_path):
     claim(folder, "made.json", {"seed": 2}, overwrite=True)
     claim(folder, "made.json", {"seed": 2})
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is a file, not a folder"):
+    with pytest.raises(NotADirectoryError, match="file cannot be a folder: .*file is a file"):
         claim(tmp_path / "file", "made.json", {})
 
 

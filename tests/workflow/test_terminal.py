@@ -30,6 +30,43 @@ QUICK += [(script, ["--data-root", "nowhere"]) for script in SCRIPTS[:2] + SCRIP
 QUICK += [("eval_pruned_net", ["--weights", "nowhere.pth"])]
 
 
+LATE = [
+    (script, ["--dest", dest, "--data-root", "."], "--dest file")
+    for script in ("launch_training", "create_pruned_net", "iou_analysis", "reproduce")
+    for dest in ("file", "file/deep")
+]
+LATE += [
+    (script, ["--export-published", path, "--data-root", "."], "the file ")
+    for script in ("launch_training", "create_pruned_net")
+    for path in ("file/net.pth", "folder")
+]
+LATE += [("export_net", ["--format", "onnx"], "--format onnx needs the package onnx:")]
+LATE += [("eval_pruned_net", ["--engine", "onnx"], "--engine onnx needs the package onnx:")]
+LATE += [("iou_analysis", ["--data-root", "."], "needs the package matplotlib:")]
+
+
+@pytest.mark.parametrize(("script", "words", "said"), LATE, ids=lambda part: str(part).strip("[]"))
+def test_what_cannot_work_in_the_end_is_said_at_the_beginning(script, words, said, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    missing = said.partition("package ")[2].rstrip(":")
+    code = (
+        "import sys, runpy, importlib.util as u\n"
+        f"find = u.find_spec; u.find_spec = lambda name: None if name == {missing!r} else find(name)\n"
+        f"sys.argv = ['{script}.py', *{words}]\n"
+        f"try: runpy.run_path({str(ROOT / script)!r} + '.py', run_name='__main__')\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    environment = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    error, loaded = done.stderr.splitlines()
+    assert (done.returncode, loaded) == (2, "False")
+    assert error.startswith("error: ") and said in error
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
 @pytest.mark.parametrize(("script", "words"), QUICK, ids=lambda part: str(part).strip("[]"))
 def test_answers_without_importing_torch(script, words, tmp_path):
     code = (
