@@ -15,13 +15,13 @@ from dataloaders.cache import main
 from dataloaders.plane_cache import load, store
 from dataloaders.streams import training_batches
 from dataloaders.synthetic import write
+from tests.dataloaders.small import nyuv2
 
 SETTINGS = {
     "nyuv2": {"classes": 40, "tasks": ("seg", "sn", "depth")},
     "cityscapes": {"classes": 7, "tasks": ("seg", "depth")},
     "taskonomy": {"classes": 17, "size": 32, "tasks": ("seg", "sn", "depth", "keypoint", "edge")},
 }
-from tests.dataloaders.small import nyuv2
 
 
 @pytest.fixture(scope="module", params=sorted(SETTINGS))
@@ -212,8 +212,6 @@ def test_made_ahead_by_the_command(nyu, tmp_path, capsys):
 
 
 def test_a_cache_that_cannot_be_a_folder_is_refused(tmp_path, capsys):
-    from dataloaders.cache import main
-
     root = nyuv2(tmp_path / "rooms")
     (tmp_path / "file").touch()
     for folder in ("file", "file/deep"):
