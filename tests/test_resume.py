@@ -56,7 +56,7 @@ GRADUAL = {
     for method in ("gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
 }
 
-SLOW = (*GRADUAL, "dynamic_pcgrad", "baseline_famo")
+SLOW = (*GRADUAL, *WEIGHED)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def await_writing(script: Script, folder: Path, number: int) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [*RUNS, "dynamic_nash", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
+    [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
 )
 def test_killed_runs_end_with_the_same_bits(method, words, prepared, undisturbed, tmp_path):
     other, seconds = undisturbed(method)

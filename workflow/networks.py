@@ -103,9 +103,9 @@ def matched_width(config: Config) -> float:
         return sum(parameter.numel() for parameter in network.parameters())
 
     wanted, best = parameters(channels, model.width), (math.inf, model.width)
-    low, high = 0.0, 1000 * model.width
-    for _ in range(20):
-        middle = max(1, round((low + high) / 2))
+    low, high = 0, math.ceil(1000 * model.width) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
         missing = wanted - sum(parameters({name: count}, middle / 1000) for name, count in channels.items())
         best = min(best, (abs(missing), middle / 1000))
         low, high = (middle, high) if missing > 0 else (low, middle)
