@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 DEMO ?= outputs/demo
+DOCS ?= outputs/reference
+MODULES = $(patsubst prune_utils/%.py,prune_utils.%,$(filter-out %/__init__.py,$(wildcard prune_utils/*.py)))
 
-.PHONY: demo test test-all coverage lint env clean-demo
+.PHONY: demo docs test test-all coverage lint env clean-demo
 
 env: $(VENV)/.installed
 
@@ -27,6 +29,12 @@ test-all: lint
 # which lines the default tests reach, in the scripts' own processes too: shown, and as pages in htmlcov/
 coverage: env
 	$(RUN) -m pytest -n auto --dist loadfile -m "not slow" --cov --cov-report=term --cov-report=html
+
+# the library's reference as pages: every public name, from its own text
+docs: env
+	$(RUN) -m pip install --quiet -r requirements-docs.txt
+	$(RUN) -m pytest tests/prune_utils/test_reference.py
+	$(RUN) -m pdoc --output-directory $(DOCS) prune_utils $(MODULES)
 
 demo: env
 	$(RUN) examples/demo.py --dest $(DEMO)

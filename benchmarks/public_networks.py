@@ -189,7 +189,6 @@ def smp_cases() -> Iterator[Case]:
         "PSPNet",
         "MAnet",
         "Linknet",
-        "PAN",
         "UPerNet",
     ):
         make = partial(getattr(smp, name), "resnet18", encoder_weights=None, classes=4)

@@ -42,6 +42,7 @@ class Arbiter:
         return self.votes(owners)
 
     def factor(self, voter: str) -> float:
+        """What the standings of a voter are divided by, above 0."""
         return self.factors.get(voter, 1.0)
 
 
@@ -62,6 +63,7 @@ ARBITERS: dict[str, Arbiter] = {
     # FairGRAPE (Lin, Kim, Joo, ECCV 2022); what others take for it is not held against it
     "share": Arbiter(lambda owners: 1, share_fractions),
 }
+"""Arbiters by the name that `arbiter=` takes."""
 
 
 def find_arbiter(arbiter: str | Arbiter) -> Arbiter:

@@ -26,6 +26,7 @@ class Pool:
 
 
 Budget = tuple[Pool, ...]
+"""Pools that hold every considered layer once; their `keep` add up to the weights that stay."""
 
 
 def check_ratio(ratio: float) -> Decimal:
@@ -41,6 +42,12 @@ def keep_count(total: int, ratio: float) -> int:
     """round((1 - ratio / 100) * total), halves to even, in decimal arithmetic: 92.5 and 99.9 are exact.
 
     ratio: percent, 0 <= ratio < 100. Raises ValueError for another ratio, or one that leaves no weight.
+
+    >>> keep_count(1000, 92.5), keep_count(15, 90), keep_count(25, 90)
+    (75, 2, 2)
+    >>> keep_count(5, 90)
+    Traceback (most recent call last):
+    ValueError: ratio 90 leaves none of 5 weights
     """
     exact = Decimal(total) * (100 - check_ratio(ratio)) / 100
     keep = int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
@@ -50,12 +57,20 @@ def keep_count(total: int, ratio: float) -> int:
 
 
 def global_budget(shapes: Shapes, keep: int) -> Budget:
-    """One pool: any layer may end up with any density."""
+    """One pool: any layer may end up with any density.
+
+    >>> global_budget({"a": (2, 3), "b": (4,)}, keep=5)
+    (Pool(names=('a', 'b'), keep=5),)
+    """
     return (Pool(tuple(shapes), keep),)
 
 
 def uniform_budget(shapes: Shapes, keep: int) -> Budget:
-    """One pool per layer, all with the same density to one weight."""
+    """One pool per layer, all with the same density to one weight.
+
+    >>> uniform_budget({"a": (2, 3), "b": (4,)}, keep=5)
+    (Pool(names=('a',), keep=3), Pool(names=('b',), keep=2))
+    """
     sizes = _sizes(shapes)
     total = sum(sizes.values())
     return _pools({name: keep * size / total for name, size in sizes.items()}, sizes, keep)
@@ -67,6 +82,9 @@ def erk_budget(shapes: Shapes, keep: int) -> Budget:
     The matrix is the weight's shape, of a weight that stacks several (LSTM gates, an attention's in_proj,
     fused experts) the shape of one of them (roles.Shape): each then gets the density that it has alone.
     Layers that would exceed density 1 are dense and the others share what is left.
+
+    >>> [pool.keep for pool in erk_budget({"wide": (100, 100), "narrow": (10, 10)}, keep=1000)]
+    [926, 74]
     """
     sizes = _sizes(shapes)
     matrices = {name: getattr(shape, "matrix", shape) for name, shape in shapes.items()}
@@ -90,6 +108,7 @@ BUDGETS: dict[str, Callable[[Shapes, int], Budget]] = {
     "erk": erk_budget,
     "uniform": uniform_budget,
 }
+"""Budgets by the name that `budget=` takes: (shapes, weights to keep) -> `Budget`."""
 
 
 def make_budget(kind: str, shapes: Shapes, keep: int, protected: frozenset[str] = frozenset()) -> Budget:

@@ -33,6 +33,14 @@ def choose(
         names a layer that no voter owns; such weights rank after all others.
     Ties fall to the earlier weight: layers in the pool's order, elements in row-major order.
     Raises ValueError: more to keep than candidates, a NaN score, a layer without scores, an unknown arbiter.
+
+    >>> from prune_utils import Pool
+    >>> one, other = torch.tensor([9.0, 1.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 2.0, 9.0])
+    >>> scores = {"a": {"w": one}, "b": {"w": other}}
+    >>> choose(scores, (Pool(("w",), 2),), "unanimous")["w"].tolist()  # the favourite of each
+    [True, False, False, True]
+    >>> choose(scores, (Pool(("w",), 1),), "intersection")["w"].tolist()  # the second of both
+    [False, False, True, False]
     """
     find_arbiter(arbiter)
     like = _shapes(scores, budget, among)

@@ -94,6 +94,7 @@ class Course:
 
     @property
     def regrowth(self) -> Growth | None:
+        """Who decides what grows; None for a method that grows nothing."""
         if self.row.grow is None:
             return None
         return replace(self.growth(self.row.grow_voters, self.row.grow), memory=self.dynamic.memory)
@@ -178,6 +179,7 @@ COURSES: dict[str, Kind] = {
     "gradual": Kind(_gradual, _pace),
     "top_kast": Kind(_top_kast, _pace),
 }
+"""Courses by the word in a method's row: what makes the sparsifier, and when that changes its mask."""
 
 
 def make_sparsifier(course: Course) -> Masked:

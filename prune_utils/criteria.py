@@ -101,6 +101,7 @@ CRITERIA: dict[str, Criterion] = {
     "lamp": Criterion(lamp, "w^2 / sum of the squares not smaller in its layer"),
     "random": Criterion(noise, "noise"),
 }
+"""Criteria by the name that `criterion=` takes, each with its formula."""
 
 
 def find_criterion(name: str) -> Criterion:

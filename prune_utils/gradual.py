@@ -54,6 +54,7 @@ class Pace:
         return (*(step for step in range(self.start, self.end, self.every) if step > 0), self.end)
 
     def due(self, step: int) -> bool:
+        """Whether something happens after this step, 1-based."""
         between = self.start <= step < self.end and (step - self.start) % self.every == 0
         return step > 0 and (between or step == self.end)
 

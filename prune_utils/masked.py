@@ -152,6 +152,7 @@ class Masked:
 
     @property
     def attached(self) -> bool:
+        """Whether hooks hold the mask."""
         return self._attachment is not None
 
     @torch.no_grad()

@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .covering import prunable
+from .covering import prunable as prunable  # handed on
 from .divided import divided, empty_slices
 from .parameters import find_parameters, parameters_by_name, plain_name
 from .seeds import generator
 from .shards import part, part_like
 
-Scores = dict[str, Tensor]  # parameter name -> tensor of its shape, larger = more worth keeping
-Mask = dict[str, Tensor]  # parameter name -> bool tensor of its shape, True = kept
+Scores = dict[str, Tensor]
+"""Parameter name -> tensor of its shape; larger = more worth keeping."""
+Mask = dict[str, Tensor]
+"""Parameter name -> bool tensor of its shape, True = kept. What a mask does not name is dense."""
 
-__all__ = ["prunable"]  # its home is covering.py
 PRUNABLE = (nn.Conv2d, nn.Linear)
 LAYER_ENDINGS = (
     ".parametrizations.weight.original",
@@ -103,7 +104,12 @@ def apply(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 
 
 def count(mask: Mapping[str, Tensor]) -> int:
-    """Number of weights that are kept."""
+    """Number of weights that are kept.
+
+    >>> mask = {"w": torch.tensor([True, False, True])}
+    >>> count(mask), size(mask)
+    (2, 3)
+    """
     return sum(int(kept.count_nonzero()) for kept in mask.values())
 
 
@@ -134,7 +140,11 @@ def overall(mask: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def mask_hash(mask: Mapping[str, Tensor]) -> str:
-    """64 hex digits that depend on names, shapes and bits alone; equal hash = equal mask."""
+    """64 hex digits that depend on names, shapes and bits alone; equal hash = equal mask.
+
+    >>> mask_hash({"w": torch.tensor([True, False])})[:16]
+    '89637fba700fb1ff'
+    """
     digest = hashlib.sha256()
     for name in sorted(mask):
         digest.update(f"{name} {tuple(mask[name].shape)}\n".encode())

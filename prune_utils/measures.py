@@ -38,6 +38,7 @@ class Survey:
 
 
 Measure = Callable[[Survey], dict[str, Scores]]
+"""What a criterion is told of the gradients: (survey) -> by voter and owned weight."""
 
 
 def absolute(survey: Survey) -> dict[str, Scores]:

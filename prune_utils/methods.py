@@ -192,6 +192,7 @@ _ROWS = (
 )
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
+"""Rows by the name that `method=` takes."""
 
 
 def method(name: str) -> Method:

@@ -71,6 +71,7 @@ def xavier_copy(model: nn.Module, seed: int, names: Iterable[str] | None = None)
 
     names: of the weights that are drawn, None = all prunable ones. What has fewer than two dimensions has no
     fan, and stays.
+    Raises ValueError for a sharded network, which cannot be copied.
     """
     if sharded(model):
         raise ValueError("a sharded network cannot be copied: take its own weights, or draw before sharding")

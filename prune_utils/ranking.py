@@ -56,6 +56,9 @@ def rank_fractions(scores: Scores, among: Mask | None = None) -> Scores:
     among: candidates (names of `scores` at least), None = all; a weight that is no candidate gets infinity.
     float64 because a voter owns up to 1e8 weights, and float32 tells only 1.6e7 ranks apart.
     Raises ValueError on NaN.
+
+    >>> rank_fractions({"w": torch.tensor([0.1, 5.0, 0.1, 2.0])})["w"].tolist()
+    [0.75, 0.25, 1.0, 0.5]
     """
     return _standings(scores, among, _ranks)
 

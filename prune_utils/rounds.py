@@ -28,7 +28,10 @@ from .voters import Gather
 def geometric_keeps(total: int, keep: int, rounds: int) -> tuple[int, ...]:
     """Kept weights after each of the rounds: total * (keep / total) ** (r / rounds), the last exactly `keep`.
 
-    geometric_keeps(1000, 1, 3) == (100, 10, 1). Raises ValueError unless rounds >= 1.
+    Raises ValueError unless rounds >= 1.
+
+    >>> geometric_keeps(1000, 1, 3)
+    (100, 10, 1)
     """
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds {rounds!r} is not a whole number of at least 1")

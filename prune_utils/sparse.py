@@ -101,6 +101,14 @@ def sparsify(
         between them. initial: state dict that a method rewinds the network to.
     gather: a tensor of every process, None = there is one process.
     Returns Masked, Regrowth for a dynamic method, Rounds for one that trains between its rounds.
+    >>> import torch
+    >>> net = nn.Linear(4, 5)
+    >>> losses = {"a": lambda out, true: (out[:, :3] - true).abs().mean(), "b": lambda out, true: out.std()}
+    >>> sparsity = sparsify(net, losses, [(torch.randn(8, 4), torch.zeros(8, 3))], ratio=70)
+    >>> optimizer = torch.optim.Adam(net.parameters())
+    >>> sparsity.attach(optimizer).verify()["pruned"], int((net.weight == 0).sum())
+    (14, 14)
+
     Raises ValueError in one sentence that names the thing, the value and the choices; the network is then as
         it was. Source of the default method: DiSparse, Sun et al., CVPR 2022, section 3.
     """

@@ -56,8 +56,8 @@ def save_sparse(
     model: the network, or its state dict. mask: parameter name -> bool tensor, True = kept; None = dense.
     half: kept float32 weights in 16 bits; tensors that the mask does not name keep their type.
     extra: plain JSON values to travel along. Of a sharded network all processes call this, the first writes.
-    ValueError names the tensor that does not fit: a mask of another network, pruned weights that are not 0,
-    values beyond 16 bits, a certificate of another mask.
+    Raises ValueError that names the tensor that does not fit: a mask of another network, pruned weights that
+        are not 0, values beyond 16 bits, a certificate of another mask.
     """
     state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
     _check_state(state, mask)
@@ -97,8 +97,8 @@ def save_sparse(
 def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
     """Load a sparse file into a network of the user's own class; returns what the file holds.
 
-    ValueError in one sentence where the file is damaged, contradicts itself, or is of another network: a
-    tensor missing, unknown, or of another shape or type. The network is untouched then.
+    Raises ValueError in one sentence where the file is damaged, contradicts itself, or is of another network:
+        a tensor missing, unknown, or of another shape or type. The network is untouched then.
     """
     content = read_sparse(path)
     own = model.state_dict()
@@ -128,7 +128,7 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
 def read_sparse(path: str | Path) -> SparseFile:
     """What a sparse file holds, on the CPU, every claim checked.
 
-    FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
+    Raises FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
     """
     header, tensors = _read(Path(path))
     state: dict[str, Tensor] = {}

@@ -47,6 +47,7 @@ class Voter:
 
     @property
     def by_task(self) -> Mapping[str, Loss]:
+        """Task -> the part of the loss that is read off its batches."""
         return self.parts or {self.name: self.loss}
 
     def among(self, names: Iterable[str]) -> Voter:

@@ -119,6 +119,7 @@ WEIGHTINGS: dict[str, Weighting] = {
         needs=("scipy",),
     ),
 }
+"""Weightings of the tasks by name."""
 
 
 def find_weighting(name: str) -> Weighting:
@@ -201,5 +202,6 @@ class Solver:
         return getattr(self.weigher, "state_dict", dict)()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         if state:
             self.weigher.load_state_dict(state)  # type: ignore[attr-defined]
