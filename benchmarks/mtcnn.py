@@ -109,30 +109,44 @@ def pyramid(photo: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def windows(cascade: Any, photo: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
-    """Windows of a photograph for the two later stages: the likeliest by the dense first stage, and some
-    drawn at random. {"rnet": [N, 3, 24, 24], "onet": [N, 3, 48, 48]}, bytes."""
-    places: list[tuple[float, ...]] = []
+    """Windows of a photograph for the two later stages, where the dense network would look: the likeliest by
+    its first stage, moved as each stage before says, and some drawn at random.
+    {"rnet": [N, 3, 24, 24], "onet": [N, 3, 48, 48]}, bytes."""
+    likely, squares = [], []
     height, width = photo.shape[2:]
     for level in pyramid(photo):
-        probability = cascade.pnet(level)[-1][0, 1]
-        value, at = probability.flatten().topk(min(BEST, probability.numel()))
-        side = 12 * height / level.shape[2]
-        row, column = at // probability.shape[1], at % probability.shape[1]
-        step = 2 * height / level.shape[2]
-        corners = (row * step).tolist(), (column * step).tolist()
-        places += zip(value.tolist(), *corners, [side] * len(at), strict=True)
-    places = sorted(places, reverse=True)[:BEST]
-    for _ in range(RANDOM):
-        side = FACE + float(torch.rand((), generator=draws)) * (min(height, width) - FACE)
-        top, left = (torch.rand(2, generator=draws) * torch.tensor([height - side, width - side])).tolist()
-        places.append((0.0, top, left, side))
-    found: dict[str, list[Tensor]] = {"rnet": [], "onet": []}
-    for _, top, left, side in places:
-        rows = slice(int(top), max(int(top + side), int(top) + 4))
-        part = photo[:, :, rows, int(left) : max(int(left + side), int(left) + 4)]
-        for stage, crops in found.items():
-            crops.append(F.interpolate(part, size=(STAGES[stage], STAGES[stage]), mode="area"))
-    return {stage: (torch.cat(crops) * 128 + 127.5).round().to(torch.uint8) for stage, crops in found.items()}
+        box, probability = (said[0] for said in cascade.pnet(level))
+        value, at = probability[1].flatten().topk(min(BEST, probability[1].numel()))
+        columns, zoom = probability.shape[2], height / level.shape[2]
+        corner = 2 * zoom * torch.stack([at % columns, at // columns], 1)
+        likely.append(value)
+        squares.append(_square(torch.cat([corner, corner + 12 * zoom], 1), box.flatten(1)[:, at].T))
+    best = torch.cat(likely).topk(BEST).indices
+    side = FACE + torch.rand(RANDOM, 1, generator=draws) * (min(height, width) - FACE)
+    corner = torch.rand(RANDOM, 2, generator=draws) * (torch.tensor([width, height]) - side)
+    places = torch.cat([torch.cat(squares)[best], torch.cat([corner, corner + side], 1)])
+    found = {"rnet": _crops(photo, places, STAGES["rnet"])}
+    found["onet"] = _crops(photo, _square(places, cascade.rnet(found["rnet"])[0]), STAGES["onet"])
+    return {stage: (crops * 128 + 127.5).round().to(torch.uint8) for stage, crops in found.items()}
+
+
+def _square(box: Tensor, moved: Tensor) -> Tensor:
+    """Boxes [N, 4] (left, top, right, bottom in pixels) moved by shares of their size, made square."""
+    size = (box[:, 2:] - box[:, :2]).repeat(1, 2)
+    box = box + moved * size
+    side = (box[:, 2:] - box[:, :2]).amax(1, keepdim=True).clamp_min(4)
+    corner = (box[:, 2:] + box[:, :2] - side) / 2
+    return torch.cat([corner, corner + side], 1)
+
+
+def _crops(photo: Tensor, places: Tensor, size: int) -> Tensor:
+    height, width = photo.shape[2:]
+    crops = []
+    for left, top, right, bottom in places.round().int().tolist():
+        left, top = min(max(left, 0), width - 4), min(max(top, 0), height - 4)
+        part = photo[:, :, top : max(bottom, top + 4), left : max(right, left + 4)]
+        crops.append(F.interpolate(part, size=(size, size), mode="area"))
+    return torch.cat(crops)
 
 
 @torch.no_grad()
@@ -166,8 +180,8 @@ class Photos:
             yield batch
 
     def held(self) -> Iterator[Batch]:
-        """Everything once: all levels of all photographs, then all windows."""
-        for photo in self.whole:
+        """All levels of every fourth photograph, then all windows of all."""
+        for photo in self.whole[::4]:
             for level in pyramid(scaled(photo)):
                 yield {"pnet": level}
         for stage, crops in self.crops.items():
@@ -191,8 +205,8 @@ def prune(dense: nn.Module, photos: Photos, ratio: float, steps: int) -> tuple[n
     first = [next(labelled(2))]
     sparsity = pu.sparsify(network, LOSSES, first, ratio, "disparse_pt", forward=forward, budget=BUDGET)
     untrained = copy.deepcopy(network)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     sparsity.attach(optimizer)
     for _, pair in zip(range(steps), labelled(3), strict=False):
         optimizer.zero_grad()
@@ -204,7 +218,7 @@ def prune(dense: nn.Module, photos: Photos, ratio: float, steps: int) -> tuple[n
     return network, sparsity, untrained
 
 
-BUDGET = "erk"
+BUDGET, RATE = "erk", 5e-4
 
 
 class Figures(NamedTuple):
@@ -330,11 +344,11 @@ photographs. All figures are on {held} others, which neither saw. Made by
 
 ## The raw maps against the dense network's
 
-Windows: all of the first stage, of all levels of the pyramid; for the later stages the {best} likeliest faces
-of every photograph and {random} drawn at random. Distances are means of absolute differences: of the
-probability over all windows and over those that the dense network lets pass, of box and landmarks (in
-lengths of the window) over the latter. Kept: the share of these that the sparse network lets pass too;
-extra: windows that it alone lets pass, in shares of the same number.
+Windows: of the first stage all, on every fourth photograph; of the later stages the {best} likeliest faces of
+every photograph, where the dense network would look, and {random} drawn at random. Distances are means of
+absolute differences: of the probability over all windows and over those that the dense network lets pass, of
+box and landmarks (in lengths of the window) over the latter. Kept: the share of these that the sparse network
+lets pass too; extra: windows that it alone lets pass, in shares of the same number.
 
 | ratio | | stage | windows | passing | probability | passing | kept | extra | box | landmarks |
 | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -358,19 +372,20 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--steps", type=int, default=2000, help="of fine-tuning (default 2000)")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="percent removed")
-    parser.add_argument("--limit", type=int, help="photographs of each part at most")
+    parser.add_argument("--limit", type=int, help="photographs to learn from, evenly taken from all")
     parser.add_argument("--out", type=Path, help="file that the page is written to")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         from facenet_pytorch import MTCNN
 
-        learn, held = (paths[: asked.limit] for paths in photographs(asked.photos))
+        learn, held = photographs(asked.photos)
     except ImportError:
         parser.error("facenet-pytorch is not installed: pip install --no-deps facenet-pytorch")
     except ValueError as error:
         parser.error(str(error))
     torch.manual_seed(0)
+    learn = learn[:: max(len(learn) // asked.limit, 1)] if asked.limit else learn
     dense = MTCNN(keep_all=True, min_face_size=FACE).eval()
     photos, others = Photos(dense, learn), Photos(dense, held)
     finds = [(path, found) for path, found in zip(held, detect(dense, held), strict=True) if found]

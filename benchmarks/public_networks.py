@@ -195,6 +195,8 @@ def smp_cases() -> Iterator[Case]:
         yield Case(
             f"segmentation_models_pytorch {name}", make, images(64), lambda model, batch: model(batch[0])
         )
+    make = partial(smp.PAN, "resnet18", encoder_weights=None, classes=4)
+    yield Case("segmentation_models_pytorch PAN", make, images(128), lambda model, batch: model(batch[0]))
     make = partial(smp.Segformer, "mit_b0", encoder_weights=None, classes=4)
     yield Case(
         "segmentation_models_pytorch Segformer", make, images(64), lambda model, batch: model(batch[0])
