@@ -6,7 +6,7 @@ DEMO ?= outputs/demo
 DOCS ?= outputs/reference
 MODULES = $(patsubst prune_utils/%.py,prune_utils.%,$(filter-out %/__init__.py,$(wildcard prune_utils/*.py)))
 
-.PHONY: demo docs test test-all coverage lint env clean-demo
+.PHONY: demo docs test test-all test-cuda coverage lint env clean-demo
 
 env: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ test: lint
 
 test-all: lint
 	$(RUN) -m pytest -n auto --dist loadfile
+
+# on a machine with a GPU: everything that touches a device, against the CPU
+test-cuda: env
+	$(RUN) -m pytest -m cuda
 
 # which lines the default tests reach, in the scripts' own processes too: shown, and as pages in htmlcov/
 coverage: env
