@@ -40,7 +40,11 @@ docs: env
 	$(RUN) -m pytest tests/prune_utils/test_reference.py
 	$(RUN) -m pdoc --output-directory $(DOCS) prune_utils $(MODULES)
 
-demo: env
+# the runtimes that the demo times the networks in; without them it says what is missing and goes on
+$(VENV)/.deploy: requirements-deploy.txt | env
+	-$(RUN) -m pip install --quiet -r requirements-deploy.txt && touch $@
+
+demo: env $(VENV)/.deploy
 	$(RUN) examples/demo.py --dest $(DEMO)
 
 clean-demo:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Collect results into one table, by setup, with seeds, the change against dense, and paired verdicts."""
 
 from __future__ import annotations
@@ -7,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.choices import not_one_of
+from common.command_line import Parser, described
 from common.files import replacing
+from common.names import PROTOCOLS
 from common.text import files_table
-from configs.arguments import Parser
+from configs.load import DATASETS
 from workflow import terminal
 
 if TYPE_CHECKING:
@@ -27,37 +31,35 @@ ENDINGS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 
 
 def arguments() -> argparse.Namespace:
-    result = Parser(
-        description=__doc__,
-        epilog=EXAMPLES + terminal.load_plugins(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    result = Parser(description=__doc__, epilog=EXAMPLES + terminal.load_plugins())
     result.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
     result.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers your own"
     )
-    result.add_argument("--dataset", help="only results on this data set")
+    described(result.add_argument("--dataset", help="only results on this data set"), DATASETS)
     result.add_argument("--ratio", type=float, help="only this sparsity, percent, and the dense network")
     result.add_argument("--split", help="only results on this split")
-    result.add_argument("--protocol", help="only networks trained in this protocol")
+    described(result.add_argument("--protocol", help="only networks trained in this protocol"), PROTOCOLS)
     result.add_argument(
         "--mix", default="", metavar="FIELDS", help="may differ: dataset,protocol,split,ratio"
     )
-    result.add_argument(
-        "--metric-protocol", metavar="NAME", help="paper or metric, default: as the results were trained"
-    )
+    measured = result.add_argument("--metric-protocol", metavar="NAME", help="conventions of the scores")
+    described(measured, PROTOCOLS, "as the results were trained")
     result.add_argument("--published", action="store_true", help="also show the paper's figures (at 90 %%)")
-    result.add_argument(
-        "--against", metavar="LABEL", help="method to compare with (dense); none = no verdicts"
+    against = result.add_argument(
+        "--against", metavar="LABEL", help="method to compare with; none = no verdicts"
     )
-    result.add_argument("--measure", metavar="NAME", help="judge by delta (default), 'seg mIoU', ... or all")
-    result.add_argument("--format", default="terminal", metavar="NAME", help="terminal, markdown, latex, csv")
+    described(against, unset="dense")
+    measure = result.add_argument("--measure", metavar="NAME", help="judge by delta, 'seg mIoU', ... or all")
+    described(measure, unset="delta")
+    form = result.add_argument("--format", default="terminal", metavar="NAME", help="of the table")
+    described(form, ("terminal", *ENDINGS))
     result.add_argument("--write", metavar="STEM", help="also write STEM.md, STEM.tex and STEM.csv")
     result.add_argument("--html", metavar="FILE", help="write everything as one page for a browser instead")
     result.add_argument(
         "--panels", type=int, default=0, metavar="N", help="with --html: predictions on so many images"
     )
+    result.add_argument("--curves", metavar="FILE", help="also draw the runs' learning curves, a PNG")
     return result.parse_args()
 
 
@@ -74,10 +76,24 @@ def write_page(results: list[Result], path: Path, panels: int) -> None:
     print(files_table(f"compared {len(results)} results.", [(path, "the report page, for any browser")]))
 
 
+def draw(results: list[Result], path: Path) -> Path:
+    """The learning curves of the runs behind these results, one picture."""
+    from training.curves import draw_curves, read_curves
+
+    seeds = len({result.seed for result in results}) > 1
+    runs = {}
+    for result in results:
+        name = result.path.stem.removesuffix("" if result.split == "test" else f"_{result.split}")
+        ratio = "" if result.ratio is None else f" {result.ratio:g} %"
+        title = f"{result.label}{ratio}" + (f", seed {result.seed}" if seeds else "")
+        runs[title] = read_curves(result.path.parent / f"{name}_training.csv")
+    return draw_curves(runs, path, results[0].protocol)
+
+
 def main() -> None:
     asked = arguments()
     if asked.format not in ("terminal", *ENDINGS):
-        raise ValueError(f"--format '{asked.format}' is not one of terminal, {', '.join(ENDINGS)}")
+        raise ValueError(not_one_of("--format", asked.format, ("terminal", *ENDINGS)))
 
     if asked.panels < 0:
         raise ValueError(f"--panels {asked.panels} is not a number of images, 0 or more")
@@ -94,13 +110,17 @@ def main() -> None:
     made = report(results, Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure))
     coloured = {"colour": sys.stdout.isatty()} if asked.format == "terminal" else {}
     print(made.text(asked.format, **coloured))
+    files = []
+    if asked.curves:
+        path = draw(results, Path(asked.curves))
+        files.append((path, "learning curves: validation loss and first measure of every task"))
     if asked.write:
-        files = []
         for form, ending in ENDINGS.items():
             path = Path(asked.write + ending)
             with replacing(path) as temporary:
                 temporary.write_text(made.text(form) + "\n", encoding="utf-8")
             files.append((path, f"the same as {form}"))
+    if files:
         print(files_table(f"compared {len(results)} results.", files))
 
 

@@ -1,12 +1,16 @@
+# PYTHON_ARGCOMPLETE_OK
 """Evaluate any saved network, dense or sparse: scores in both protocols, a JSON file, pictures."""
 
 import argparse
 
+from common.choices import not_one_of
+from common.command_line import described
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import flags_tree, parser
-from configs.load import overlay
-from prune_utils.methods import METHODS, method
+from configs.load import carried, overlay
+from configs.origins import settings_table
+from prune_utils.methods import METHODS
 from workflow import terminal
 
 ENGINES: dict[str, tuple[str, ...]] = {  # with the packages that each needs
@@ -20,30 +24,47 @@ EXAMPLES = """\
   python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --weights best_nyuv2.pth"""
 
 
+COMMON = (
+    "--dataset",
+    "--data-root",
+    "--method",
+    "--ratio",
+    "--dest",
+    "--weights",
+    "--split",
+    "--pictures",
+    "--protocol",
+    "--engine",
+)
+
+
 def arguments() -> argparse.Namespace:
-    result = parser(__doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "machine"))
-    result.add_argument("--model-path", dest="dest", metavar="DIR", help="the same as --dest")
-    result.add_argument("--ratio", metavar="FLOAT", help="sparsity, part of the network's name (90)")
-    names = ", ".join((BASELINE, *METHODS))
-    result.add_argument("--method", metavar="NAME", help=f"{names} (that of --weights, else disparse_static)")
-    result.add_argument(
-        "--weights", metavar="FILE", help="this file, not best_{name}.pth; published ones too"
-    )
-    result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
+    result = parser(__doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "machine"), COMMON)
+    path = result.add_argument("--model-path", dest="dest", metavar="DIR", help="the same as --dest")
+    described(path, unset="outputs")
+    ratio = result.add_argument("--ratio", metavar="FLOAT", help="sparsity, part of the network's name")
+    described(ratio, unset="90")
+    chosen = result.add_argument("--method", metavar="NAME", help="see docs/methods.md; baseline: dense")
+    described(chosen, (BASELINE, *METHODS), "that of --weights, else disparse_static")
+    weights = result.add_argument("--weights", metavar="FILE", help="any saved network, published ones too")
+    described(weights, unset="best_{name}.pth in --dest")
+    split = result.add_argument("--split", default="test", help="split of the index to evaluate on")
+    described(split, ("train", "val", "test"))
     result.add_argument("--pictures", default="0", metavar="N", help="PNG panels of N images")
-    result.add_argument("--engine", metavar="NAME", help="run it as deployed: " + ", ".join(ENGINES))
+    engine = result.add_argument("--engine", metavar="NAME", help="run the network as deployed")
+    described(engine, ENGINES, "PyTorch, as in training")
     result.add_argument("--overwrite", action="store_true", help="also replace scores of something else")
     return result.parse_args()
 
 
 def main() -> None:
     asked = arguments()
-    if asked.method not in (None, BASELINE):
-        method(asked.method)
+    if asked.method is not None:
+        terminal.find_method(asked.method)
     if not asked.pictures.isdecimal():
         raise ValueError(f"--pictures '{asked.pictures}' is not a whole number of at least 0")
     if asked.engine not in (None, *ENGINES):
-        raise ValueError(f"--engine '{asked.engine}' is not one of {', '.join(ENGINES)}")
+        raise ValueError(not_one_of("--engine", asked.engine, ENGINES))
     terminal.check_packages(f"--engine {asked.engine}", *ENGINES.get(asked.engine, ()))
     given = overlay(asked.dataset, asked.config, flags_tree(asked))
     terminal.check_files(asked.weights)
@@ -51,6 +72,10 @@ def main() -> None:
     from workflow.evaluate import evaluate_network, held, open_saved
 
     experiment, saved = open_saved(asked, given)
+    if asked.print_config:
+        base = (str(saved.path), carried(saved.content["config"])) if "config" in saved.content else None
+        print(settings_table(experiment.config, asked, base))
+        return
     with held(experiment, saved, asked.split):
         text, files = evaluate_network(
             experiment, saved, asked.split, int(asked.pictures), asked.engine, asked.overwrite

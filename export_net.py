@@ -1,15 +1,20 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a saved network small and fast to use: any of its tasks, as a sparse file, ONNX or a torch program."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from common.command_line import Parser, described
 from common.files import check_file
 from common.lock import locked
+from common.names import BASELINE
 from common.text import files_table, table
+from configs.load import DATASETS
+from prune_utils.methods import METHODS
 from workflow import terminal
 
-FORMATS = "sparse, onnx, torch"
+FORMATS = ("sparse", "onnx", "torch")
 EXAMPLES = """\
 examples:
   python3 export_net.py --dataset nyuv2 --method disparse_static --ratio 90 --dest DIR
@@ -18,27 +23,29 @@ examples:
 
 
 def arguments() -> argparse.Namespace:
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    result = Parser(description=__doc__, epilog=EXAMPLES)
+    data = result.add_argument("--dataset", default="nyuv2", metavar="NAME", help="part of the file's name")
+    described(data, DATASETS)
+    row = result.add_argument(
+        "--method", default="disparse_static", metavar="NAME", help="part of the file's name"
     )
-    result.add_argument("--dataset", default="nyuv2", metavar="NAME", help="part of the file's name (nyuv2)")
-    result.add_argument("--method", default="disparse_static", metavar="NAME", help="part of the file's name")
-    result.add_argument("--ratio", type=float, default=90.0, help="part of the file's name (90)")
-    result.add_argument("--dest", default="outputs", metavar="DIR", help="folder of the files (outputs)")
-    result.add_argument("--name", help="of the experiment, default DATASET_METHOD_RATIO")
-    result.add_argument("--weights", metavar="FILE", help="this file, not best_{name}.pth or {name}.pth")
-    result.add_argument("--tasks", metavar="A,B", help="only these tasks (all of the network)")
-    result.add_argument("--format", default="sparse", metavar="NAME", help=f"{FORMATS} (sparse)")
+    described(row, (BASELINE, *METHODS))
+    result.add_argument("--ratio", type=float, default=90.0, help="part of the file's name")
+    result.add_argument("--dest", default="outputs", metavar="DIR", help="folder of the files")
+    described(result.add_argument("--name", help="of the experiment"), unset="DATASET_METHOD_RATIO")
+    weights = result.add_argument("--weights", metavar="FILE", help="the network")
+    described(weights, unset="best_{name}.pth or {name}.pth in --dest")
+    described(
+        result.add_argument("--tasks", metavar="A,B", help="only these tasks"), unset="all of the network"
+    )
+    described(result.add_argument("--format", default="sparse", metavar="NAME", help="of the file"), FORMATS)
     result.add_argument("--half", action="store_true", help="sparse: kept weights in 16 bits")
     result.add_argument(
         "--only-voted", action="store_true", help="also drop shared weights that only absent tasks wanted"
     )
     result.add_argument("--data-root", metavar="DIR", help="--only-voted: the data the network was made from")
-    result.add_argument("--split", default="test", help="--only-voted: split to measure the change on (test)")
-    result.add_argument("--out", metavar="FILE", help="what to write, default beside the weights")
+    result.add_argument("--split", default="test", help="--only-voted: split to measure the change on")
+    described(result.add_argument("--out", metavar="FILE", help="what to write"), unset="beside the weights")
     return result.parse_args()
 
 

@@ -1,12 +1,18 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train a network: the dense baseline, a sparse network that create_pruned_net.py made, or a dynamic one."""
 
 import argparse
+from pathlib import Path
 
+from common.command_line import described
+from common.files import write_json
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import flags_text, flags_tree, parser
 from configs.load import load
-from prune_utils.methods import METHODS, method
+from configs.origins import settings_table
+from prune_utils.methods import METHODS
+from training.boards import PACKAGES
 from workflow import terminal
 
 EXAMPLES = """\
@@ -16,31 +22,56 @@ EXAMPLES = """\
   python3 launch_training.py --dataset nyuv2 --method baseline --dest DIR --resume"""
 
 
+COMMON = (
+    "--dataset",
+    "--data-root",
+    "--method",
+    "--ratio",
+    "--dest",
+    "--config",
+    "--set",
+    "--max-iters",
+    "--preflight",
+    "--resume",
+)
+
+
 def arguments() -> argparse.Namespace:
     result = parser(
-        __doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "pruning", "training", "machine")
+        __doc__,
+        EXAMPLES + terminal.load_plugins(),
+        ("data", "network", "pruning", "training", "machine"),
+        COMMON,
     )
-    names = ", ".join((BASELINE, *METHODS))
-    result.add_argument("--method", default="disparse_static", metavar="NAME", help=names)
+    method_flag = result.add_argument(
+        "--method",
+        default="disparse_static",
+        metavar="NAME",
+        help="see docs/methods.md; baseline: dense",
+    )
+    described(method_flag, (BASELINE, *METHODS))
     result.add_argument("--init-from", metavar="FILE", help="start from these; a sparse file brings its mask")
     result.add_argument(
         "--export-published", metavar="FILE", help="also write the best weights in published form"
     )
     result.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    result.add_argument(
-        "--preflight", action="store_true", help="only try every phase in small, and estimate time and space"
-    )
+    trial = "only try everything in small, and estimate time and space (FILE: as JSON too)"
+    result.add_argument("--preflight", nargs="?", const="", metavar="FILE", help=trial)
     result.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
     return result.parse_args()
 
 
 def main() -> None:
     asked = arguments()
-    row = None if asked.method == BASELINE else method(asked.method)
+    row = terminal.find_method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
+    if asked.print_config:
+        print(settings_table(config, asked))
+        return
     terminal.check_files(asked.init_from)
     terminal.check_targets(asked.dest, asked.export_published)
     terminal.check_data(config.data)
+    terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
 
     from workflow.experiment import open_experiment
     from workflow.files import Options
@@ -49,10 +80,12 @@ def main() -> None:
 
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
-    if asked.preflight:
+    if asked.preflight is not None:
         told = preflight_launch(experiment, row, options)
         if experiment.fabric.is_global_zero:
-            print(told)
+            print(told.text)
+            if asked.preflight:
+                write_json(Path(asked.preflight), told.seconds)
         return
     with experiment.held():
         before_launch(experiment, row, options)

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Run a study: methods, ratios and seeds, each created, trained and evaluated; ends with the table of all.
 
 Goes on where it stopped. The dense network of a seed is trained once for all methods that start from it.
@@ -5,18 +6,18 @@ Goes on where it stopped. The dense network of a seed is trained once for all me
 
 from __future__ import annotations
 
-import shlex
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.choices import not_one_of
+from common.command_line import described
 from common.interrupt import Interrupted, StopRequest
 from common.numbers import parse_numbers, parse_seeds
 from common.text import duration
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
 from configs.load import load
+from configs.origins import settings_table
 from configs.schema import Config
 from prune_utils.methods import METHODS
 from study.plan import OURS, Study, Variant, parse_methods, single_tasks
@@ -32,25 +33,37 @@ EXAMPLES = """\
   python3 reproduce.py --dataset nyuv2 --executor slurm --jobs 8 --slurm partition=gpu --slurm time=600
   python3 reproduce.py --dataset nyuv2 --methods snip,disparse_static:rounds=12 --ratios 90,95 --dry-run
   python3 reproduce.py --methods random:budget=erk,rigl --config configs/tiny.yaml --seeds 1"""
+COMMON = (
+    "--dataset",
+    "--data-root",
+    "--methods",
+    "--ratios",
+    "--seeds",
+    "--dest",
+    "--config",
+    "--set",
+    "--max-iters",
+    "--dry-run",
+)
 ELSEWHERE = {"ratio": "--ratios", "name": "--methods with variants"}
 
 
 def arguments() -> Namespace:
     result = parser(
-        __doc__, EXAMPLES + terminal.load_plugins(), ("data", "network", "pruning", "training", "machine")
+        __doc__,
+        EXAMPLES + terminal.load_plugins(),
+        ("data", "network", "pruning", "training", "machine"),
+        COMMON,
     )
+    methods = result.add_argument(
+        "--methods", default="all", metavar="LIST", help="METHOD[:flag=value...] separated by commas"
+    )
+    described(methods, ("all", *METHODS))
+    result.add_argument("--ratios", default="90", metavar="LIST", help="sparsities in percent")
     result.add_argument(
-        "--methods",
-        default="all",
-        metavar="LIST",
-        help=f"all, or METHOD[:flag=value...] separated by commas; {', '.join(METHODS)}",
+        "--seeds", default="3", metavar="N|A,B", help="how many from --seed on, or a list such as 1,5"
     )
-    result.add_argument("--ratios", default="90", metavar="LIST", help="sparsities in percent (90)")
-    result.add_argument(
-        "--seeds", default="3", metavar="N|A,B", help="how many from --seed (0) on, or a list such as 1,5 (3)"
-    )
-    result.add_argument("--split", default="test", help="split of the index to evaluate on (test)")
-    result.add_argument("--jobs", default="1", metavar="N", help="runs side by side on this machine (1)")
+    result.add_argument("--jobs", default="1", metavar="N", help="runs side by side on this machine")
     result.add_argument(
         "--single-task",
         default="",
@@ -62,10 +75,12 @@ def arguments() -> Namespace:
     result.add_argument(
         "--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition, time, mem, ... (repeat)"
     )
-    result.add_argument(
-        "--gpus", default="1", metavar="N", help="with --executor: of each run, by torchrun (1)"
-    )
+    result.add_argument("--gpus", default="1", metavar="N", help="with --executor: of each run, by torchrun")
+    result.add_argument("--split", default="test", help="split of the index to evaluate on")
     result.add_argument("--dry-run", action="store_true", help="print the plan with its time, run nothing")
+    result.add_argument(
+        "--preflight", action="store_true", help="the same after trying a training and a mask in small"
+    )
     return result.parse_args()
 
 
@@ -128,6 +143,9 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     at_once, devices = count_of("jobs", asked.jobs), count_of("gpus", asked.gpus)
     settings = cluster_settings(asked)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
+    if asked.print_config:
+        print(settings_table(config, asked))
+        return
     study = make_study(asked, config)
     terminal.check_targets(asked.dest)
 
@@ -141,10 +159,16 @@ def work(asked: Namespace, stop: StopRequest) -> None:
         print(plan_table(jobs, times, at_once))
         return
     study.dest.mkdir(parents=True, exist_ok=True)
+    if asked.preflight:
+        times.guesses = tried(jobs, stop)
+        print(plan_table(jobs, times, at_once))
+        return
+    if config.run.preflight and not asked.executor and not times.rows:
+        times.guesses = tried(jobs, stop)
     if asked.executor:
         failures = run_on_cluster(study.dest, jobs, at_once, devices, settings, stop)
     else:
-        failures = run_here(jobs, times, at_once, stop)
+        failures = run_here(jobs, times, at_once, stop, study.dest)
     times = Times(study.dest)  # with those that another process measured
     if any(job.result.is_file() for job in jobs):
         print("\n" + tables_by_ratio(study.dest, study.dataset, study.ratios, study.split))
@@ -176,19 +200,31 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
-def run_here(jobs: list[Job], times: Times, at_once: int, stop: StopRequest) -> list[Job]:
+def tried(jobs: list[Job], stop: StopRequest) -> dict[tuple[str, str], float]:
+    """What the preflights of a training and of a mask say that each kind of command takes."""
+    from study.foretell import foretell
+    from study.isolated import Stopped
+
+    tell("trying a training and a mask in small, to say how long the study takes")
+    try:
+        return foretell(jobs, stop)
+    except Stopped as stopped:
+        raise Interrupted(stopped.number, "the study was stopped") from None
+
+
+def run_here(jobs: list[Job], times: Times, at_once: int, stop: StopRequest, dest: Path) -> list[Job]:
     """Run what is not finished on this machine; the jobs that failed."""
     from study.isolated import Stopped, serve, threads_of
+    from study.live import live
     from study.runner import run_jobs
 
     if not all(job.result.is_file() for job in jobs):
         serve()
     try:
-        return run_jobs(jobs, times, tell, stop, at_once, threads_of(at_once))
+        with live(dest):
+            return run_jobs(jobs, times, tell, stop, at_once, threads_of(at_once), tell)
     except Stopped as stopped:
-        raise Interrupted(
-            stopped.number, f"the study was stopped; the same command goes on: {this_command()}"
-        ) from None
+        raise Interrupted(stopped.number, "the study was stopped") from None
 
 
 def run_on_cluster(
@@ -211,13 +247,8 @@ def run_on_cluster(
     except Stopped as stopped:
         raise Interrupted(
             stopped.number,
-            f"the runs stay in the queue (`scancel {arrays}` takes them out); when they are done the same "
-            f"command shows the table: {this_command()}",
+            f"the runs stay in the queue (`scancel {arrays}` takes them out); this shows their table then",
         ) from None
-
-
-def this_command() -> str:
-    return shlex.join(["python3", *sys.argv])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from .overlap import Overlap, layer_overlaps, own_mask, together
 from .watershed import consensus, largest_step, mean_curve, watershed
 
 METHOD = "disparse_static"  # whose scores these are
-NUM_BATCHES = {"taskonomy": 200}  # of the published analysis; elsewhere the data set's own setting
 FORMAT = 1
 
 

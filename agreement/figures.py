@@ -7,6 +7,7 @@ They draw what agreement files hold, or the plain text of the published code, an
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ HATCH: dict[str, Any] = {"hatch": "////", "edgecolor": "white", "linewidth": 0} 
 class Bars:
     """One row of the bar figure. All values in [0, 1], by layer; None = undefined, or not known.
 
-    stages: of every layer. mark: index of the first layer behind the watershed.
+    stages: of every layer. mark: index of the first layer behind the watershed; sure: whether most seeds say
+    so. seeds: every seed's own mark, None where it has none.
     """
 
     title: str
@@ -41,6 +43,8 @@ class Bars:
     shortcuts: frozenset[int] = frozenset()
     mark: int | None = None
     marked: str = ""
+    sure: bool = True
+    seeds: tuple[int | None, ...] = ()
 
 
 def bars_of(result: Mapping, curve: int = 0) -> Bars:
@@ -48,7 +52,8 @@ def bars_of(result: Mapping, curve: int = 0) -> Bars:
     asked, layers = result["curves"][curve], result["layers"]
     names, found = [row["name"] for row in layers], asked["watershed"]
     seeds = len(result["seeds"])
-    agree = f"{round(found['confidence'] * seeds)} of {seeds} seeds"
+    agree = f"{round(found['confidence'] * seeds)} of {seeds} seed{'s' if seeds > 1 else ''}"
+    sure = found["confidence"] > 0.5
     title = (
         f"{result['dataset']}, {len(result['tasks'])} tasks ({', '.join(result['tasks'])}), "
         f"each keeps {asked['keep_ratio']:.1%}: overall agreement {percent(asked['overall']['mean'])}"
@@ -66,7 +71,9 @@ def bars_of(result: Mapping, curve: int = 0) -> Bars:
         chance,
         shortcuts=frozenset(i for i, row in enumerate(layers) if row["shortcut"]),
         mark=names.index(found["layer"]) if found["layer"] else None,
-        marked=f"{'watershed' if found['layer'] else 'no watershed'} ({agree})",
+        marked=f"{'' if found['layer'] else 'no '}watershed ({agree}{'' if sure else ': uncertain'})",
+        sure=sure,
+        seeds=tuple(None if layer is None else names.index(layer) for layer in found["by_seed"]),
     )
 
 
@@ -113,11 +120,7 @@ def _bars(axes: Axes, row: Bars) -> None:
         axes.scatter(places, heights, marker="_", s=90, color=COLOURS[4], linewidth=2.2, zorder=4)
         style: dict[str, Any] = {"marker": "_", "markersize": 9, "markeredgewidth": 2.2, "linestyle": ""}
         keys.append(_key("random masks of these densities", color=COLOURS[4], **style))
-    if row.mark is not None:
-        axes.axvline(row.mark - 0.5, color=COLOURS[1], linewidth=2, linestyle="--", zorder=5)
-        keys.append(_key(row.marked, color=COLOURS[1], linewidth=2, linestyle="--"))
-    elif row.marked:
-        keys.append(_key(row.marked, color="none"))
+    keys += _watershed(axes, row)
     axes.set_xticks(range(count), row.names, rotation=90, fontsize=8)
     axes.set_ylabel("agreement, %", color=INK)
     axes.set_title(row.title, color=INK, fontsize=11.5, loc="left", pad=24)
@@ -126,6 +129,26 @@ def _bars(axes: Axes, row: Bars) -> None:
         frameon=False, labelcolor=INK, columnspacing=1.4, handlelength=1.6, borderaxespad=0.2,
     )  # fmt: skip
     plain_axes(axes)
+
+
+def _watershed(axes: Axes, row: Bars) -> list[Artist]:
+    """The line of all seeds together, dotted and thin where most seeds say otherwise, and a mark for each
+    seed's own; the keys of both."""
+    keys = []
+    if row.mark is not None:
+        style: dict[str, Any] = {"linestyle": "--", "linewidth": 2} if row.sure else {"linestyle": ":"}
+        axes.axvline(row.mark - 0.5, color=COLOURS[1], zorder=5, **style)
+        keys.append(_key(row.marked, color=COLOURS[1], **style))
+    elif row.marked:
+        keys.append(_key(row.marked, color="none"))
+    own = Counter(mark for mark in row.seeds if mark is not None)
+    if len(row.seeds) > 1 and own:
+        marks: dict[str, Any] = {"marker": "v", "markersize": 7, "linestyle": "", "color": COLOURS[1]}
+        for place, count in own.items():
+            axes.plot([place - 0.5], [99], zorder=6, **marks)
+            axes.text(place - 0.3, 99, f"{count} of {len(row.seeds)}", fontsize=8, color=INK, va="center")
+        keys.append(_key("each seed's own", **marks))
+    return keys
 
 
 def _key(label: str, color: str, patch: bool = False, **style: Any) -> Artist:

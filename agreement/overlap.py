@@ -10,7 +10,6 @@ devices or seed does to a mask.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from common.command_line import Parser
 from common.text import table
 from prune_utils.budgets import global_budget
 from prune_utils.choosing import choose
@@ -179,9 +179,7 @@ def mask_of_file(path: str) -> Mask:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python3 -m agreement.overlap", description="how far two masks agree"
-    )
+    parser = Parser(description="How far two masks agree.")
     parser.add_argument("one", metavar="ONE.pth", help="a sparse network of this program")
     parser.add_argument("two", metavar="TWO.pth", help="another of the same architecture")
     asked = parser.parse_args()

@@ -1,20 +1,12 @@
-"""What is said about a name that is not among the choices, and names made safe to print."""
+"""What is said about a name that is not among the choices (its home is the library, which says it too), and
+names made safe to print.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from prune_utils.text import nearest, not_one_of
 
-
-def not_one_of(what: str, value: str, choices: Iterable[str], prefix: str = "") -> str:
-    """One sentence: "task 'dpeth' is not one of depth, seg, sn; did you mean 'depth'?".
-
-    prefix: stands before the value where the sentence shows it, such as the section of a setting.
-    """
-    known = list(choices)
-    near = difflib.get_close_matches(value.lower(), known, 1) or difflib.get_close_matches(value, known, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"{what} {prefix + value!r} is not one of {', '.join(known)}{hint}"
+__all__ = ["nearest", "not_one_of", "printable"]
 
 
 def printable(text: str) -> str:

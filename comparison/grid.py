@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from common import constant
+from common.choices import not_one_of
 
 from .entries import DELTA, Entry, columns_of
 from .results import DENSE, Column
@@ -117,8 +118,8 @@ def verdict_grid(entries: Sequence[Entry], against: str, columns: Sequence[Colum
     measured = [entry for entry in entries if not entry.source]
     reference = next((entry for entry in measured if entry.label == against), None)
     if reference is None:
-        choices = ", ".join(entry.label for entry in measured)
-        raise ValueError(f"method '{against}' to compare with is not one of {choices}")
+        choices = [entry.label for entry in measured]
+        raise ValueError(not_one_of("method to compare with", against, choices))
     rows = []
     for column in columns:
         theirs = reference.values.get(column, {})
@@ -160,6 +161,6 @@ def measures(entries: Sequence[Entry], asked: str | None) -> list[Column]:
         return columns
     chosen = [column for column in columns if asked in (f"{column.task} {column.metric}".strip(),)]
     if not chosen:
-        choices = ", ".join(f"'{c.task} {c.metric}'" if c.task else c.metric for c in columns)
-        raise ValueError(f"measure '{asked}' is not one of all, {choices}")
+        choices = ["all", *(f"{c.task} {c.metric}".strip() for c in columns)]
+        raise ValueError(not_one_of("measure", asked, choices))
     return chosen

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from common.choices import not_one_of
 from common.numbers import seeds_text
 
 from .entries import Entry, columns_of, gather
@@ -90,7 +91,7 @@ def _plan(content: Mapping[str, Any]) -> Plan:
     family = content["family"]
     tiers = tuple(_tier(str(name), tier) for name, tier in content["tiers"].items())
     if str(family["tier"]) not in {tier.name for tier in tiers}:
-        raise ValueError(f"family.tier '{family['tier']}' is not one of {', '.join(t.name for t in tiers)}")
+        raise ValueError(not_one_of("family.tier", str(family["tier"]), [t.name for t in tiers]))
     return Plan(
         dataset=content["dataset"],
         command=" ".join(content["command"].split()),
@@ -191,7 +192,7 @@ def _effects(plan: Plan, entries: Sequence[Entry]) -> dict[Column, float]:
     effects = {}
     for measure, effect in plan.effects.items():
         if measure not in known:
-            raise ValueError(f"effects: '{measure}' is not one of {', '.join(known)}")
+            raise ValueError(not_one_of("effects:", measure, known))
         column, text = known[measure], effect.removesuffix("%")
         scores = list(dense.values[column].values())
         share = abs(sum(scores) / len(scores)) / 100 if text != effect else 1.0

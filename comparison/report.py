@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.choices import not_one_of
 from common.names import PROTOCOLS
 from prune_utils.methods import METHODS
 
@@ -69,7 +70,7 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
     results, groups = list(results), setups() if groups is None else groups
     for field in options.mix:
         if field not in APART:
-            raise ValueError(f"--mix '{field}' is not one of {', '.join(APART)}")
+            raise ValueError(not_one_of("--mix", field, APART))
     refuse_mixtures(results, options.mix)
     protocol = _metric_protocol(results, options.metric_protocol)
     entries = gather(results, protocol, groups)
@@ -137,7 +138,7 @@ def _verdicts(entries: list[Entry], options: Options) -> Grid | None:
 def _metric_protocol(results: list[Result], asked: str | None) -> str:
     if asked is not None:
         if asked not in PROTOCOLS:
-            raise ValueError(f"--metric-protocol '{asked}' is not one of {', '.join(PROTOCOLS)}")
+            raise ValueError(not_one_of("--metric-protocol", asked, PROTOCOLS))
         return asked
     trained = sorted({result.protocol for result in results})
     if len(trained) > 1:

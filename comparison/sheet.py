@@ -6,7 +6,6 @@ it is there, `config`. The class is named on the command line, so that any netwo
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import pickle
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.command_line import Parser
 from prune_utils.inventory import Layer, inventory, markdown
 from prune_utils.masks import check_mask
 from prune_utils.picture import draw
@@ -45,13 +45,13 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python3 -m comparison.sheet", description=__doc__.split("\n")[0])
+def _parser() -> Parser:
+    result = Parser(prog="python3 -m comparison.sheet", description=__doc__.split("\n")[0])
     result.add_argument("file", metavar="FILE", help="a saved network, sparse or dense")
     result.add_argument("--png", metavar="OUT", help="picture to write")
     result.add_argument("--markdown", metavar="OUT", help="Markdown table to write")
-    result.add_argument("--size", metavar="HxW", help="image behind the multiply-adds (the training crop)")
-    result.add_argument("--model", default=MODEL, metavar="MODULE:CLASS", help=f"its class ({MODEL})")
+    result.add_argument("--size", metavar="HxW", help="image of the multiply-adds, if not the crop")
+    result.add_argument("--model", default=MODEL, metavar="MODULE:CLASS", help="its class")
     return result
 
 

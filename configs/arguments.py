@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple, get_args, get_type_hints
 
-from .load import DATASETS, merge, parse_assignments, paths, settings
+from common.command_line import Parser, described
+
+from .fields import Setting
+from .load import DATASETS, Tree, as_tree, load, merge, parse_assignments, paths, settings
 from .schema import GROUPS, Config
 
-Tree = dict
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 class Flag(NamedTuple):
-    """One flag: the settings it fills, its type, and its help."""
+    """One flag: the settings it fills, its type, its group in the help, and what else they say of it."""
 
     settings: tuple[str, ...]
     kind: type
-    help: str
     group: str
+    about: Setting
 
 
 def _flags() -> dict[str, Flag]:
@@ -34,8 +39,8 @@ def _flags() -> dict[str, Flag]:
             found[about.flag] = Flag(
                 (*(before.settings if before else ()), path),
                 _kind(section, field),
-                about.help,
                 about.group or GROUPS[section],
+                about,
             )
     return found
 
@@ -52,67 +57,80 @@ FLAGS = {name: flag for name, flag in _ALL.items() if flag.kind is not bool}
 SWITCHES = {name: flag for name, flag in _ALL.items() if flag.kind is bool}
 
 
-class Parser(argparse.ArgumentParser):
-    """Reads --num_batches as --num-batches; an error is one sentence and status 2."""
+def parser(description: str, examples: str, groups: tuple[str, ...], common: Sequence[str] = ()) -> Parser:
+    """A script's parser with --dataset, --dest, --config, --set and the flags of `groups`.
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        import sys
-
-        args = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args([_dashed(word) for word in args], namespace)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
-def _dashed(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    flag, sign, value = word.partition("=")
-    return flag.replace("_", "-") + sign + value
-
-
-def parser(description: str, examples: str, groups: tuple[str, ...]) -> Parser:
-    """A script's parser with --dataset, --dest, --config, --set and the flags of `groups`."""
+    common: the flags that `--help` shows, such as "--dest".
+    """
     result = Parser(
-        description=description,
-        epilog=f"examples:\n{examples}\n\nEvery setting can be changed with --set SECTION.FIELD=VALUE:\n  "
-        + "\n  ".join(_wrapped(paths())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        description=description, epilog=f"examples:\n{examples}", common=common, more=settings_text
     )
-    result.add_argument("--dataset", default="nyuv2", metavar="NAME", help=f"{', '.join(DATASETS)} (nyuv2)")
-    result.add_argument(
-        "--dest", default="outputs", metavar="DIR", help="where files go, made if missing (outputs)"
-    )
-    result.add_argument("--name", help="name of this experiment's files, default DATASET_METHOD_RATIO")
-    result.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="settings laid over (repeat)"
-    )
-    result.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one setting (repeat)")
-    result.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers your own"
-    )
+    add = result.add_argument
+    described(add("--dataset", default="nyuv2", metavar="NAME", help="data set"), DATASETS)
+    add("--dest", default="outputs", metavar="DIR", help="folder for files, made if missing")
+    described(add("--name", help="of this experiment's files"), unset="DATASET_METHOD_RATIO")
+    add("--config", action="append", default=[], metavar="FILE", help="YAML file of settings, repeatable")
+    setting = add("--set", action="append", default=[], metavar="A.B=C", help="one setting, repeatable")
+    vars(setting)["completer"] = lambda **_: [f"{path}=" for path in paths()]
+    add("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers your own")
+    add("--print-config", action="store_true", help="show every setting and where it comes from, do nothing")
     for title in groups:
         group = result.add_argument_group(title)
         for name, flag in FLAGS.items():
             if flag.group == title:
-                group.add_argument(f"--{name}", type=str, metavar=flag.kind.__name__.upper(), help=flag.help)
+                action = group.add_argument(f"--{name}", metavar=METAVARS[flag.kind], help=flag.about.help)
+                described(action, flag.about.names, partial(default_text, flag.settings))
         for name, flag in SWITCHES.items():
             if flag.group == title:
-                group.add_argument(f"--{name}", action="store_true", default=None, help=flag.help)
+                group.add_argument(f"--{name}", action="store_true", default=None, help=flag.about.help)
     return result
 
 
-def _wrapped(words: list[str], width: int = 100) -> list[str]:
-    lines = [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] += word + " "
-    return lines
+# ------------------------------------------------------------------ what the help says about settings
+@cache
+def _defaults() -> dict[str, Tree]:
+    """Data set -> its settings where nothing else is said."""
+    return {dataset: as_tree(load(dataset)) for dataset in DATASETS}
 
 
+def default_text(places: Sequence[str]) -> str:
+    """The defaults of some settings: "16", or "321; cityscapes 224; taskonomy 224" where data sets differ."""
+    unset = {f"{section}.{field}": about.unset for section, field, about in settings()}
+    said = {
+        dataset: " / ".join(_plain(_at(tree, place), unset[place]) for place in places)
+        for dataset, tree in _defaults().items()
+    }
+    first = said.pop("nyuv2")
+    return "; ".join([first, *(f"{dataset} {text}" for dataset, text in said.items() if text != first)])
+
+
+def _at(tree: Tree, place: str) -> Any:
+    section, field = place.split(".")
+    return tree[section][field]
+
+
+def _plain(value: Any, unset: str) -> str:
+    if value is None or value == [] or value == {}:
+        return unset or "none"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def settings_text() -> str:
+    """Every setting in a line: what it is, its range or choices, its default."""
+    lines = ["settings (--set SECTION.FIELD=VALUE, or sections of a YAML file):"]
+    for section, field, about in settings():
+        limits = ", ".join(about.names) or (about.range.words if about.range else "")
+        said = "; ".join(filter(None, [limits, f"default: {default_text([f'{section}.{field}'])}"]))
+        flag = f" = --{about.flag}" if about.flag else ""
+        text = f"{about.help} ({said})" if about.help else f"({said})"
+        lines.append(f"  {section}.{field}{flag}\n      {text}")
+    lines.append("  loss_weights.TASK\n      weight of a task's loss in training (at least 0)")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ what the command line said
 def flags_tree(arguments: argparse.Namespace) -> Tree:
     """What the command line said, as nested settings: flags first, --set over them."""
     tree: Tree = {}

@@ -7,13 +7,19 @@ from dataclasses import field
 from math import inf
 from typing import Any, NamedTuple
 
+from common.choices import nearest
+
 
 class Range(NamedTuple):
-    """What a value must be: a test, and the same in words. hint: what to add about a value that fails."""
+    """What a value must be: a test, and the same in words. hint: what to add about a value that fails.
+
+    choices: every value that holds, where they are few.
+    """
 
     holds: Callable[[Any], bool]
     words: str
     hint: Callable[[Any], str] = lambda value: ""
+    choices: tuple[str, ...] = ()
 
 
 class Setting(NamedTuple):
@@ -23,6 +29,8 @@ class Setting(NamedTuple):
     network's file brings it to a later command, None = where it changes the result; False where it says how
     that command works.
     aliases: earlier names of the field, still read from files and --set.
+    choices: names that help and shells offer; what a plugin registers is taken too.
+    unset: what None means.
     """
 
     flag: str | None = None
@@ -32,6 +40,13 @@ class Setting(NamedTuple):
     changes_result: bool = True
     travels: bool | None = None
     aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    unset: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values to choose from, where they are few."""
+        return self.choices or (self.range.choices if self.range else ())
 
 
 def setting(default: Any, flag: str | None = None, help: str = "", **more: Any) -> Any:
@@ -49,7 +64,12 @@ def between(low: float, high: float, words: str) -> Range:
 
 
 def one_of(*choices: str) -> Range:
-    return Range(lambda value: value in choices, " or ".join(choices))
+    def hint(value: Any) -> str:
+        near = nearest(str(value), choices)
+        return f"; did you mean '{near}'?" if near else ""
+
+    words = " or ".join([", ".join(choices[:-1]), choices[-1]])
+    return Range(lambda value: value in choices, words, hint, choices)
 
 
 POSITIVE = Range(lambda value: 0 < value < inf, "above 0 and finite")

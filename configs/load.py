@@ -31,7 +31,7 @@ Tree = dict[str, typing.Any]
 
 def read_yaml(path: Path) -> Tree:
     """A YAML file as nested dictionaries; FileNotFoundError or ValueError in one sentence."""
-    path = Path(path)
+    path = _found(Path(path))
     if not path.is_file():
         choices = ", ".join(str(FOLDER.name + "/" + file.name) for file in sorted(FOLDER.glob("*.yaml")))
         raise FileNotFoundError(f"there is no configuration file {path} (this program brings {choices})")
@@ -46,6 +46,17 @@ def read_yaml(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise ValueError(f"configuration file {path} must hold sections such as 'optim:', not a single value")
     return tree
+
+
+def _found(path: Path) -> Path:
+    """The path from where the user is, else, for `configs/tiny.yaml`, that of this program."""
+    own = FOLDER.parent / path
+    return own if not path.exists() and own.is_relative_to(FOLDER) and own.is_file() else path
+
+
+def read_settings(path: Path) -> Tree:
+    """A YAML file of settings under today's names. Raises as `read_yaml` does."""
+    return _renamed(read_yaml(path))
 
 
 def merge(base: Tree, over: Tree) -> Tree:
@@ -207,7 +218,7 @@ def overlay(dataset: str, files: typing.Iterable[str] = (), flags: Tree | None =
         raise ValueError(not_one_of("dataset", dataset, DATASETS))
     tree: Tree = {}
     for file in files:
-        tree = merge(tree, _renamed(read_yaml(Path(file))))
+        tree = merge(tree, read_settings(Path(file)))
     tree = merge(tree, _renamed(flags or {}))
     _check(_build(tree, Config), tree)
     return tree
@@ -221,7 +232,7 @@ def load(
     base: settings of a saved network (`carried`), laid over those of the data set's YAML.
     """
     given = overlay(dataset, files, flags)
-    tree = _renamed(read_yaml(FOLDER / f"{dataset}.yaml"))
+    tree = read_settings(FOLDER / f"{dataset}.yaml")
     if base is not None:
         tree = merge(tree, _renamed(base))
         tree["loss_weights"] = base.get("loss_weights", {})

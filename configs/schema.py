@@ -12,7 +12,27 @@ from math import inf
 
 from common.names import PROTOCOLS
 
-from .fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, at_least, between, one_of, setting
+from .fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, Setting, at_least, between, one_of, setting
+
+BY_GRADIENTS = (
+    "upgrad", "dualproj", "pcgrad", "cagrad", "nash_mtl", "imtl_g", "aligned_mtl", "mgda", "fairgrad",
+)  # fmt: skip
+BY_LOSSES = (
+    "uncertainty", "imtl_l", "dwa", "famo", "geometric", "stch", "random_weights", "min_max",
+)  # fmt: skip
+METHODS_OWN = "the method's own"
+CRITERIA = (
+    "snip",
+    "snip_signed",
+    "taylor",
+    "fisher",
+    "gradient",
+    "grasp",
+    "synflow",
+    "magnitude",
+    "lamp",
+    "random",
+)
 
 
 @dataclass(frozen=True)
@@ -28,57 +48,74 @@ class Data:
         range=Range(lambda value: len(value) >= 1, "at least one task"),
     )
     classes: int = setting(40, "classes", "segmentation classes", range=at_least(2))
-    crop: int = setting(321, range=at_least(16, " pixels"))  # side of the square training crop
-    size: int | None = setting(None, range=at_least(16, " pixels"))  # Taskonomy: planes resized, nearest
-    scale: tuple[float, ...] = setting(  # factor of the image's size, uniform
+    crop: int = setting(321, help="side of the square training crop", range=at_least(16, " pixels"))
+    size: int | None = setting(
+        None, help="side to which all files are resized", range=at_least(16, " pixels"), unset="as they are"
+    )
+    scale: tuple[float, ...] = setting(
         (0.5, 1.5),
+        help="factor of the image's size, uniform between",
         range=Range(
             lambda value: len(value) == 2 and 0 < value[0] <= value[1] < inf, "two factors, smaller first"
         ),
     )
-    # probability of a horizontal flip
-    hflip: float = setting(0.5, range=between(0, 1, "a probability"), aliases=("mirror",))
+    hflip: float = setting(
+        0.5, help="horizontal flips", range=between(0, 1, "a probability"), aliases=("mirror",)
+    )
     batch_size: int = setting(
         16, "batch-size", "images in a training batch, over all devices", range=at_least(1)
     )
     # the paper protocol averages over these batches; runs that are compared may differ in it
-    eval_batch_size: int = setting(1, range=at_least(1), changes_result=False, travels=True)
+    eval_batch_size: int = setting(
+        1, help="images in a batch of evaluation", range=at_least(1), changes_result=False, travels=True
+    )
     num_workers: int = setting(
         2, "num-workers", "loader processes; changes speed only", range=at_least(0), changes_result=False
     )
-    val_fraction: float = setting(  # of train, where the index has no val split
-        0.05, range=Range(lambda value: 0 < value < 1, "between 0 and 1")
+    val_fraction: float = setting(
+        0.05,
+        help="share of train to validate on, where the index has no val split",
+        range=Range(lambda value: 0 < value < 1, "between 0 and 1"),
     )
     skip_unreadable: int = setting(
         0, "skip-unreadable", "broken samples to replace before stopping", range=at_least(0), travels=False
     )
-    cache: str | None = setting(None, "cache", "folder for decoded images, built once", changes_result=False)
+    cache: str | None = setting(
+        None, "cache", "folder for decoded images, built once", changes_result=False, unset="no cache"
+    )
 
 
 @dataclass(frozen=True)
 class Model:
     """The network. branch_after None = the whole backbone is shared."""
 
-    backbone: str = setting("resnet34", "backbone", "resnet18 or resnet34")
+    backbone: str = setting("resnet34", "backbone", "residual network", choices=("resnet18", "resnet34"))
     width: float = setting(1.0, "width", "factor on every hidden width")
-    branch_after: str | None = setting(None, "branch-after", "last shared unit, e.g. stages.2.3")
+    branch_after: str | None = setting(
+        None, "branch-after", "last shared unit, e.g. stages.2.3", unset="all of the backbone is shared"
+    )
     backbone_weights: str | None = setting(
-        None, "backbone-weights", "start of the backbone: imagenet, or a torchvision file", travels=False
+        None,
+        "backbone-weights",
+        "imagenet, or a torchvision file",
+        travels=False,
+        unset="a new initialisation",
     )
 
 
-ITERATIONS = ("max-iters", "training iterations")
+ITERATIONS = ("max-iters", "training iterations: from scratch / after pruning a trained network")
+LR = ("lr", "learning rate: from scratch / after pruning a trained network")
 
 
 @dataclass(frozen=True)
 class Optim:
     """Adam and its step schedule. `iterations` is the length of a run from scratch."""
 
-    lr: float = setting(1e-3, "lr", "learning rate", range=POSITIVE)
-    weight_decay: float = setting(5e-4, range=NOT_NEGATIVE)
+    lr: float = setting(1e-3, *LR, range=POSITIVE)
+    weight_decay: float = setting(5e-4, help="of Adam", range=NOT_NEGATIVE)
     iterations: int = setting(20000, *ITERATIONS, range=at_least(1, " (--max-iters)"))
-    step_every: int = setting(4000, range=at_least(1))
-    step_factor: float = setting(0.5, range=SHARE)
+    step_every: int = setting(4000, help="iterations between cuts of the learning rate", range=at_least(1))
+    step_factor: float = setting(0.5, help="what it is multiplied by then", range=SHARE)
     accumulate: int = setting(1, "accumulate", "parts that a batch is computed in", range=at_least(1))
 
 
@@ -87,7 +124,7 @@ class Finetune:
     """Training after pruning a trained network."""
 
     iterations: int = setting(1000, *ITERATIONS, range=at_least(1, " (--max-iters)"))
-    lr: float = setting(1e-5, "lr", "learning rate", range=POSITIVE)
+    lr: float = setting(1e-5, *LR, range=POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -97,7 +134,7 @@ class Prune:
     ratio: float = setting(
         90.0,
         "ratio",
-        "sparsity, percent of the prunable weights removed (90)",
+        "sparsity: percent of the prunable weights to remove",
         range=Range(
             lambda value: value == 0 or 1 <= value < 100,
             "a percentage: 0, or from 1 to below 100",
@@ -105,57 +142,92 @@ class Prune:
         ),
     )
     keep_ratio: float | None = setting(
-        None, "keep-ratio", "share kept by each task (published rule)", range=SHARE
+        None,
+        "keep-ratio",
+        "share kept by each task, the published rule",
+        range=SHARE,
+        unset="--ratio decides",
     )
     num_batches: int = setting(50, "num-batches", "batches that scores are taken on", range=at_least(1))
-    batch_size: int | None = setting(None, range=at_least(1))  # None = data.batch_size
-    criterion: str | None = setting(None, "criterion", "saliency, default: the method's")
-    pt_criterion: str = "magnitude"  # this data set's criterion for trained networks
+    batch_size: int | None = setting(
+        None, help="images in a batch that is scored", range=at_least(1), unset="data.batch_size"
+    )
+    criterion: str | None = setting(None, "criterion", "saliency", choices=CRITERIA, unset=METHODS_OWN)
+    pt_criterion: str = setting("magnitude", help="the criterion for trained networks", choices=CRITERIA)
     voters: str | None = setting(
         None,
         "voters",
-        "whose scores: tasks, joint, or the losses summed in weights of upgrad, pcgrad, ... (as --weighting)",
+        "whose scores; the others are the losses summed in their weights",
+        choices=("tasks", "joint", *BY_GRADIENTS),
+        unset=METHODS_OWN,
     )
-    budget: str | None = setting(None, "budget", "global, erk or uniform, default: the method's")
-    arbiter: str = setting("unanimous", "arbiter", "unanimous, weighted, majority, intersection or share")
+    budget: str | None = setting(
+        None, "budget", "where weights may stay", choices=("global", "erk", "uniform"), unset=METHODS_OWN
+    )
+    arbiter: str = setting(
+        "unanimous",
+        "arbiter",
+        "which owners must keep a shared weight",
+        choices=("unanimous", "weighted", "majority", "intersection", "share"),
+    )
     scope: str = setting(
-        "all", "scope", "all, or backbone: only shared weights", range=one_of("all", "backbone")
+        "all",
+        "scope",
+        "which weights are prunable; backbone: the shared ones",
+        range=one_of("all", "backbone"),
     )
-    protect: tuple[str, ...] = setting((), "protect", "layers kept dense, patterns such as 'heads.*.conv3'")
+    protect: tuple[str, ...] = setting(
+        (), "protect", "layers kept dense, patterns such as 'heads.*.conv3'", unset="none"
+    )
     rounds: int | None = setting(
-        None, "rounds", "score again this many times on the way down", range=at_least(1)
+        None, "rounds", "score in so many steps on the way down", range=at_least(1), unset=METHODS_OWN
     )
     round_iterations: int = setting(
         100, "round-iterations", "imp: training between rounds", range=at_least(1)
     )
     shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
-    # static scores are taken on a copy: xavier (published code) or own
-    score_init: str = setting("xavier", range=one_of("xavier", "own"))
-    # of a trained network; None = the last under the paper protocol, as published, the best under metric
+    score_init: str = setting(
+        "xavier",
+        help="weights that static scores are taken on: drawn anew as in the published code, or the network's",
+        range=one_of("xavier", "own"),
+    )
     start_from: str | None = setting(
         None,
         "start-from",
-        "weights of the dense run that are pruned: best or final",
+        "weights of the dense run that are pruned",
         range=one_of("best", "final"),
+        unset="final in the paper protocol, best in metric",
     )
     rewind_step: int = setting(
         0, "rewind-step", "lth: return to this step of the dense run", range=at_least(0)
     )
     start_mask: str | None = setting(
-        None, "start-mask", "dynamic: first mask by this method that prunes before training"
+        None,
+        "start-mask",
+        "dynamic: first mask by this method that prunes before training",
+        unset=METHODS_OWN,
     )
-    factors: dict[str, float] = field(default_factory=dict)  # task -> what its rank fractions are divided by
+    factors: dict[str, float] = field(  # task -> what its rank fractions are divided by
+        default_factory=dict, metadata={"setting": Setting(help="arbiter weighted: factor of each task")}
+    )
 
 
 @dataclass(frozen=True)
 class Dynamic:
     """Prune and regrow during training. `until` and `every` below 1 are fractions of the run."""
 
-    until: float = setting(15000, range=POSITIVE)
-    every: float = setting(50, range=POSITIVE)
-    fraction: float = setting(0.5, range=between(0, 1, "between 0 and 1"))
-    # weight of the votes on growth before, in a moving average
-    memory: float = setting(0.0, range=Range(lambda value: 0 <= value < 1, "from 0 to below 1"))
+    until: float = setting(
+        15000, help="last change of the mask, iteration or share of the run", range=POSITIVE
+    )
+    every: float = setting(50, help="between changes, iterations or share of the run", range=POSITIVE)
+    fraction: float = setting(
+        0.5, help="of a layer's weights moved by the first change", range=between(0, 1, "between 0 and 1")
+    )
+    memory: float = setting(
+        0.0,
+        help="weight of earlier votes on growth, in a moving average",
+        range=Range(lambda value: 0 <= value < 1, "from 0 to below 1"),
+    )
 
 
 @dataclass(frozen=True)
@@ -163,12 +235,17 @@ class Gradual:
     """Become sparse during training. start, end and every below 1 are fractions of the run, None = the
     method's own."""
 
-    start: float | None = setting(None, range=NOT_NEGATIVE)
-    end: float | None = setting(None, range=POSITIVE)
-    every: float | None = setting(None, range=POSITIVE)
-    fraction: float = setting(0.5, range=between(0, 1, "between 0 and 1"))  # first drop, where it regrows
-    # top_kast: share of all weights that is trained beside the kept ones
-    backward: float = setting(0.1, range=between(0, 1, "between 0 and 1"))
+    start: float | None = setting(
+        None, help="first pruning, iteration or share of the run", range=NOT_NEGATIVE, unset=METHODS_OWN
+    )
+    end: float | None = setting(None, help="last pruning", range=POSITIVE, unset=METHODS_OWN)
+    every: float | None = setting(None, help="between prunings", range=POSITIVE, unset=METHODS_OWN)
+    fraction: float = setting(
+        0.5, help="first drop, where weights regrow", range=between(0, 1, "between 0 and 1")
+    )
+    backward: float = setting(
+        0.1, help="top_kast: share trained beside the kept weights", range=between(0, 1, "between 0 and 1")
+    )
 
 
 @dataclass(frozen=True)
@@ -178,15 +255,16 @@ class Weighting:
     method: str = setting(
         "fixed",
         "weighting",
-        "how tasks are weighed: fixed; from their gradients: upgrad, dualproj, pcgrad, cagrad, nash_mtl, "
-        "imtl_g, aligned_mtl, mgda, fairgrad; from their losses: uncertainty, imtl_l, dwa, famo, geometric, "
-        "stch, random_weights, min_max",
+        "how tasks are weighed",
+        choices=("fixed", *BY_GRADIENTS, *BY_LOSSES),
     )
-    # the one number that some leave open (docs/methods.md), None = the paper's
-    strength: float | None = setting(None, range=POSITIVE)
+    strength: float | None = setting(
+        None, help="the number that some leave open (docs/methods.md)", range=POSITIVE, unset="the paper's"
+    )
     references: dict[str, float] = field(
-        default_factory=dict
-    )  # min_max: task -> loss of a network for it alone
+        default_factory=dict,
+        metadata={"setting": Setting(help="min_max: loss of a network for each task alone")},
+    )
     conflicts_every: int = setting(
         0,
         "conflicts-every",
@@ -210,14 +288,16 @@ class Run:
     protocol: str = setting(
         "paper",
         "protocol",
-        "paper (published numbers) or metric (right units)",
+        "conventions: published numbers, or right units",
         group="data",
         range=one_of(*PROTOCOLS),
     )
     eval_every: int = setting(
         500, "eval-every", "iterations between evaluations", group="training", range=at_least(1)
     )
-    log_every: int = setting(50, range=at_least(1), changes_result=False)
+    log_every: int = setting(
+        50, help="iterations between figures written down", range=at_least(1), changes_result=False
+    )
     checkpoint_every: int = setting(
         500,
         "checkpoint-every",
@@ -226,17 +306,40 @@ class Run:
         range=at_least(1),
         changes_result=False,
     )
-    select_on: str = setting("val", "select-on", "split that chooses the best weights", group="training")
+    select_on: str = setting(
+        "val", "select-on", "split that chooses the best weights", group="training", choices=("val", "test")
+    )
     precision: str = setting(
-        "32-true", "precision", "32-true, bf16-mixed or 16-mixed; saliencies stay 32-bit", travels=False
+        "32-true",
+        "precision",
+        "of training; saliencies stay 32-bit",
+        travels=False,
+        choices=("32-true", "bf16-mixed", "16-mixed"),
     )
     device: str = setting(
-        "auto", "device", "auto, cpu, cuda: an accelerator of Lightning Fabric", changes_result=False
+        "auto",
+        "device",
+        "accelerator of Lightning Fabric",
+        changes_result=False,
+        choices=("auto", "cpu", "cuda"),
     )
-    devices: str = setting("auto", "devices", "how many of them, one process each (1)", changes_result=False)
+    devices: str = setting(
+        "auto", "devices", "how many of them, one process each; auto is one", changes_result=False
+    )
     compile: bool = setting(False, "compile", "torch.compile the network in training", changes_result=False)
-    channels_last: bool | None = setting(None, travels=False)
-    preflight: bool = setting(True, changes_result=False)  # try every training in small first
+    channels_last: bool | None = setting(
+        None, help="memory order of features", travels=False, unset="only on a CPU"
+    )
+    preflight: bool = setting(True, help="every training runs in small first", changes_result=False)
+    logger: str = setting(
+        "tensorboard",
+        "logger",
+        "where figures and pictures are shown, beside the CSV",
+        group="training",
+        range=one_of("tensorboard", "wandb", "mlflow", "none"),
+        changes_result=False,
+    )
+    curves: bool = setting(True, help="draw the learning curves at the end", changes_result=False)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.choices import not_one_of
+from common.commands import module
 from common.names import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 
 def _stand_in(layout: str) -> str:
-    return f"a stand-in is made by `python3 -m dataloaders.synthetic DEST --layout {layout} --images 24`"
+    return f"a stand-in is made by `{module('dataloaders.synthetic')} DEST --layout {layout} --images 24`"
 
 
+PREPARE = module("dataloaders.prepare")
 _ROWS = (
     DataSet(
         "nyuv2",
@@ -95,8 +97,7 @@ _ROWS = (
         ("seg", "sn", "depth"),
         "dataloaders.nyuv2",
         "Get NYUv2 in the AdaShare layout (github.com/sunxm2357/AdaShare links it), or convert the "
-        "official nyu_depth_v2_labeled.mat by `python3 -m dataloaders.prepare nyuv2 SOURCE DEST`; "
-        + _stand_in("nyuv2"),
+        f"official nyu_depth_v2_labeled.mat by `{PREPARE} nyuv2 SOURCE DEST`; " + _stand_in("nyuv2"),
     ),
     DataSet(
         "cityscapes",
@@ -104,8 +105,7 @@ _ROWS = (
         ("seg", "depth"),
         "dataloaders.cityscapes",
         "Get Cityscapes in the AdaShare layout (github.com/sunxm2357/AdaShare links it), or convert the "
-        "official folders by `python3 -m dataloaders.prepare cityscapes SOURCE DEST`; "
-        + _stand_in("cityscapes"),
+        f"official folders by `{PREPARE} cityscapes SOURCE DEST`; " + _stand_in("cityscapes"),
     ),
     DataSet(
         "taskonomy",
@@ -113,7 +113,7 @@ _ROWS = (
         ("seg", "sn", "depth", "keypoint", "edge"),
         "dataloaders.taskonomy",
         "Get Tiny-Taskonomy (github.com/StanfordVL/taskonomy) and index it by "
-        "`python3 -m dataloaders.prepare taskonomy SOURCE DEST`; " + _stand_in("taskonomy"),
+        f"`{PREPARE} taskonomy SOURCE DEST`; " + _stand_in("taskonomy"),
         trained_prefix="module.",
     ),
 )

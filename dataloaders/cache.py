@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+from common.text import duration, file_size
 from dataloaders import DATASETS
 from dataloaders.commands import data_parser, data_settings, ending
 from dataloaders.plane_cache import build
@@ -19,8 +22,11 @@ def make(a: argparse.Namespace) -> int:
     """0, or 1 if samples cannot be read, each of which is named."""
     row, data = DATASETS[a.dataset], data_settings(a, a.folder)
     broken: list[str] = []
-    tasks = row.make_tasks(data.tasks, data, "metric")
-    for split, records in row.open_all(data, tasks, "metric").items():
+    tasks, begin = row.make_tasks(data.tasks, data, "metric"), time.monotonic()
+    splits = row.open_all(data, tasks, "metric")
+    counts = ", ".join(f"{len(records):,} of {split}" for split, records in splits.items())
+    print(f"caching {counts} in {a.folder}, by {a.workers} processes", flush=True)
+    for split, records in splits.items():
         parts = [
             replace(records, entries=records.entries[first : first + CHUNK])
             for first in range(0, len(records), CHUNK)
@@ -28,6 +34,8 @@ def make(a: argparse.Namespace) -> int:
         broken += sum(run_all(build, parts, a.workers, split), [])
     for sentence in broken:
         print(sentence)
+    held = sum(path.stat().st_size for path in Path(a.folder).rglob("*") if path.is_file())
+    print(f"done in {duration(time.monotonic() - begin)}: {file_size(held)}, used with --cache {a.folder}")
     return 1 if broken else 0
 
 

@@ -10,22 +10,29 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.choices import printable
+from common.figures import INK, new_figure
 from dataloaders import DATASETS
 from dataloaders.base import BrokenSample, Records
+from dataloaders.class_names import class_names
 from dataloaders.commands import data_parser, data_settings, ending
 from dataloaders.findings import Findings, Values, walk
 from dataloaders.transforms import whole
-from dataloaders.writing import write_png
-from tasks.base import Task
+from tasks.base import Target, Task
+from tasks.pictures import CLASS_LEGEND, class_keys
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def panel(records: Records, tasks: dict[str, Task], rows: int = 4) -> np.ndarray:
-    """RGB picture: image and targets of some readable samples, one a row; empty where none can be read."""
-    lines = []
+def panel(records: Records, tasks: dict[str, Task], names: list[str], rows: int = 4) -> Figure | None:
+    """Image and targets of some readable samples, one a row, with titles and a legend of the classes that are
+    seen; None where no sample can be read. names: of the segmentation classes."""
+    samples = []
     for place in np.unique(np.linspace(0, len(records) - 1, rows).astype(int)).tolist():
         try:
             sample = records[place]
@@ -33,14 +40,31 @@ def panel(records: Records, tasks: dict[str, Task], rows: int = 4) -> np.ndarray
         except BrokenSample:
             continue
         image = np.asarray(records.layout.image.decode(sample.image))[..., ::-1]
-        pictures = [tasks[name].picture(*targets[name]) for name in tasks]
-        height, width = pictures[0].shape[:2]
-        columns = np.arange(width) * image.shape[1] // width
-        image = image[np.arange(height) * image.shape[0] // height][:, columns]
-        lines.append(np.hstack([np.clip(image, 0, 255).astype(np.uint8), *pictures]))
-    widest = max((line.shape[1] for line in lines), default=1)
-    padded = [np.pad(line, ((0, 0), (0, widest - line.shape[1]), (0, 0))) for line in lines]
-    return np.vstack(padded) if padded else np.zeros((1, 1, 3), np.uint8)
+        samples.append((np.clip(image, 0, 255).astype(np.uint8), targets))
+    if not samples:
+        return None
+    height, width = samples[0][0].shape[:2]
+    cell = 2.4
+    figure = new_figure(cell * (1 + len(tasks)), cell * height / width * len(samples) + 1.4)
+    grid = figure.subplots(len(samples), 1 + len(tasks), squeeze=False)
+    for axes, (image, targets) in zip(grid, samples, strict=True):
+        axes[0].imshow(image)
+        for column, (name, task) in enumerate(tasks.items(), 1):
+            axes[column].imshow(task.picture(*targets[name]), interpolation="nearest")
+    for axes, title in zip(grid[0], ["image", *tasks], strict=True):
+        axes.set_title(title, color=INK, fontsize=11)
+    for one in grid.flat:
+        one.set_axis_off()
+    seen = _classes([targets for _, targets in samples])
+    if seen:
+        figure.legend(handles=class_keys(seen, names), **CLASS_LEGEND, ncols=max(3, 2 * len(tasks)))
+    return figure
+
+
+def _classes(samples: list[dict[str, Target]]) -> list[int]:
+    """The segmentation classes that some targets hold."""
+    values = [targets["seg"].value[targets["seg"].valid] for targets in samples if "seg" in targets]
+    return sorted({int(number) for value in values for number in value.unique()})
 
 
 def report(title: str, splits: dict[str, Records], found: dict[str, Findings]) -> list[str]:
@@ -85,7 +109,10 @@ def check(a: argparse.Namespace) -> int:
     splits = row.open_all(data, tasks, "metric")
     found = {split: walk(records, a.workers) for split, records in splits.items()}
     if a.png and splits:
-        write_png(a.png, panel(next(iter(splits.values())), tasks))
+        picture = panel(next(iter(splits.values())), tasks, class_names(a.dataset, data.classes))
+        if picture is not None:
+            a.png.parent.mkdir(parents=True, exist_ok=True)
+            picture.savefig(a.png)
     print("\n".join(report(f"{a.dataset} in {printable(a.root)}", splits, found)))
     return 1 if any(findings.broken for findings in found.values()) else 0
 

@@ -8,21 +8,24 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from common.choices import printable
+from common.command_line import Parser, described
 from configs.load import load
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.writing import default_workers
 
 
-def data_parser(command: str, description: str) -> argparse.ArgumentParser:
+def data_parser(command: str, description: str) -> Parser:
     """A parser with the data set, its folder, and which of its files are read."""
-    p = argparse.ArgumentParser(prog=f"python3 -m dataloaders.{command}", description=description)
-    p.add_argument("dataset", choices=DATASETS)
+    p = Parser(prog=f"python3 -m dataloaders.{command}", description=description)
+    p.add_argument("dataset", choices=DATASETS, metavar="DATASET", help="data set")
     p.add_argument("root", help="folder of the data set, with its index file")
-    p.add_argument("--tasks", help="comma-separated, only their files are opened (default: all)")
-    p.add_argument("--classes", type=int, help="data.classes (default: that of configs/DATASET.yaml)")
-    p.add_argument("--size", type=int, help="data.size, side to which files are resized (default: same)")
-    p.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a core)")
+    tasks = p.add_argument("--tasks", help="comma-separated, only their files are opened")
+    described(tasks, unset="all")
+    own = "that of configs/DATASET.yaml"
+    described(p.add_argument("--classes", type=int, help="segmentation classes"), unset=own)
+    described(p.add_argument("--size", type=int, help="side to which files are resized"), unset=own)
+    p.add_argument("--workers", type=int, default=default_workers(), help="processes")
     return p
 
 

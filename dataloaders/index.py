@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.choices import printable
+from common.choices import not_one_of, printable
 from common.files import read_json
 
 HOLD_OUT_SEED = 2206  # fixed: every run of every method validates on the same records
@@ -89,9 +89,7 @@ def entries(
     source = "train" if split == "val" and "val" not in index else split
     if source not in index:
         choices = sorted({*index, *(["val"] if "train" in index else [])})
-        raise ValueError(
-            f"split {split!r} is not one of {', '.join(choices) or '(none: the index is empty)'}"
-        )
+        raise ValueError(not_one_of("split", split, choices or ["(none: the index is empty)"]))
     prefixes = (root.absolute().as_posix() + "/", root.resolve().as_posix() + "/")
     checked = [
         _entry(source, number, record, length, image, prefixes) for number, record in enumerate(index[source])

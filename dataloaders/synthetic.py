@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.choices import not_one_of
+from common.command_line import Parser, described
 from common.files import read_json, write_json
 from dataloaders.commands import ending
 from dataloaders.layouts import LAYOUTS
@@ -76,7 +78,7 @@ def write(
     ValueError for an unknown layout, a bad number or size, or a folder that holds something else.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout {layout!r} is not one of {', '.join(LAYOUTS)}")
+        raise ValueError(not_one_of("layout", layout, LAYOUTS))
     row, numbers = LAYOUTS[layout], split_numbers(images)
     size = size or row.size
     if min(size) < 32:
@@ -108,18 +110,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python3 -m dataloaders.synthetic", description=str(__doc__).split("\n")[0]
-    )
+def parser() -> Parser:
+    p = Parser(prog="python3 -m dataloaders.synthetic", description=str(__doc__).split("\n")[0])
     p.add_argument("dest", type=Path, help="folder to write, made when missing")
-    p.add_argument("--layout", required=True, choices=LAYOUTS, help="file layout of this data set")
+    p.add_argument("--layout", required=True, choices=LAYOUTS, metavar="NAME", help="that of a data set")
     p.add_argument(
         "--images", type=int, required=True, help="images in all: 70 %% train, 10 %% val, 20 %% test"
     )
-    p.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same (default 0)")
-    p.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH (default: that of the real files)")
-    p.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a core)")
+    p.add_argument("--seed", type=int, default=0, help="image k of a seed is always the same")
+    size = p.add_argument("--size", type=parse_size, metavar="HEIGHTxWIDTH", help="of an image")
+    described(size, unset="that of the real files")
+    p.add_argument("--workers", type=int, default=default_workers(), help="processes")
     p.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files")
     return p
 

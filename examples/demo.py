@@ -7,7 +7,6 @@ it. Leaves out nothing but size: networks are narrow, images small, so one run s
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -15,12 +14,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from common.command_line import Parser, described  # noqa: E402
+from common.constant import beats  # noqa: E402
 from common.text import duration, file_size, table  # noqa: E402
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Pictures = dict[str, dict[str, np.ndarray]]  # task -> network or "target" -> uint8 RGB [H, W, 3]
 
 OVERLAY = "configs/demo.yaml"
 RATIO = "95"
@@ -32,6 +38,7 @@ RUNS = {  # title -> stem of its files
     "DiSparse dynamic": f"nyuv2_disparse_dynamic_{RATIO}",
 }
 MEASURES = (("seg", "mIoU"), ("seg", "pixel_acc"), ("sn", "mean"), ("sn", "30"))
+WORDS = {"mIoU": "mIoU", "mean": "off by"}  # what a measure is called below a picture
 SIDE = 160  # pixels, of the image that speeds are measured on
 
 
@@ -55,14 +62,13 @@ def scores_table(results: dict[str, dict[str, Any]], sizes: dict[str, int]) -> s
         kept = f"{proof['kept']:,}" if proof else "all"
         values = [f"{result['metrics'][task]['metric'][name]:.2f}" for task, name in MEASURES]
         rows.append((title, kept, f"{sizes[title] / 1e6:.2f}", *values))
-    if "constant" in some:
-        values = [f"{some['constant'][task]['metric'][name]:.2f}" for task, name in MEASURES]
-        rows.append(("best constant answer", "", "", *values))
+    values = [f"{some['constant'][task]['metric'][name]:.2f}" for task, name in MEASURES]
+    rows.append(("best constant answer", "", "", *values))
     return table(rows, header)
 
 
 def verdict(results: dict[str, dict[str, Any]]) -> str:
-    """Which sparse network came out first on each task's first measure, and what it lost against dense."""
+    """How the sparse networks came out on each task's first measure, and which learned nothing of a task."""
     sentences = []
     for task, name in (MEASURES[0], MEASURES[2]):
         values = {title: result["metrics"][task]["metric"][name] for title, result in results.items()}
@@ -73,6 +79,9 @@ def verdict(results: dict[str, dict[str, Any]]) -> str:
         sentences.append(
             f"{task} {name}: dense {values['dense']:.2f}; with {RATIO} % of the weights gone {listed}."
         )
+        for title, value in values.items():
+            if not beats(value, results[title]["constant"][task]["metric"][name], larger):
+                sentences.append(f"{title} gave up {task}: no better than one answer for every pixel.")
     return "\n".join(
         [*sentences, "One seed of a small network on drawn rooms: an example, not a comparison of methods."]
     )
@@ -98,64 +107,94 @@ def speeds(networks: dict[str, Path]) -> str:
     return table(rows, ("network", f"{OURS}, ms", "onnxruntime, ms"))
 
 
-def comparison_picture(dest: Path, data: str, networks: dict[str, Path], path: Path) -> Path:
-    """One unseen room: input, targets, and every network's predictions side by side; the classes' legend."""
+def predictions(data: str, dest: Path, networks: dict[str, Path]) -> tuple[np.ndarray, Pictures, list[int]]:
+    """One unseen room: its image, for every task the target and every network's answer, and the classes."""
     import torch
-    from matplotlib.patches import Patch
     from torch.nn import functional
 
-    from common.figures import INK, new_figure
     from configs.load import load
-    from dataloaders.layouts import NYU40
     from tasks.base import Target
-    from tasks.pictures import PALETTE
     from training.panels import input_picture
     from workflow.experiment import open_experiment
     from workflow.saved import load_network
 
-    config = load("nyuv2", [OVERLAY], {"data": {"root": data, "num_workers": 0}})
+    config = load("nyuv2", [OVERLAY], {"data": {"root": data}})
     experiment = open_experiment(config, "baseline", str(dest), None)
     images, targets = next(iter(experiment.evaluation_stream("test")))
-    image = images[:1]
-    figure = new_figure(15.0, 4.3)
-    axes = figure.subplots(2, len(networks) + 2)
-    axes[0, 0].imshow(input_picture(image[0]))
-    axes[0, 0].set_title("a room that no\ntraining saw", color=INK)
+    found: Pictures = {}
     seen: set[int] = set()
-
-    columns: list[tuple[str, dict[str, torch.Tensor] | None]] = [("target", None)]
-    for title, file in networks.items():
-        with torch.no_grad():
-            said = load_network(str(file))(image)
-        columns.append((title if title == "dense" else f"{title}\n{RATIO} % zeros", said))
-    for row, (name, task) in enumerate(experiment.tasks.items()):
+    with torch.no_grad():
+        said = {title: load_network(str(file))(images[:1]) for title, file in networks.items()}
+    for name, task in experiment.tasks.items():
         known = Target(targets[name].value[0], targets[name].valid[0])
-        for column, (title, preds) in enumerate(columns, 1):
-            if preds is None:
-                value, valid = known.value, known.valid
-            else:
-                size = known.value.shape[-2:]
-                smooth = functional.interpolate(preds[name], size=size, mode="bilinear", align_corners=False)
-                value, valid = task.decode(smooth)[0], None
-            if name == "seg":
-                seen |= set(value[0].unique().tolist() if valid is None else value[valid].unique().tolist())
-            axes[row, column].imshow(task.picture(value, valid, like=known))
+        found[name] = {"target": task.picture(known.value, known.valid, like=known)}
+        values = [known.value[known.valid]] if name == "seg" else []
+        for title, preds in said.items():
+            size = known.value.shape[-2:]
+            smooth = functional.interpolate(preds[name], size=size, mode="bilinear", align_corners=False)
+            value = task.decode(smooth)[0]
+            found[name][title] = task.picture(value, None, like=known)
+            values += [value] if name == "seg" else []
+        seen |= {int(number) for value in values for number in value.unique()}
+    return input_picture(images[0]), found, sorted(seen)
+
+
+def draw(
+    image: np.ndarray,
+    found: Pictures,
+    seen: list[int],
+    results: dict[str, dict[str, Any]],
+    path: Path,
+) -> Path:
+    """The room, and below their names every network's answers, with their scores on all unseen rooms."""
+    from matplotlib.lines import Line2D
+
+    from common.figures import COLOURS, INK, new_figure
+    from dataloaders.class_names import class_names
+    from tasks.pictures import class_keys
+
+    figure = new_figure(12.0, 3.55)
+    titles = ["target", *results]
+    axes = figure.subplots(2, 1 + len(titles), gridspec_kw={"wspace": 0.02})
+    axes[0, 0].imshow(image)
+    axes[0, 0].set_title("a room that\nno training saw", color=INK, fontsize=13)
+    for row, (name, said) in enumerate(found.items()):
+        for column, title in enumerate(titles, 1):
+            axes[row, column].imshow(said[title])
+            task, measure = MEASURES[0] if name == MEASURES[0][0] else MEASURES[2]
+            if title in results:
+                value = results[title]["metrics"][task]["metric"][measure]
+                unit = "°" if name == "sn" else " %"
+                text = f"{WORDS[measure]} {value:.1f}{unit}"
+                axes[row, column].set_xlabel(text, color=INK, fontsize=12, labelpad=4)
             if not row:
-                axes[row, column].set_title(title, color=INK)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    names = {number: kind for kind, number in reversed(NYU40.items())} | {NYU40["vase"]: "other"}
-    patches = [Patch(color=PALETTE[k] / 255, label=names.get(k, f"class {k}")) for k in sorted(seen)]
-    axes[1, 0].legend(handles=patches, loc="center", ncols=2, fontsize=7, frameon=False, title="classes")
-    figure.savefig(path)
+                shown = title.replace(" ", "\n") if title not in ("dense", "target") else title
+                shown = "the truth" if title == "target" else shown
+                axes[row, column].set_title(shown, color=INK, fontsize=13)
+    for one in axes.flat:
+        one.set_xticks([])
+        one.set_yticks([])
+        one.spines[:].set_visible(False)
+    axes[1, 0].legend(
+        handles=class_keys(seen, class_names("nyuv2", 40)), loc="center", ncols=2, fontsize=8,
+        frameon=False, handlelength=0.9, columnspacing=0.8, labelspacing=0.25,
+    )  # fmt: skip
+    figure.canvas.draw()  # places are known now
+    above = axes[0, -1].get_tightbbox().transformed(figure.transFigure.inverted())
+    left, right, top = axes[0, 3].get_position().x0, above.x1, above.y1 + 0.02
+    figure.add_artist(Line2D([left, right], [top, top], color=COLOURS[1], transform=figure.transFigure))
+    words = f"{RATIO} % of the weights are zero"
+    figure.text((left + right) / 2, top + 0.02, words, ha="center", fontsize=13, color=COLOURS[1])
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
     return path
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = Parser(description=str(__doc__).splitlines()[0])
     arguments.add_argument("--dest", default="outputs/demo", help="folder for everything the demo makes")
-    arguments.add_argument("--images", type=int, default=160, help="synthetic rooms to draw (160)")
-    arguments.add_argument("--max-iters", type=int, help="training steps, instead of those of the settings")
+    arguments.add_argument("--images", type=int, default=160, help="synthetic rooms to draw")
+    steps = arguments.add_argument("--max-iters", type=int, help="training steps")
+    described(steps, unset=f"those of {OVERLAY}")
     asked = arguments.parse_args()
     began, dest = time.monotonic(), Path(asked.dest)
     data = str(dest / "rooms")
@@ -163,6 +202,7 @@ def main() -> None:
     call(["-m", "dataloaders.synthetic", data, *size, "--overwrite"])
     methods = "random,snip,disparse_static,disparse_dynamic"
     study = ["--methods", methods, "--ratios", RATIO, "--seeds", "1", "--config", OVERLAY]
+    study += ["--num-workers", "0"]  # in evaluation too: a loader process takes longer to start than its work
     study += [] if asked.max_iters is None else ["--max-iters", str(asked.max_iters)]
     call(["reproduce.py", "--dataset", "nyuv2", *study, "--data-root", data, "--dest", str(dest)])
 
@@ -178,7 +218,7 @@ def main() -> None:
     print(scores_table(results, sizes))
     print(f"\nOne image of {SIDE} x {SIDE} pixels, {os.cpu_count()} threads, median:\n")
     print(speeds(networks))
-    picture = comparison_picture(dest, data, networks, dest / "comparison.png")
+    picture = draw(*predictions(data, dest, networks), results, dest / "comparison.png")
     print("\n" + verdict(results))
     print(f"\nPicture: {picture} ({file_size(picture.stat().st_size)})")
     print(f"Everything else: {dest}. The demo took {duration(time.monotonic() - began)}.")

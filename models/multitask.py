@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.choices import not_one_of
+
 from .aspp import HIDDEN, Head
 from .resnet import Backbone, backbone_units, scaled
 
@@ -47,7 +49,7 @@ class MultiTaskNet(nn.Module):
         units = backbone_units(backbone, width)
         names = [unit.name for unit in units]
         if branch_after is not None and branch_after not in names:
-            raise ValueError(f"branch-after '{branch_after}' is not one of {', '.join(names)}")
+            raise ValueError(not_one_of("branch-after", branch_after, names))
         shared = len(units) if branch_after is None else names.index(branch_after) + 1
         self.backbone = Backbone(units[:shared])
         private = units[shared:]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.choices import not_one_of
+
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 WIDTHS, STRIDES, DILATIONS = (64, 128, 256, 512), (1, 2, 1, 1), (1, 1, 2, 4)
 
@@ -43,7 +45,7 @@ def scaled(channels: int, width: float) -> int:
 def backbone_units(backbone: str, width: float) -> list[Unit]:
     """The units of a backbone in order; ValueError for an unknown one or a width outside (0, 4]."""
     if backbone not in BLOCKS:
-        raise ValueError(f"backbone '{backbone}' is not one of {', '.join(BLOCKS)}")
+        raise ValueError(not_one_of("backbone", backbone, BLOCKS))
     if not 0 < width <= 4:
         raise ValueError(f"width {width} is not in (0, 4]")
     units = [Unit(None, 3, scaled(WIDTHS[0], width))]

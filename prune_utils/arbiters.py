@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .masks import Mask, Scores
 from .ranking import rank_fractions, share_fractions
+from .text import not_one_of
 
 Standings = Callable[[Scores, Mask | None], Scores]
 
@@ -71,7 +72,7 @@ def find_arbiter(arbiter: str | Arbiter) -> Arbiter:
     if isinstance(arbiter, Arbiter):
         return arbiter
     if arbiter not in ARBITERS:
-        raise ValueError(f"arbiter {arbiter!r} is not one of {', '.join(sorted(ARBITERS))}")
+        raise ValueError(not_one_of("arbiter", arbiter, sorted(ARBITERS)))
     return ARBITERS[arbiter]
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 
+from .text import not_one_of
+
 ERK_POWER = 0.9
 
 # parameter name -> shape; a roles.Shape knows the matrices that it stacks, a plain tuple is one
@@ -118,7 +120,7 @@ def make_budget(kind: str, shapes: Shapes, keep: int, protected: frozenset[str] 
     Raises ValueError for an unknown kind, a keep above the total, or below the protected layers' size.
     """
     if kind not in BUDGETS:
-        raise ValueError(f"budget {kind!r} is not one of {', '.join(sorted(BUDGETS))}")
+        raise ValueError(not_one_of("budget", kind, sorted(BUDGETS)))
     sizes = _sizes(shapes)
     total, dense = sum(sizes.values()), sum(sizes[name] for name in sizes if name in protected)
     if keep > total:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .measures import Measure, absolute, curvature, flow, signed, squared
 from .ranking import descending
+from .text import not_one_of
 
 Saliency = Callable[[Tensor, Tensor | None, torch.Generator], Tensor]
 
@@ -107,5 +108,5 @@ CRITERIA: dict[str, Criterion] = {
 def find_criterion(name: str) -> Criterion:
     """The criterion of that name. Raises ValueError with the choices."""
     if name not in CRITERIA:
-        raise ValueError(f"criterion {name!r} is not one of {', '.join(sorted(CRITERIA))}")
+        raise ValueError(not_one_of("criterion", name, sorted(CRITERIA)))
     return CRITERIA[name]

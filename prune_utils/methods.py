@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from .text import not_one_of
+
 
 @dataclass(frozen=True)
 class Method:
@@ -198,5 +200,5 @@ METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
 def method(name: str) -> Method:
     """The row of that name. Raises ValueError with the choices."""
     if name not in METHODS:
-        raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
+        raise ValueError(not_one_of("method", name, METHODS))
     return METHODS[name]

@@ -34,6 +34,7 @@ from .scoring import score
 from .seeds import generator
 from .shards import sharded
 from .shards import whole as all_of
+from .text import not_one_of
 from .voters import VOTERS, Batch, Electorate, Owners, Voter
 from .weightings import WEIGHTINGS, find_weighting, weighted_voter
 
@@ -138,7 +139,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         ("score_init", plan.score_init, INITS),
     ):
         if value not in choices:
-            raise ValueError(f"{what} {value!r} is not one of {', '.join(sorted(choices))}")
+            raise ValueError(not_one_of(what, str(value), sorted(choices)))
     check_ratio(plan.ratio)
     check_floor(plan.floor)
     geometric_keeps(1, 1, plan.rounds)
@@ -165,7 +166,7 @@ def _check_voters(plan: Plan) -> None:
     if plan.voters in VOTERS:
         return
     if plan.voters not in WEIGHTINGS:
-        raise ValueError(f"voters {plan.voters!r} is not one of {', '.join((*VOTERS, *WEIGHTINGS))}")
+        raise ValueError(not_one_of("voters", plan.voters, (*VOTERS, *WEIGHTINGS)))
     find_weighting(plan.voters)
     if plan.starts == "dense" or not rule.needs_gradient:
         raise ValueError(

@@ -17,6 +17,7 @@ from .courses import COURSES
 from .criteria import CRITERIA, Criterion
 from .gradual import PACES
 from .methods import METHODS, Method
+from .text import not_one_of
 from .voters import VOTERS
 from .weightings import WEIGHTINGS
 
@@ -86,8 +87,8 @@ def check_row(row: Method) -> None:
     for field, known in choices.items():
         value = getattr(row, field)
         if value not in known:
-            names = ", ".join(str(choice) for choice in known if choice is not None)
-            raise ValueError(f"method {row.name!r}: {field} {value!r} is not one of {names}")
+            names = [str(choice) for choice in known if choice is not None]
+            raise ValueError(not_one_of(f"method {row.name!r}: {field}", str(value), names))
     if row.rounds < 1 or (row.retrain and row.rounds < 2):
         raise ValueError(f"method {row.name!r}: {row.rounds} rounds, with retrain {row.retrain}")
     if row.course == "regrow" and row.grow is None:

@@ -23,6 +23,7 @@ from .measures import Survey
 from .parameters import find_parameters, unwrap
 from .seeds import generator, mix_seed
 from .shards import is_shard, part, whole, whole_like
+from .text import not_one_of
 from .voters import Batch, Gather, Voter, total
 
 
@@ -59,7 +60,7 @@ def score(
     """
     rule = find_criterion(criterion)
     if silent not in SILENT:
-        raise ValueError(f"silent {silent!r} is not one of {', '.join(SILENT)}")
+        raise ValueError(not_one_of("silent", silent, SILENT))
     weights = find_parameters(model, dict.fromkeys(name for voter in voters for name in voter.owns))
     owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
     sums: dict[str, Scores] = {}

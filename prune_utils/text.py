@@ -1,8 +1,9 @@
-"""Text for people: aligned tables, durations, sizes, shares."""
+"""Text for people: aligned tables, durations, sizes, shares, and what is near a wrong name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] | None = None, rule: bool = True) -> str:
@@ -62,3 +63,21 @@ def file_size(number: float) -> str:
 def percent(value: float | None) -> str:
     """0.1234 -> "12.3 %"; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def nearest(value: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant; None where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(value.lower(), known, 1) or difflib.get_close_matches(value, known, 1)
+    return near[0] if near else None
+
+
+def not_one_of(what: str, value: str, choices: Iterable[str], prefix: str = "") -> str:
+    """One sentence: "task 'dpeth' is not one of depth, seg, sn; did you mean 'depth'?".
+
+    prefix: stands before the value where the sentence shows it, such as the section of a setting.
+    """
+    known = list(choices)
+    near = nearest(value, known)
+    hint = f"; did you mean '{near}'?" if near else ""
+    return f"{what} {prefix + value!r} is not one of {', '.join(known)}{hint}"

@@ -20,6 +20,7 @@ from .isolation import reached_leaves, reached_shards, seed_streams, untouched
 from .parameters import find_parameters, unwrap
 from .seeds import mix_seed
 from .shards import is_shard
+from .text import not_one_of
 
 Loss = Callable[[Any, Any], Tensor | None]  # (predictions, targets) -> scalar; None = no label in this batch
 Owners = Mapping[str, frozenset[str]]  # parameter name -> tasks
@@ -73,7 +74,7 @@ class Electorate:
             return task_voters(self.losses, self.owners)
         if kind == "joint":
             return (joint_voter(self.losses, self.weights, self.owners),)
-        raise ValueError(f"voters {kind!r} is not one of {', '.join(sorted(VOTERS))}")
+        raise ValueError(not_one_of("voters", kind, sorted(VOTERS)))
 
 
 def task_voters(losses: Mapping[str, Loss], owners: Owners) -> tuple[Voter, ...]:
@@ -164,7 +165,7 @@ def owners_from_graph(
         on no weight, a graph that hides weights, an unknown choice for `unowned`.
     """
     if unowned not in UNOWNED_CHOICES:
-        raise ValueError(f"unowned {unowned!r} is not one of {', '.join(UNOWNED_CHOICES)}")
+        raise ValueError(not_one_of("unowned", unowned, UNOWNED_CHOICES))
     covered = coverage(model, include, exclude) if among is None else among
     weights = find_parameters(model, covered.names)
     steps = list(by_task_steps(losses, batches))
@@ -248,4 +249,4 @@ def _check_owners(losses: Mapping[str, Loss], owners: Owners) -> None:
     for name, tasks in owners.items():
         unknown = sorted(tasks - set(losses))
         if unknown:
-            raise ValueError(f"owner {unknown[0]!r} of {name!r} is not one of {', '.join(sorted(losses))}")
+            raise ValueError(not_one_of(f"{name!r}: owner", unknown[0], sorted(losses)))

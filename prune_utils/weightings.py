@@ -20,6 +20,7 @@ from .data import Forward
 from .gramian import gramian
 from .scoring import task_gradients
 from .seeds import mix_seed
+from .text import not_one_of
 from .voters import Batch, Electorate, Voter, joint_voter
 
 Weigher = Callable[[Tensor], Tensor]  # Gramian [tasks, tasks], float64 -> weights [tasks]
@@ -126,7 +127,7 @@ def find_weighting(name: str) -> Weighting:
     """The weighting of that name, its packages looked for. Raises ValueError with the choices, or what to
     install."""
     if name not in WEIGHTINGS:
-        raise ValueError(f"weighting {name!r} is not one of {', '.join(WEIGHTINGS)}")
+        raise ValueError(not_one_of("weighting", name, WEIGHTINGS))
     require(name, WEIGHTINGS[name].needs)
     return WEIGHTINGS[name]
 

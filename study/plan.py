@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.choices import nearest
 from common.names import BASELINE, result_file
 from configs.arguments import FLAGS, SWITCHES
 from configs.load import paths
@@ -69,10 +70,12 @@ def parse_variant(text: str) -> Variant:
         flag = flag.replace("_", "-") if "." not in flag else flag
         known = {*FLAGS, *SWITCHES, *paths()} - {*OURS, "prune.ratio", "run.seed"}
         if not sign or flag not in known:
-            choices = ", ".join(
-                [*(f for f in FLAGS if FLAGS[f].group == "pruning" and f in known), *SWITCHES]
+            choices = [*(f for f in FLAGS if FLAGS[f].group == "pruning" and f in known), *SWITCHES]
+            near = nearest(flag, known)
+            hint = f"; did you mean '{near}'?" if near and near != flag else ""
+            raise ValueError(
+                f"'{text}': '{assignment}' is not one of {', '.join(choices)}, each with =value{hint}"
             )
-            raise ValueError(f"'{text}': '{assignment}' is not one of {choices}, each with =value")
         if flag in SWITCHES and value.lower() not in (*ON, *OFF):
             raise ValueError(f"'{text}': {flag} is true or false, not '{value}'")
         flags.append((flag, value))

@@ -36,6 +36,7 @@ class Times:
         self.path = dest / TIMES
         self._mine = threading.Lock()  # the file's lock keeps other processes out, not this one's threads
         self.rows: list[dict[str, str]] = []
+        self.guesses: dict[tuple[str, str], float] = {}  # (kind, length of training) -> of a preflight
         if self.path.is_file():
             with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
                 self.rows = [row for row in csv.DictReader(_without_nul(file)) if _is_measured(row)]
@@ -59,14 +60,15 @@ class Times:
         return sum(float(row["seconds"]) for row in self.rows)
 
     def estimate(self, job: Job, command: Command) -> float | None:
-        """Mean seconds of this command for the same variant, else of others as long; None = unknown."""
+        """Mean seconds of this command for the same variant, else of others as long, else what a preflight
+        said; None = unknown."""
         near = defaultdict(list)
         for row in self.rows:
             if row["kind"] == command.kind:
                 near[row["method"]].append(float(row["seconds"]))
                 near[row["training"]].append(float(row["seconds"]))
         known = near.get(job.variant.label) or near.get(job.variant.training)
-        return fmean(known) if known else None
+        return fmean(known) if known else self.guesses.get((command.kind, job.variant.training))
 
 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
@@ -130,14 +132,17 @@ def run_jobs(
     stop: StopRequest,
     at_once: int = 1,
     threads: int | None = None,
+    began: Callable[[str], None] | None = None,
 ) -> list[Job]:
     """Run what is not finished, in order; the jobs that failed. Raises Stopped when that is requested.
 
     at_once: runs side by side. threads: of the processor for each, None = as they would by themselves.
+    began: hears of every run that is about to start, and how long it will take.
     A failed run stops no other; those that need its files fail too. Several processes may do this for the
     same jobs at once: each takes the next run that nobody is at, and all wait for the last one.
     """
     failed: list[Job] = []
+    begin, told = time.monotonic(), set[int]()
     pending, elsewhere = dict(enumerate(jobs, 1)), set[int]()
     active: dict[Future[tuple[str | None, str | None]], int] = {}
     with ThreadPoolExecutor(
@@ -150,6 +155,9 @@ def run_jobs(
                     if len(active) < at_once and not waits and _is_ready(job, pending.values()):
                         if stop.number is not None:
                             raise Stopped(stop.number)
+                        if began and number not in told and remaining(job):
+                            began(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {_ahead(job, times)}")
+                        told.add(number)
                         active[pool.submit(claim_and_run, job, times, stop, threads)] = number
                 done, _ = wait(active, WAIT, return_when=FIRST_COMPLETED)
                 if not active:
@@ -165,6 +173,7 @@ def run_jobs(
                     job = pending.pop(number)
                     failed += [job] if trouble else []
                     rest = _to_go(list(pending.values()), times, at_once)
+                    rest = f"; {duration(time.monotonic() - begin)} done{rest}" if rest else ""
                     say(f"[{number}/{len(jobs)}] seed {job.seed} {job.name}: {outcome}{rest}")
         except Stopped:
             raise
@@ -172,6 +181,14 @@ def run_jobs(
             kill_running()
             raise
     return failed
+
+
+def _ahead(job: Job, times: Times) -> str:
+    """What is to be done for a run, and about how long it takes: "create, launch, eval, about 3 min"."""
+    guesses = [times.estimate(job, command) for command in remaining(job)]
+    known = [seconds for seconds in guesses if seconds is not None]
+    kinds = ", ".join(command.kind for command in remaining(job))
+    return f"{kinds}, about {duration(sum(known))}" if known and len(known) == len(guesses) else kinds
 
 
 def _is_ready(job: Job, pending: Iterable[Job]) -> bool:

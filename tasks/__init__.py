@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
+from common.choices import not_one_of
+
 # task name -> where its builder is, in the order in which tables and published weights list the tasks
 TASKS = {
     "seg": "tasks.segmentation:segmentation",
@@ -18,6 +20,6 @@ TASKS = {
 def builder(name: str) -> Callable:
     """The function that builds the task of this name. Raises ValueError for a name that is not in TASKS."""
     if name not in TASKS:
-        raise ValueError(f"task {name!r} is not one of {', '.join(sorted(TASKS))}")
+        raise ValueError(not_one_of("task", name, sorted(TASKS)))
     module, function = TASKS[name].split(":")
     return getattr(import_module(module), function)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
+from common.choices import not_one_of
 from tasks.averages import Averages, divide
 from tasks.base import (
     Direction,
@@ -49,7 +50,7 @@ DIRECTIONS = {
 def normals(*, encoding: str, geometry: Geometry | None = None) -> Task:
     """The task "sn"; targets [N, 3, H, W] of any length. Raises ValueError for an unknown encoding."""
     if encoding not in COLOURS:
-        raise ValueError(f"encoding {encoding!r} of normals is not one of {', '.join(sorted(COLOURS))}")
+        raise ValueError(not_one_of("encoding of normals", encoding, sorted(COLOURS)))
     return Task(
         name="sn",
         channels=3,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.patches import Patch
 
 GREY = 128  # invalid pixels
 
@@ -16,6 +22,21 @@ PALETTE = np.frombuffer(
     ),
     dtype=np.uint8,
 ).reshape(-1, 3)
+
+
+CLASS_LEGEND: dict[str, Any] = {
+    "loc": "outside lower center",
+    "frameon": False,
+    "fontsize": 9,
+    "title": "segmentation classes (grey: unknown)",
+}
+
+
+def class_keys(numbers: Iterable[int], names: Sequence[str]) -> list[Patch]:
+    """The entries of a legend for some segmentation classes; names: of all classes by number."""
+    from matplotlib.patches import Patch
+
+    return [Patch(color=PALETTE[number % len(PALETTE)] / 255, label=names[number]) for number in numbers]
 
 
 def grey_out(rgb: np.ndarray, valid: Tensor | None) -> np.ndarray:

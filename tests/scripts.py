@@ -22,7 +22,7 @@ TINY = (
     "--config configs/tiny.yaml --num-workers 0 --device cpu --set model.width=0.05 --set data.crop=33 "
     "--set data.batch_size=2 --set prune.num_batches=3 --set prune.rounds=4 --set prune.round_iterations=3 "
     "--set dynamic.every=2 --set run.log_every=1 --set optim.iterations=12 --set finetune.iterations=12 "
-    "--set run.eval_every=4 --set run.checkpoint_every=1"
+    "--set run.eval_every=4 --set run.checkpoint_every=1 --set run.curves=false"
 )
 
 

@@ -27,7 +27,7 @@ finetune: {iterations: 4, lr: 1.0e-3}
 dynamic: {every: 1, until: 3}
 gradual: {every: 1, start: 1, end: 3}
 prune: {num_batches: 2, round_iterations: 1}
-run: {eval_every: 2, log_every: 1, checkpoint_every: 100}
+run: {eval_every: 2, log_every: 1, checkpoint_every: 100, curves: false}
 """
 
 

@@ -108,11 +108,11 @@ def test_a_study_stops(ready, send, number, study):
     assert study.process.wait(60) == 128 + number, study.log.read_text()
     said = study.log.read_text()
     command = shlex.join(["python3", *study.words])
-    assert said.splitlines() == [f"the study was stopped; the same command goes on: {command}"]
+    assert said.splitlines() == [f"the study was stopped; to go on: {command}"]
     assert study.left() == {}
     if steps:  # the run has saved the step that it was at
         assert max(study.steps()) >= max(steps)
-        message = f"stopped after step {max(study.steps())}; --resume continues from there"
+        message = f"stopped after step {max(study.steps())}; to go on: python3 "
         assert message in study.said_by_run()
     assert not list(study.dest.rglob(".*"))
 

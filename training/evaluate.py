@@ -176,6 +176,15 @@ def figures(scores: Scores) -> dict[str, float]:
     return flat
 
 
+def headline(scores: Scores, tasks: dict[str, Task], protocol: str) -> dict[str, str]:
+    """The first measure of every task, for the little room beside a progress bar: {"seg mIoU": "23.10"}."""
+    shown = {}
+    for name, task in tasks.items():
+        measure, (unit, _) = next(iter(task.directions.items()))
+        shown[f"{name} {measure}"] = number(scores["metrics"][name][protocol][measure], unit)
+    return shown
+
+
 def number(value: float, unit: str) -> str:
     """A score for people: two decimals in percent and degrees, four digits otherwise, "-" for nan."""
     if math.isnan(value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -59,6 +59,36 @@ def write_panels(
             if len(paths) == count:
                 break
     return paths
+
+
+class FirstBatch:
+    """Keeps the first batch that passes by."""
+
+    batch: Batch | None = None
+
+    def of(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """The loader's batches, all of them."""
+        for batch in loader:
+            self.batch = self.batch or batch
+            yield batch
+
+
+def strip(
+    model: nn.Module, tasks: dict[str, Task], batch: Batch, *, fabric: Fabric | None = None
+) -> np.ndarray:
+    """The first image of a batch as one picture without words, uint8 RGB [2 H, (1 + tasks) W, 3]: the input
+    with nothing below it, then for each task its target above the prediction."""
+    _, move = mover(model, fabric)
+    image, targets = move((batch[0][:1], {n: Target(t.value[:1], t.valid[:1]) for n, t in batch[1].items()}))
+    with evaluating(model), precision(fabric):
+        predictions = model(image)
+    shown = input_picture(image[0])
+    columns = [np.vstack([shown, np.full_like(shown, 255)])]
+    for name, task in tasks.items():
+        known = Target(targets[name].value[0], targets[name].valid[0])
+        guess = resize_nearest(task.decode(predictions[name])[0], known.value.shape[-2:])
+        columns.append(np.vstack([task.picture(*known, like=known), task.picture(guess, None, like=known)]))
+    return np.hstack(columns)
 
 
 def input_picture(image: Tensor) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.commands import script
 from common.files import read_json, write_json
 from common.names import BASELINE, HUB_MODEL, result_file
 from configs.load import Tree, as_tree, carried, left_behind, load, merge, result_settings
@@ -46,7 +47,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
         wanted = "" if method == BASELINE else f" --ratio {ratio:g}"
         wanted += f" --name {asked.name}" if asked.name else ""
         raise FileNotFoundError(
-            f"there is no network {path}: `python3 launch_training.py --dataset {asked.dataset} "
+            f"there is no network {path}: `{script('launch_training.py')} --dataset {asked.dataset} "
             f"--method {method}{wanted} --dest {asked.dest}` trains it, --weights names another file"
         )
     content = read_saved(path) if path.suffix == ".safetensors" else read_file(path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from common import commands
 from common.files import check_folder
 from common.lock import locked
 from common.names import BASELINE
@@ -96,7 +97,9 @@ class Experiment:
         dataset = self.config.data.dataset
         usual = experiment_name(dataset, method, self.config.prune.ratio)
         name = "" if method == BASELINE or self.name == usual else f" --name {self.name}"
-        words = f"python3 {script} --dataset {dataset} --method {method}{ratio}{name} --dest {self.dest}"
+        words = (
+            f"{commands.script(script)} --dataset {dataset} --method {method}{ratio}{name} --dest {self.dest}"
+        )
         return f"{words} {self.flags}".strip()
 
     def check_dest(self) -> None:

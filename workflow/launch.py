@@ -55,7 +55,8 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
         (experiment.best_path, f"the best weights on {experiment.config.run.select_on}"),
         (experiment.final_path, "the last weights"),
         (run.metrics_path, "every figure of the run"),
-        (run.board_path, "the same for TensorBoard"),
+        *run.draw(),
+        *([(run.board_path, "the same and pictures for its viewer")] if run.board_path else []),
         *twin,
     ]
     if options.export_published and experiment.fabric.is_global_zero:

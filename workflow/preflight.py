@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
+from common.text import duration
 from configs.schema import Config
 from prune_utils.masks import Mask
 from prune_utils.methods import Method
 
 from .create import create, prepare_pruning, refuse_create, rounds_run, rounds_stem
-from .estimate import Measured, check_disk, report, scoring_row, training_rows
+from .estimate import Cost, Measured, check_disk, report, scoring_row, training_rows
 from .evaluate import evaluate_network
 from .experiment import Experiment
 from .files import Options, begun
@@ -56,6 +61,7 @@ def before_create(experiment: Experiment, method: Method, options: Options) -> N
     again = begun(experiment, experiment.pruned_path, rounds_stem(experiment), options)
     if method.retrain and experiment.config.run.preflight and not again:
         preflight = preflight_of_create(experiment, method, options, SHORT)
+        _say_well(experiment, preflight)
         check_disk(experiment, preflight.measured, rounds_plan(experiment, method))
 
 
@@ -65,11 +71,33 @@ def before_launch(experiment: Experiment, method: Method | None, options: Option
     again = begun(experiment, experiment.final_path, training_stem(experiment), options)
     if experiment.config.run.preflight and not again:
         preflight = preflight_of_launch(experiment, method, options, SHORT)
+        _say_well(experiment, preflight)
         check_disk(experiment, preflight.measured, training_plan(experiment, method))
 
 
-def preflight_create(experiment: Experiment, method: Method, options: Options) -> str:
-    """Try `create` with all that it touches; the text says what it will take. Raises what would fail."""
+class Told(NamedTuple):
+    """What a preflight says: for people, and "command" and "evaluation" (on the test split) in seconds."""
+
+    text: str
+    seconds: dict[str, float]
+
+
+def _told(experiment: Experiment, measured: Measured, work: list[Cost], need: int) -> Told:
+    try:
+        images = len(experiment.records("test"))
+    except ValueError:  # the index has no such split
+        images = 0
+    seconds = {"command": sum(taken for _, taken in work), "evaluation": images * measured.seconds_per_image}
+    return Told(report(experiment, measured, work, need), seconds)
+
+
+def _say_well(experiment: Experiment, preflight: Preflight) -> None:
+    taken = duration(sum(preflight.measured.seconds.values()))
+    experiment.say(f"preflight: every phase works ({taken}); the work begins")
+
+
+def preflight_create(experiment: Experiment, method: Method, options: Options) -> Told:
+    """Try `create` with all that it touches, and say what it will take. Raises what would fail."""
     refuse_create(experiment, options)
     measured = preflight_of_create(experiment, method, options, LONG).measured
     rounds = method.rounds if experiment.config.prune.rounds is None else experiment.config.prune.rounds
@@ -77,16 +105,16 @@ def preflight_create(experiment: Experiment, method: Method, options: Options) -
     if method.retrain:
         plan = rounds_plan(experiment, method)
         work += training_rows(experiment, method, measured, plan)
-    return report(experiment, measured, work, check_disk(experiment, measured, plan))
+    return _told(experiment, measured, work, check_disk(experiment, measured, plan))
 
 
-def preflight_launch(experiment: Experiment, method: Method | None, options: Options) -> str:
-    """Try `launch` with all that it touches; the text says what it will take. Raises what would fail."""
+def preflight_launch(experiment: Experiment, method: Method | None, options: Options) -> Told:
+    """Try `launch` with all that it touches, and say what it will take. Raises what would fail."""
     refuse_launch(experiment, options)
     measured = preflight_of_launch(experiment, method, options, LONG).measured
     plan = training_plan(experiment, method)
     work = training_rows(experiment, method, measured, plan)
-    return report(experiment, measured, work, check_disk(experiment, measured, plan))
+    return _told(experiment, measured, work, check_disk(experiment, measured, plan))
 
 
 # ----------------------------------------------------------------------- the preflights
@@ -139,6 +167,7 @@ class Preflight:
     experiment: Experiment
     rhythm: Rhythm
     measured: Measured
+    bar: tqdm
 
     def options(self, given: Options) -> Options:
         """Those of the command, with its exported file in the folder that goes away."""
@@ -149,6 +178,7 @@ class Preflight:
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase; ValueError and OSError in it say where they happened, naming the own folder."""
         begin = time.monotonic()
+        self.bar.set_description_str(f"preflight: {name}")
         try:
             yield
         except (ValueError, OSError) as error:
@@ -217,7 +247,8 @@ class Preflight:
 def in_small(
     experiment: Experiment, method: Method | None, rhythm: Rhythm, needed: list[Path]
 ) -> Iterator[Preflight]:
-    """The experiment in small, in a folder of its own that is removed; silent. needed: files to be read."""
+    """The experiment in small, in a folder of its own that is removed; a terminal shows the phase. needed:
+    files to be read."""
     experiment.check_dest()
     folder = experiment.dest / f".preflight_{experiment.name}"
     first = experiment.fabric.is_global_zero
@@ -237,8 +268,10 @@ def in_small(
                 if path.is_file():
                     (folder / path.name).symlink_to(path.absolute())
         experiment.fabric.barrier()
-        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            yield Preflight(small, rhythm, Measured(rhythm.steps))
+        line: dict[str, Any] = {"bar_format": "{desc} ({elapsed})", "leave": False, "file": sys.stderr}
+        bar = tqdm(disable=None if first else True, **line)
+        with bar, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            yield Preflight(small, rhythm, Measured(rhythm.steps), bar)
         experiment.fabric.barrier()
     finally:
         if first:
@@ -250,7 +283,7 @@ def in_small(
 
 def _small_config(config: Config, method: Method | None, rhythm: Rhythm, world: int) -> Config:
     """The user's settings, but short. The long form keeps the batch size, and so the memory it takes."""
-    data, prune = config.data, config.prune
+    data, prune, run = config.data, config.prune, config.run
     if rhythm is SHORT:
         batch, crop = min(data.batch_size, 2 * world), min(data.crop, SMALL_CROP)
         data = replace(data, num_workers=0, batch_size=batch, crop=crop)
@@ -274,5 +307,7 @@ def _small_config(config: Config, method: Method | None, rhythm: Rhythm, world: 
             eval_every=rhythm.save,
             checkpoint_every=rhythm.save,
             compile=config.run.compile and rhythm is not SHORT,
+            logger="tensorboard" if run.logger == "tensorboard" else "none",  # services hear of work alone
+            curves=False,
         ),
     )

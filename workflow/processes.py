@@ -27,6 +27,7 @@ from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessS
 from lightning_fabric.utilities.distributed import _init_dist_connection, _set_num_threads_if_needed
 from torch import Tensor, distributed
 
+from common.choices import not_one_of
 from configs.schema import Run
 
 WITHOUT_FLOAT64 = ("mps",)  # ranks and sums of scores need it
@@ -81,7 +82,7 @@ def make_fabric(run: Run) -> Fabric:
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{flag} '{value}' is not one of {', '.join(choices)}")
+        raise ValueError(not_one_of(flag, value, choices))
 
 
 def _count(run: Run) -> tuple[int, int]:

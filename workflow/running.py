@@ -18,11 +18,14 @@ from configs.schema import Finetune, Optim
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask
 from prune_utils.methods import Method
+from training.boards import board_folder
 from training.checkpoint import check_origin, check_state, load_state
-from training.evaluate import evaluate, figures
+from training.curves import draw_curves, read_curves
+from training.evaluate import evaluate, figures, headline
 from training.learner import Learner
 from training.logger import MetricLogger
 from training.loop import Plan, train
+from training.panels import FirstBatch, strip
 from training.resume import (
     check_optimizer,
     latest_checkpoint,
@@ -35,9 +38,9 @@ from training.sparsifier import Sparsifier
 from training.weighing import Weighing
 
 from .experiment import Experiment
-from .files import require_same_settings
+from .files import Files, require_same_settings
 from .networks import rewind_path, save_network
-from .origin import origin
+from .origin import origin, remarks
 from .processes import largest, require_same
 from .pruning import Pruning
 from .weighting import make_weighing
@@ -106,8 +109,8 @@ class Run:
         return self.experiment.dest / f"{self.stem}.csv"
 
     @property
-    def board_path(self) -> Path:
-        return self.experiment.dest / "tensorboard" / self.stem
+    def board_path(self) -> Path | None:
+        return board_folder(self.experiment.config.run.logger, self.experiment.dest, self.stem)
 
     @property
     def mask(self) -> Mask | None:
@@ -142,7 +145,8 @@ class Run:
             self._keep_early_weights(0)
             yield 0
         validation = experiment.evaluation_stream(experiment.config.run.select_on)
-        logger = MetricLogger(self.metrics_path, self.board_path, plan.steps, start, fabric.is_global_zero)
+        kind = experiment.config.run.logger
+        logger = MetricLogger(self.metrics_path, kind, plan.steps, start, fabric.is_global_zero)
         try:
             with shared_statistics(self.network, fabric), StopRequest() as stop:
                 for step, losses, moved, weighed in train(learner, plan, self._batches(start, logger), start):
@@ -162,7 +166,7 @@ class Run:
                         self._save_checkpoint(step, learner)
                     if signal and not last:
                         fabric.barrier()  # nobody leaves before the checkpoint is written
-                        raise Interrupted(signal, f"stopped after step {step}; --resume continues from there")
+                        raise Interrupted(signal, f"stopped after step {step}")
         finally:
             logger.close()
 
@@ -181,6 +185,16 @@ class Run:
                 conflicts=self.weighing.summary,
                 before=self.before,
             )
+
+    def draw(self) -> Files:
+        """The learning curves beside the CSV; none where the settings say so."""
+        run = self.experiment.config.run
+        if not run.curves or not self.experiment.fabric.is_global_zero:
+            return []
+        path = self.metrics_path.with_suffix(".png")
+        title = ", ".join([self.experiment.name, *remarks(self.experiment.config)])
+        draw_curves({"validation": read_curves(self.metrics_path)}, path, run.protocol, title)
+        return [(path, "learning curves")]
 
     def finish(self) -> None:
         """Drop the checkpoints: the final weights are on disk."""
@@ -205,15 +219,21 @@ class Run:
     def _evaluate(self, step: int, validation: Iterable[Batch], logger: MetricLogger) -> None:
         """Validate, keep the best weights. The first evaluation always counts, a NaN never wins later."""
         experiment = self.experiment
+        kept = FirstBatch()
         scores = evaluate(
             self.network,
             experiment.tasks,
             validation,
             fabric=experiment.fabric,
             loss_weights=experiment.objective.weights,
+            progress=kept.of,
         )
         found = figures(scores)
         logger.add(step, "evaluate", found)
+        logger.show(headline(scores, experiment.tasks, experiment.config.run.protocol))
+        if kept.batch and self.board_path and experiment.fabric.is_global_zero:
+            shown = strip(self.network, experiment.tasks, kept.batch, fabric=experiment.fabric)
+            logger.picture(step, "validation", shown)
         loss = found["loss/total"] if math.isfinite(found["loss/total"]) else math.inf
         # of a network that is denser than asked nothing is kept
         if self.sparsifier.ready and (self.best_loss is None or loss < self.best_loss):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from common.choices import printable
+from common.choices import not_one_of, printable
 from common.names import HUB_MODEL
 from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
@@ -143,7 +143,7 @@ def for_tasks(content: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]
     channels = content["network"]["channels"]
     for task in tasks:
         if task not in channels:
-            raise ValueError(f"task '{task}' is not one of {', '.join(channels)}")
+            raise ValueError(not_one_of("task", task, channels))
     if not tasks:
         raise ValueError(f"no task is asked for; the network has {', '.join(channels)}")
 

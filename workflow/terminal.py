@@ -5,21 +5,29 @@ mistake is one sentence instead of a traceback.
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
-from common.choices import printable
+from common.choices import not_one_of, printable
+from common.command_line import Parser
 from common.files import check_file, check_folder
-from common.names import HUB_MODEL
-from configs.arguments import Parser
+from common.interrupt import ONE_REQUEST, Interrupted
+from common.names import BASELINE, HUB_MODEL
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.index import existing_folder
+from prune_utils.methods import METHODS, Method
 
 DEBUG = "DISPARSE_DEBUG"  # set it to see the traceback behind an error
+RESUMED = ("create_pruned_net.py", "launch_training.py")  # with --resume; the others do the same again
 PATIENCE = 5.0  # seconds that another process than the first waits before it speaks
 
 
@@ -69,22 +77,30 @@ def load_plugins() -> str:
     return "\n".join(["\n\nplugins have registered:", *lines]) if lines else ""
 
 
+def find_method(name: str) -> Method | None:
+    """The row of that name, None for the dense network; ValueError with the choices."""
+    if name not in METHODS and name != BASELINE:
+        raise ValueError(not_one_of("method", name, (BASELINE, *METHODS)))
+    return METHODS.get(name)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's main. ValueError and OSError are the user's to mend: one sentence, status 2.
 
     Of several processes the first one speaks; when it fails it ends the others.
     """
-    from common.interrupt import Interrupted
-
     try:
-        main()
+        with _told():
+            main()
     except Interrupted as stop:
         if _rank():
             sys.exit(0)  # not a failure: whoever watches this process must not end the first one
-        print(stop, file=sys.stderr)
+        _say_again(str(stop))
         sys.exit(stop.code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        if not _rank():
+            _say_again("stopped")
+        sys.exit(128 + getattr(stop, "number", signal.SIGINT))
     except BrokenPipeError:  # whoever read our output, head for example, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -94,6 +110,52 @@ def run(main: Callable[[], None]) -> None:
             _end_others()
             raise
         _fail(sentence)
+
+
+class _Told(KeyboardInterrupt):
+    """A signal to end that nobody inside waited for; `number` of it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP unwind what is under way as Ctrl-C does: no half folder stays. A later
+    second one ends the process at once; one that is ignored, as nohup does, stays ignored."""
+
+    told: list[float] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if told and time.monotonic() - told[0] < ONE_REQUEST:
+            return
+        if told:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        told.append(time.monotonic())
+        raise _Told(number)
+
+    wanted = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    if threading.current_thread() is not threading.main_thread():
+        wanted = []
+    for number in wanted:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _say_again(what: str) -> None:
+    """What happened, and the command that goes on."""
+    words = list(sys.argv)
+    if Path(words[0]).name in RESUMED and "--resume" not in words:
+        words.append("--resume")
+    print(f"{what}; to go on: {shlex.join(['python3', *words])}", file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str | None:

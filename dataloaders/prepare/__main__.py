@@ -11,7 +11,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from common import commands
 from common.choices import printable
+from common.command_line import Parser
 from common.files import write_json
 from dataloaders.commands import ending
 from dataloaders.prepare import cityscapes, nyuv2, taskonomy
@@ -22,26 +24,18 @@ PREPARERS = {"nyuv2": nyuv2, "cityscapes": cityscapes, "taskonomy": taskonomy}
 MARKER = "prepare.json"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line; each data set adds its own options."""
-    top = argparse.ArgumentParser(
-        prog="python3 -m dataloaders.prepare", description=str(__doc__).split("\n")[0]
-    )
+    top = Parser(prog="python3 -m dataloaders.prepare", description=str(__doc__).split("\n")[0])
     sets = top.add_subparsers(dest="dataset", required=True, metavar="{" + ",".join(PREPARERS) + "}")
     for name, module in PREPARERS.items():
         summary = str(module.__doc__).split("\n")[0]
-        p = sets.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Verbatim)
+        p = sets.add_parser(name, help=summary, description=module.__doc__, prog=f"{top.prog} {name}")
         p.add_argument("source", type=Path, help=module.SOURCE_HELP)
         p.add_argument("dest", type=Path, help="folder to write, made when missing")
-        p.add_argument(
-            "--workers", type=int, default=default_workers(), help="processes (default: one a core)"
-        )
+        p.add_argument("--workers", type=int, default=default_workers(), help="processes")
         module.add_options(p)
     return top
-
-
-class _Verbatim(argparse.RawDescriptionHelpFormatter):
-    """Module docstrings are wrapped already."""
 
 
 def prepare(a: argparse.Namespace) -> tuple[Index, list[str]]:
@@ -69,7 +63,7 @@ def convert(a: argparse.Namespace) -> int:
         print(f"  {split:<6} {len(records):>6} records")
     if broken:
         print(f"{len(broken)} records are left out:", *(f"  {printable(b)}" for b in broken), sep="\n")
-    print(f"check it: python3 -m dataloaders.check {a.dataset} {a.dest}")
+    print(f"check it: {commands.module('dataloaders.check')} {a.dataset} {a.dest}")
     return 1 if broken else 0
 
 

@@ -54,7 +54,7 @@ class Job:
 def add_options(p: argparse.ArgumentParser) -> None:
     """Options of this data set."""
     p.add_argument(
-        "--classes", type=int, choices=(40, 13), default=40, help="40 (default) or the official 13"
+        "--classes", type=int, choices=(40, 13), default=40, help="classes: 40, or the official 13"
     )
     p.add_argument("--mapping", type=Path, help="classMapping40.mat (default: in SOURCE)")
     p.add_argument("--mapping13", type=Path, help="class13Mapping.mat (default: in SOURCE)")

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sparse_file import save_sparse
+from ..text import duration, not_one_of
 from .charts import latency_bars, speed_curve
 from .measuring import load_by, measure, speedup
 from .runtimes import OURS, REFERENCE, RUNTIMES
@@ -52,7 +54,7 @@ def _chosen(only: list[str] | None) -> list[str]:
     labels = [runtime.label for runtime in RUNTIMES]
     for label in only or []:
         if label not in labels:
-            raise ValueError(f"runtime '{label}' is not one of {', '.join(labels)}")
+            raise ValueError(not_one_of("runtime", label, labels))
     chosen = []
     for runtime in RUNTIMES:
         needed = ["onnx", runtime.package] if runtime.package else []
@@ -88,6 +90,23 @@ def file_sizes(network: nn.Module) -> dict[str, int]:
             save_sparse(path, network, mask, half=half)
             sizes[name] = path.stat().st_size
     return sizes
+
+
+def _measured(
+    work: list[tuple[str, str, list[tuple[int, int, int]]]], loader: str
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(file, runtime) -> its rows, one after the other; says which is at work, and about how long is left."""
+    found, begin = {}, time.monotonic()
+    total = sum(len(cases) for _, _, cases in work)
+    done = 0
+    for path, label, cases in work:
+        spent = time.monotonic() - begin
+        left = f", about {duration(spent / done * (total - done))} to go" if done else ""
+        print(f"[{done}/{total}] {Path(path).name}, {label}{left}", file=sys.stderr, flush=True)
+        found[path, label] = measure(Path(path), label, cases, loader)
+        done += len(cases)
+    print(f"[{total}/{total}] measured in {duration(time.monotonic() - begin)}", file=sys.stderr)
+    return found
 
 
 def _line(row: dict[str, Any], reference: float) -> str:
@@ -143,7 +162,11 @@ def main(words: list[str] | None = None, loader: str | None = None) -> None:
         )
     )
     wanted = [(batch, threads, asked.size) for threads in asked.threads for batch in asked.batch]
-    rows = [row for label in labels for row in measure(Path(first), label, wanted, asked.network)]
+    work = [(first, label, wanted) for label in labels]
+    if len(asked.files) > 1:
+        work += [(path, OURS, wanted[:1]) for path in asked.files[1:]]
+    found = _measured(work, asked.network)
+    rows = [row for path, label, _ in work[: len(labels)] for row in found[path, label]]
     cases = _cases(rows)
     for case in cases:
         print(_summary(case["rows"], case["limit"]))
@@ -151,7 +174,7 @@ def main(words: list[str] | None = None, loader: str | None = None) -> None:
     title = f"{stem}, {ratios[first]:.1f} % sparse, {asked.size} x {asked.size}"
     pictures = [latency_bars(cases, title, dest / f"{stem}_speed.png")]
     if len(asked.files) > 1:
-        others = {path: measure(Path(path), OURS, wanted[:1], asked.network)[0] for path in asked.files[1:]}
+        others = {path: found[path, OURS][0] for path in asked.files[1:]}
         if OURS in labels:
             others[first] = next(row for row in rows if row["runtime"] == OURS)
         points = [(ratios[path], row["milliseconds"]["median"]) for path, row in others.items()]

@@ -9,13 +9,16 @@ from ..figures import COLOURS, INK, new_figure, plain_axes
 
 KINDS = {"fp32": COLOURS[0], "bf16": COLOURS[4], "ours": COLOURS[2]}
 NAMES = {"fp32": "dense, fp32", "bf16": "dense, bf16", "ours": "kept weights only, fp32"}
+STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 
 
 def latency_bars(cases: list[dict[str, Any]], title: str, path: Path) -> Path:
     """One panel a case: {"title", "rows", "limit"}, rows as measuring.py gives them, limit in ms."""
+    from matplotlib.patches import Patch
+
     columns = min(2, len(cases))
     lines = -(-len(cases) // columns)
-    figure = new_figure(6.2 * columns, 0.6 + lines * (1.1 + 0.34 * max(len(case["rows"]) for case in cases)))
+    figure = new_figure(6.2 * columns, 0.9 + lines * (1.1 + 0.34 * max(len(case["rows"]) for case in cases)))
     figure.suptitle(title, color=INK)
     for index, case in enumerate(cases):
         axes = figure.add_subplot(lines, columns, index + 1)
@@ -28,16 +31,21 @@ def latency_bars(cases: list[dict[str, Any]], title: str, path: Path) -> Path:
         ]
         colours = [KINDS[row["kind"]] for row in rows]
         axes.barh(range(len(rows)), medians, xerr=spread, color=colours, ecolor=INK, capsize=2)
-        for place, median in enumerate(medians):
-            axes.text(median, place, f" {median:.0f}", va="bottom", ha="left", color=INK, fontsize=8)
+        for place, time in enumerate(times):
+            axes.text(
+                time["high"], place, f" {time['median']:.0f}", va="center", ha="left", color=INK, fontsize=8.5
+            )
         if case.get("limit"):
             axes.axvline(case["limit"], color=INK, linestyle=":")
             axes.text(case["limit"], len(rows) - 0.4, " arithmetic limit", color=INK, fontsize=8, va="bottom")
         axes.set_yticks(range(len(rows)), [row["runtime"] for row in rows])
-        axes.set_xlim(0, max(max(time["high"] for time in times) * 1.08, 1e-6))
+        axes.set_xlim(0, max(max(time["high"] for time in times) * 1.12, 1e-6))
         axes.set_title(case["title"], color=INK, fontsize=10, loc="left", pad=14)
         axes.set_xlabel("milliseconds a batch: median and deciles", color=INK)
         plain_axes(axes, "x")
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for case in cases for row in case["rows"])]
+    keys = [Patch(color=KINDS[kind], label=NAMES[kind]) for kind in kinds]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, labelcolor=INK)
     figure.savefig(path)
     return path
 
@@ -45,23 +53,35 @@ def latency_bars(cases: list[dict[str, Any]], title: str, path: Path) -> Path:
 def speed_curve(
     points: list[tuple[float, float]], dense: list[dict[str, Any]], title: str, path: Path
 ) -> Path:
-    """points: (sparsity in percent, milliseconds of the engine); dense: rows drawn as level lines."""
-    figure = new_figure(7.5, 4.5)
+    """points: (sparsity in percent, milliseconds of the engine); dense: rows of every other runtime, drawn as
+    level lines, slowest first in the legend: zeros make none of them faster."""
+    figure = new_figure(9.5, 4.8)
     axes = figure.add_subplot()
     points = sorted(points)
-    axes.plot(*zip(*points, strict=True), "o-", color=KINDS["ours"], label=NAMES["ours"])
-    for row, style in zip(dense, ("-", "--", "-.", ":") * len(dense), strict=False):
-        label = row["runtime"]
-        axes.axhline(row["milliseconds"]["median"], color=KINDS[row["kind"]], linestyle=style, label=label)
+    drawn: dict[str, int] = {}
+    for row in sorted(dense, key=lambda row: -row["milliseconds"]["median"]):
+        kind, median = row["kind"], row["milliseconds"]["median"]
+        style = STYLES[drawn.setdefault(kind, 0) % len(STYLES)]
+        drawn[kind] += 1
+        label = f"{row['runtime']}: {median:.0f}"
+        axes.axhline(median, color=KINDS[kind], linestyle=style, linewidth=1.6, label=label)
+    axes.plot(
+        *zip(*points, strict=True), "o-", color=KINDS["ours"], label=NAMES["ours"], linewidth=2, zorder=3
+    )
     for ratio, milliseconds in points:
         axes.annotate(
-            f"{milliseconds:.0f}", (ratio, milliseconds), (0, 6), textcoords="offset points", fontsize=8
-        )
+            f"{milliseconds:.0f}", (ratio, milliseconds), (-4, -12), textcoords="offset points", fontsize=9,
+            color=INK, ha="right",
+        )  # fmt: skip
     axes.set_xlabel("pruned weights, percent", color=INK)
     axes.set_ylabel("milliseconds an image, median", color=INK)
     axes.set_ylim(bottom=0)
+    axes.set_xlim(-6, 103)
     axes.set_title(title, color=INK, loc="left")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(
+        frameon=False, fontsize=9, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0),
+        title="milliseconds\nblue: fp32, orange: bf16", title_fontsize=9, alignment="left", handlelength=3.2,
+    )  # fmt: skip
     plain_axes(axes, "y")
     figure.savefig(path)
     return path

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..text import not_one_of
 from .build import sparse_engine
 from .graph import Graph
 from .layers import SparseLayer
@@ -138,7 +139,7 @@ def wrap(
     ValueError for another engine, naming the package that one needs, or where outputs differ.
     """
     if engine not in ENGINES:
-        raise ValueError(f"engine '{engine}' is not one of {', '.join(ENGINES)}")
+        raise ValueError(not_one_of("engine", engine, ENGINES))
     graph = masked_graph(model, mask, inputs=None if example is None else len(example))
     made = ENGINES[engine](graph)
     if example is not None:

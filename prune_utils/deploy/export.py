@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..files import replacing
 from ..sparse_file import save_sparse
+from ..text import not_one_of
 from .engines import masked_graph
 from .graph import Graph
 from .onnx_file import write_onnx
@@ -52,7 +53,7 @@ class Exported:
 def find_format(name: str, half: bool) -> Format:
     """The row of that name; ValueError with the choices, or for 16 bits where there are none."""
     if name not in FORMATS:
-        raise ValueError(f"format '{name}' is not one of {', '.join(FORMATS)}")
+        raise ValueError(not_one_of("format", name, FORMATS))
     if half and not FORMATS[name].halves:
         halving = [other for other, row in FORMATS.items() if row.halves]
         raise ValueError(f"half is for format {', '.join(halving)}, not for {name}")

@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..parameters import unwrap
+from ..text import not_one_of
 from .fusing import Affine, fused
 from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
 
@@ -61,7 +62,7 @@ def read_network(
         raise ValueError(f"no output is asked for; the network has {', '.join(graph.outputs)}")
     for name in outputs:
         if name not in graph.outputs:
-            raise ValueError(f"output '{name}' is not one of {', '.join(graph.outputs)}")
+            raise ValueError(not_one_of("output", name, graph.outputs))
     return replace(graph, outputs={name: graph.outputs[name] for name in outputs}, structure=None)
 
 

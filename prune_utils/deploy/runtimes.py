@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..text import not_one_of
 from .packages import need
 from .reading import read_network
 from .simplify import simplify
@@ -114,4 +115,4 @@ def find_runtime(label: str) -> Runtime:
     for runtime in RUNTIMES:
         if runtime.label == label:
             return runtime
-    raise ValueError(f"runtime '{label}' is not one of {', '.join(row.label for row in RUNTIMES)}")
+    raise ValueError(not_one_of("runtime", label, [row.label for row in RUNTIMES]))

@@ -73,7 +73,7 @@ def test_verdicts_against_dense_and_against_another(results):
     ("options", "words"),
     [
         (Options(against="sinp"), "'sinp'.*dense, random, snip"),
-        (Options(measure="miou"), "'miou'.*'seg mIoU'.*delta"),
+        (Options(measure="miou"), "'miou'.*seg mIoU.*delta"),
         (Options(mix=("seed",)), "'seed'.*dataset, protocol, split, ratio"),
         (Options(metric_protocol="papper"), "'papper'.*paper, metric"),
         (Options(published=True), "published figures are in metric protocol paper"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.arguments import FLAGS, SWITCHES, flags_text, flags_tree, parser
-from configs.load import load
+from configs.arguments import FLAGS, SWITCHES, default_text, flags_text, flags_tree, parser
+from configs.load import load, settings
 
 GROUPS = ("data", "network", "pruning", "training", "machine")
 
@@ -52,6 +52,7 @@ def test_every_flag_fills_a_setting_that_exists(name):
         "keep-ratio": "0.5",
         "ratio": "50",
         "classes": "7",
+        "logger": "none",
     }
     words = [f"--{name}"] if name in SWITCHES else [f"--{name}", example.get(name, "1")]
     given = tree(*words)
@@ -67,7 +68,7 @@ def test_unknown_flag_is_one_sentence(capsys):
     with pytest.raises(SystemExit) as exit_info:
         parser("", "", GROUPS).parse_args(["--dataste", "nyuv2"])
     assert exit_info.value.code == 2
-    assert capsys.readouterr().err == "error: unrecognized arguments: --dataste nyuv2\n"
+    assert capsys.readouterr().err == "error: there is no flag --dataste; did you mean --dataset?\n"
 
 
 def test_help_shows_examples_and_settings(capsys):
@@ -76,6 +77,53 @@ def test_help_shows_examples_and_settings(capsys):
     text = capsys.readouterr().out
     assert exit_info.value.code == 0
     assert "what it does" in text and "example line" in text and "dynamic.until" in text
+
+
+def test_the_short_help_shows_the_common_flags_alone(capsys):
+    asked = parser("what it does", "  example line", GROUPS, ("--dataset", "--ratio"))
+    with pytest.raises(SystemExit):
+        asked.parse_args(["--help"])
+    short = capsys.readouterr().out
+    assert "--dataset NAME" in short and "--ratio FLOAT" in short and "--help-all shows" in short
+    assert "--lr" not in short and "dynamic.until" not in short
+    with pytest.raises(SystemExit):
+        asked.parse_args(["--help-all"])
+    full = capsys.readouterr().out
+    assert all(f"--{name}" in full for name in FLAGS | SWITCHES) and "dynamic.until" in full
+
+
+def test_every_line_says_default_and_choices():
+    text = " ".join(parser("", "", GROUPS).format_help().split())
+    assert "where weights may stay (global, erk, uniform; default: the method's own)" in text
+    assert "trained network (default: 20000 / 1000; " in text and "; taskonomy 100000 / 4000" in text
+    assert "segmentation classes (default: 40; cityscapes 19; " in text
+    assert "images in a training batch, over all devices (default: 16)" in text
+    for name, flag in FLAGS.items():
+        assert flag.about.help and default_text(flag.settings) != "", name
+
+
+def test_choices_of_settings_are_those_of_the_library():
+    from models.resnet import BLOCKS
+    from prune_utils.arbiters import ARBITERS
+    from prune_utils.budgets import BUDGETS
+    from prune_utils.criteria import CRITERIA
+    from prune_utils.prune import INITS, SCOPES
+    from workflow.processes import PRECISIONS
+
+    known = {
+        "criterion": CRITERIA,
+        "pt_criterion": CRITERIA,
+        "budget": BUDGETS,
+        "arbiter": ARBITERS,
+        "backbone": BLOCKS,
+        "scope": SCOPES,
+        "score_init": INITS,
+        "precision": PRECISIONS,
+    }
+    offered = {field: set(about.names) for _, field, about in settings() if field in known}
+    assert set(offered) == set(known)
+    for field, names in offered.items():
+        assert names and names <= set(known[field]), field  # the library may have more
 
 
 def test_text_of_the_settings_can_be_typed_again():

@@ -73,6 +73,10 @@ def reads(sources: list[str]) -> set[tuple[str, str]]:
                             if isinstance(left, ast.Name):
                                 names[left.id] |= sections_in(right)
             for node in ast.walk(function):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+                    owner, field = node.args[:2]
+                    if isinstance(owner, ast.Name) and isinstance(field, ast.Constant):
+                        found |= {(section, field.value) for section in names[owner.id]}
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     if isinstance(node.value, ast.Attribute) and node.value.attr in SECTIONS:
                         found.add((node.value.attr, node.attr))
@@ -105,12 +109,13 @@ def plan(config, kind, run: Run):
     return length.iterations, run.seed, use(config.prune), config.model.width
 
 def use(chosen):
-    return chosen.ratio, other.scope
+    return chosen.ratio, other.scope, getattr(chosen, "voters", None)
 """
     assert reads([source]) == {
         ("optim", "iterations"),
         ("finetune", "iterations"),
         ("run", "seed"),
         ("prune", "ratio"),
+        ("prune", "voters"),
         ("model", "width"),
     }

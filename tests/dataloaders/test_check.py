@@ -9,7 +9,8 @@ import pytest
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.base import BrokenSample
-from dataloaders.check import main
+from dataloaders.check import main, panel
+from dataloaders.class_names import class_names
 from dataloaders.findings import quick_check
 from dataloaders.synthetic import write
 
@@ -32,9 +33,29 @@ def test_a_sound_set(tmp_path, capsys, layout):
     assert run(tmp_path / "set", "--png", str(tmp_path / "panel.png"), dataset=layout) == 0
     text = capsys.readouterr().out
     assert "no file is broken" in text and "48 x 64" in text
-    tasks = len(DATASETS[layout].task_names)
-    side = (256, 256) if layout == "taskonomy" else SIZE
-    assert cv2.imread(str(tmp_path / "panel.png")).shape == (side[0], side[1] * (tasks + 1), 3)
+    assert (tmp_path / "panel.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_panel_has_titles_and_a_legend_of_the_classes_in_it(nyu):
+    for path in (nyu / "seg").iterdir():
+        labels = np.full(SIZE, 255, np.uint8)
+        labels[:12], labels[12:16] = 4, 17
+        cv2.imwrite(str(path), labels)
+    row, data = DATASETS["nyuv2"], Data(root=str(nyu), tasks=("seg", "depth"), classes=40)
+    tasks = row.make_tasks(data.tasks, data, "metric")
+    figure = panel(row.open(data, "train", tasks, "metric"), tasks, class_names("nyuv2", 40))
+    assert [axes.get_title() for axes in figure.axes] == ["image", "seg", "depth", "", "", ""]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["chair", "pillow"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "names"),
+    [("nyuv2", 40, {9: "bookshelf", 39: "other prop"}), ("nyuv2", 13, {12: "window"}),
+     ("cityscapes", 19, {0: "road", 18: "bicycle"}), ("taskonomy", 17, {3: "class 3"})],
+)  # fmt: skip
+def test_classes_have_their_data_sets_names(dataset, classes, names):
+    found = class_names(dataset, classes)
+    assert len(found) == classes and {number: found[number] for number in names} == names
 
 
 def test_class_shares_and_ranges_are_exact(nyu, capsys):

@@ -40,7 +40,11 @@ def test_nothing_is_held_out_at_fraction_0_or_of_a_single_record():
 @pytest.mark.parametrize(
     ("index", "split", "sentence"),
     [
-        ({"train": TEN, "train1": TEN}, "trian", "split 'trian' is not one of train, train1, val"),
+        (
+            {"train": TEN, "train1": TEN},
+            "trian",
+            "split 'trian' is not one of train, train1, val; did you mean 'train'?",
+        ),
         ({}, "train", "split 'train' is not one of (none: the index is empty)"),
         ({"train": []}, "train", "split 'train' of the index holds no record"),
         ({"test": TEN}, "val", "split 'val' is not one of test"),

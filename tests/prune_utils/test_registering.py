@@ -72,7 +72,7 @@ def test_the_same_may_come_again_and_another_may_not():
         ({"name": "a b", "criterion": FOURTH}, "not 'a b'"),
         ({"name": "y", "method": Method("x", "static", "snip", "")}, "the row of method 'y' is named 'x'"),
         ({"method": Method("x", "static", "snap", "")}, "method 'x': criterion 'snap' is not one of snip, "),
-        ({"method": Method("x", "static", None, "")}, "method 'x': criterion None is not one of"),
+        ({"method": Method("x", "static", None, "")}, "method 'x': criterion 'None' is not one of"),
         ({"method": Method("x", "dynamic", "snip", "", course="regrow")}, "needs a criterion in `grow`"),
         ({"method": Method("x", "static", "snip", "", retrain=True)}, "1 rounds, with retrain True"),
     ],

@@ -49,7 +49,7 @@ def test_joint_voter_is_the_weighted_sum():
 
 
 def test_an_owner_without_a_loss_is_named():
-    with pytest.raises(ValueError, match="owner 'c' of 'x' is not one of a, b"):
+    with pytest.raises(ValueError, match="'x': owner 'c' is not one of a, b"):
         task_voters({"a": None, "b": None}, {"x": frozenset({"a", "c"})})
 
 

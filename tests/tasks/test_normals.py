@@ -112,7 +112,7 @@ def test_metric_equals_the_reference():
 
 
 def test_unknown_encoding_lists_the_choices():
-    with pytest.raises(ValueError, match="encoding 'raw' of normals is not one of decoded, encoded"):
+    with pytest.raises(ValueError, match="encoding of normals 'raw' is not one of decoded, encoded"):
         normals(encoding="raw")
 
 

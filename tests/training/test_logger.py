@@ -2,11 +2,13 @@
 
 import csv
 
+import numpy as np
+
 from training.logger import HEADER, MetricLogger
 
 
 def logger(path, start=0, writes=True):
-    return MetricLogger(path, None, 10, start, writes)
+    return MetricLogger(path, "none", 10, start, writes)
 
 
 def rows(path):
@@ -62,7 +64,23 @@ def test_only_the_first_process_writes(tmp_path):
 
 def test_curves_of_a_replaced_run_go(tmp_path):
     for value in (1.0, 2.0):
-        one = MetricLogger(tmp_path / "run.csv", tmp_path / "board", 10)
+        one = MetricLogger(tmp_path / "run.csv", "tensorboard", 10)
         one.add(1, "train", {"loss": value, "odd": float("nan")})
+        one.picture(1, "validation", np.full((4, 6, 3), 200, np.uint8))
         one.close()
-    assert len(list((tmp_path / "board").iterdir())) == 1
+    folder = tmp_path / "tensorboard" / "run"
+    assert one.board == folder and len(list(folder.iterdir())) == 1
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0)]
+    assert [(e.step, e.width, e.height) for e in events.Images("validation")] == [(1, 6, 4)]
+
+
+def test_the_bar_keeps_the_scores_of_the_last_validation(tmp_path):
+    one = logger(tmp_path / "run.csv")
+    one.tick(1, {"loss": 0.5})
+    one.show({"seg mIoU": "23.10"})
+    one.tick(2, {"loss": 0.25})
+    assert (one.bar.n, one.bar.postfix) == (2, "loss=0.25, seg mIoU=23.10")
+    one.close()

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tasks.base import Target
 from tests.training.examples import BATCHES, Small, make_tasks
-from training.panels import GAP, MEAN_BGR, Layout, draw, input_picture, write_panels
+from training.panels import GAP, MEAN_BGR, FirstBatch, Layout, draw, input_picture, strip, write_panels
 
 
 def test_one_file_an_image_until_the_count(tmp_path):
@@ -71,3 +72,14 @@ def test_odd_sizes_are_drawn_pixel_for_pixel(tmp_path):
     layout = Layout.of(321, 401, 6)
     left = GAP + 5 * (401 + GAP)
     assert np.array_equal(page[layout.title : layout.title + 321, left : left + 401], pictures[0])
+
+
+def test_a_strip_is_the_panels_pictures_without_words():
+    tasks, kept = make_tasks(), FirstBatch()
+    assert list(kept.of(BATCHES)) == BATCHES and kept.batch is BATCHES[0]
+    picture = strip(Small(), tasks, kept.batch)
+    image, targets = BATCHES[0]
+    assert (picture.shape, picture.dtype) == ((2 * 8, 3 * 12, 3), np.uint8)
+    assert (picture[:8, :12] == input_picture(image[0])).all() and (picture[8:, :12] == 255).all()
+    seg = Target(targets["seg"].value[0], targets["seg"].valid[0])
+    assert (picture[:8, 12:24] == tasks["seg"].picture(*seg, like=seg)).all()

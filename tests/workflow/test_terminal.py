@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +85,33 @@ def test_answers_without_importing_torch(script, words, tmp_path):
     )
     assert done.returncode == (0 if words == ["--help"] else 2)
     assert done.stderr.splitlines()[-1] == "False"
+
+
+PATIENT = """
+import sys, time
+from workflow import terminal
+
+def main():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidied", flush=True)
+
+terminal.run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+@pytest.mark.parametrize(("name", "more"), [("launch_training.py", " --resume"), ("compare_runs.py", "")])
+def test_whatever_is_stopped_tidies_up_and_says_how_to_go_on(number, name, more, tmp_path):
+    (tmp_path / name).write_text(PATIENT)
+    command = [sys.executable, name, "--dest", "a b"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (128 + number, "tidied\n")
+    assert said == f"stopped; to go on: python3 {name} --dest 'a b'{more}\n"

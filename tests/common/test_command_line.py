@@ -1,0 +1,98 @@
+"""What every script's command line does: near names, completion, commands that can be typed where one is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import ROOT
+from common.command_line import Parser, described
+from common.commands import module, script
+
+
+def made():
+    result = Parser(prog="it", description="does it")
+    result.add_argument("--layout", choices=("rooms", "streets"), default="rooms", help="which")
+    result.add_argument("--share", type=int, default=90, help="percent, 100 % is all".replace("%", "%%"))
+    described(result.add_argument("--kind", help="of file"), ("sparse", "onnx"), "100 % dense")
+    return result
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--layuot", "rooms"], "there is no flag --layuot; did you mean --layout?"),
+        (["--zzz"], "there is no flag --zzz, --help shows what is"),
+        (["--layout=room"], "--layout 'room' is not one of rooms, streets; did you mean 'rooms'?"),
+        (["stray"], "'stray' belongs to no flag"),
+    ],
+)
+def test_wrong_words_are_one_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit) as end:
+        made().parse_args(words)
+    assert (end.value.code, capsys.readouterr().err) == (2, f"error: {sentence}\n")
+
+
+def test_help_lines_end_with_choices_and_default():
+    lines = [" ".join(line.split()) for line in made().format_help().splitlines()]
+    assert "--layout TEXT which (rooms, streets; default: rooms)" in lines
+    assert "--share INT percent, 100 % is all (default: 90)" in lines
+    assert "--kind TEXT of file (sparse, onnx; default: 100 % dense)" in lines
+
+
+def test_commands_can_be_typed_where_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert script("launch_training.py") == "python3 launch_training.py"
+    assert module("dataloaders.check") == "python3 -m dataloaders.check"
+    monkeypatch.chdir(tmp_path)
+    assert script("launch_training.py") == f"python3 {ROOT}/launch_training.py"
+    assert module("dataloaders.check") == f"PYTHONPATH={ROOT} python3 -m dataloaders.check"
+
+
+def test_advice_from_another_folder_works_there(tmp_path):
+    said = run(sys.executable, str(ROOT / "launch_training.py"), "--data-root", "nowhere", cwd=tmp_path)
+    advice = f"`PYTHONPATH={ROOT} python3 -m dataloaders.synthetic DEST --layout nyuv2 --images 24`"
+    assert said.returncode == 2 and advice in said.stderr
+
+
+def test_a_script_without_torch_says_what_to_do(tmp_path):
+    # -S: no packages, as in a system's own python
+    said = run(sys.executable, "-S", str(ROOT / "launch_training.py"), "--help", cwd=tmp_path)
+    assert said.returncode == 2 and said.stdout == ""
+    assert said.stderr.startswith(f"error: {sys.executable} has no package torch: ")
+    assert f"`source {ROOT}/.venv/bin/activate`" in said.stderr and said.stderr.count("\n") == 1
+
+
+def run(*command, **more):
+    return subprocess.run(command, capture_output=True, text=True, **more)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("--metho", {"--method"}),
+        ("--method disparse_sta", {"disparse_static"}),
+        ("--set optim.step_", {"optim.step_every=", "optim.step_factor="}),
+        ("--budget ", {"global", "erk", "uniform"}),
+    ],
+)
+def test_shells_complete(typed, offered, tmp_path):
+    pytest.importorskip("argcomplete")
+    line, answer = f"launch_training.py {typed}", tmp_path / "answer"
+    shell = {
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "IFS": "\n",
+        "_ARGCOMPLETE_IFS": "\n",
+    }
+    run(sys.executable, "launch_training.py", cwd=ROOT, env=os.environ | shell)
+    assert {word.strip() for word in answer.read_text().split("\n")} == offered
+
+
+def test_scripts_say_that_they_complete():
+    for path in Path(ROOT).glob("*.py"):
+        assert path.read_text().startswith("# PYTHON_ARGCOMPLETE_OK\n"), path.name
