@@ -163,7 +163,9 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     lines = []
     failed = runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest())
     assert [job.name for job in failed] == ["nyuv2_snip_90"]
-    assert "launch_training.py" in lines[1] and re.search(r": error: no, about \S+ s to go", lines[1])
+    assert "launch_training.py" in lines[1] and re.search(
+        r": error: no; \S+ s done, about \S+ s to go", lines[1]
+    )
     assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
 
     scripts.broken, scripts.calls = (), []
