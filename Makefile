@@ -10,7 +10,7 @@ MODULES = $(patsubst prune_utils/%.py,prune_utils.%,$(filter-out %/__init__.py,$
 
 env: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-weighting.txt
+$(VENV)/.installed: $(wildcard requirements*.txt)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@
