@@ -24,7 +24,7 @@ from common.numbers import seeds_text
 from configs.load import as_tree, load, result_settings
 from prune_utils.report import format_certificate
 
-from ..entries import Entry, gather
+from ..entries import DELTA, Entry, gather
 from ..grid import Grid
 from ..report import Options, report, setups
 from ..results import DENSE, Result
@@ -95,7 +95,10 @@ def _section(results: Sequence[Result], panels: int) -> str:
             parts += [_heading("What each task pays"), _chart(charts.changes(by_ratio[ratio], dense))]
     sparse = {ratio: entries for ratio, entries in by_ratio.items() if ratio is not None}
     if sparse:
-        parts = [_heading("Scores against sparsity"), _chart(charts.curves(sparse, dense)), *parts]
+        lead = [_heading("Scores against sparsity"), _chart(charts.curves(sparse, dense))]
+        if dense and any(DELTA in entry.values for entries in sparse.values() for entry in entries):
+            lead += [_heading("What is lost for how small"), _chart(charts.frontier(sparse, dense))]
+        parts = [*lead, *parts]
     parts += _layers(shown)
     parts += _panels(shown) if panels else []
     parts += _certificates(shown)

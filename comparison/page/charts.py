@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from common.figures import COLOURS, DIM, FAINT, INK
 
-from ..entries import Entry, change, columns_of
+from ..entries import DELTA, Entry, change, columns_of
 from ..grid import decimals, heading, spread
 from ..results import DENSE, Column, Result
 from ..verdicts import BETTER, SAME, WORSE, paired
@@ -93,6 +93,39 @@ def _level(dense: Entry, column: Column, ratios: Sequence[float], shown: bool) -
         hovertemplate=f"{DENSE}: %{{y:.{digits}f}}<extra></extra>",
         visible=shown,
     )
+
+
+def frontier(by_ratio: Mapping[float, Sequence[Entry]], dense: Entry) -> go.Figure:
+    """Change against the dense network (delta) over the share of weights that is kept, and the line of those
+    that no other beats in both."""
+    entries = [entry for group in by_ratio.values() for entry in group if DELTA in entry.values]
+    points = [
+        (100 * entry.density, spread(list(entry.values[DELTA].values()))[0], entry.label) for entry in entries
+    ]
+    points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    best, line = -math.inf, []
+    for point in sorted(points, key=lambda point: (point[0], -point[1])):
+        if point[1] > best:
+            best = point[1]
+            line.append(point)
+    figure = go.Figure()
+    for name, shown, mode in (("methods", points, "markers"), ("frontier", line, "lines")):
+        figure.add_trace(
+            go.Scatter(
+                x=[kept for kept, _, _ in shown],
+                y=[change for _, change, _ in shown],
+                text=[label for _, _, label in shown],
+                mode=mode,
+                name=name,
+                marker={"size": 9, "color": COLOURS[0]},
+                line={"color": COLOURS[1], "width": 1.5, "shape": "hv"},
+                hovertemplate="%{text}<br>%{x:.2f} % kept: %{y:+.2f} %<extra></extra>",
+            )
+        )
+    figure.add_hline(y=0, line={"color": INK, "width": 1, "dash": "dash"}, annotation_text=dense.label)
+    figure.update_layout(**_layout("kept weights, %", "change against dense, %"))
+    figure.update_xaxes(type="log")
+    return figure
 
 
 def matrix(entries: Sequence[Entry]) -> go.Figure:

@@ -100,6 +100,18 @@ def test_curves_have_a_line_for_each_method_and_the_dense_level(folder):
     assert tuple(shown["dense"].y) == (31.0, 31.0)
 
 
+def test_the_frontier_joins_what_nothing_beats(folder):
+    entries = {
+        ratio: gather([r for r in read_results([folder]) if r.ratio in (None, ratio)], "metric", setups())
+        for ratio in (90, 95)
+    }
+    methods, line = charts.frontier({r: group[1:] for r, group in entries.items()}, entries[90][0]).data
+    assert len(methods.x) == 4  # two methods at two sparsities
+    # disparse_static loses less than random at either, and less where more is kept
+    assert list(line.text) == ["disparse_static", "disparse_static"] and line.x == pytest.approx([5.0, 10.0])
+    assert line.y[0] < line.y[1]
+
+
 def test_a_reference_for_one_task_pays_for_none(folder):
     write(folder, "baseline", 0, (33.0, 0.9, 0.5), variant="+tasks=seg", name="nyuv2_baseline+tasks=seg")
     path = folder / "seed0" / "nyuv2_baseline+tasks=seg.json"
