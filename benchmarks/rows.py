@@ -4,7 +4,10 @@ Each command runs in a process of its own that has the libraries loaded already;
 its `create` and its `launch`, without the dense network that some rows start from. Figures go to
 DEST/rows.jsonl, a line as soon as a row is done; the same command goes on where it stopped.
 
-usage: python3 -m benchmarks.rows --data-root FOLDER --dest DIR [--steps 40] [--only gmp,snip]
+With --weightings the dense network is trained by each weighting of the tasks instead (min_max costs what stch
+does).
+
+usage: python3 -m benchmarks.rows --data-root FOLDER --dest DIR [--steps 40] [--only gmp,snip] [--weightings]
 """
 
 from __future__ import annotations
@@ -76,15 +79,21 @@ def run(script: str, words: list[str], log: Path) -> tuple[float, float, float]:
 
 
 def run_row(name: str, words: list[str], dest: Path) -> dict[str, Any]:
-    """A row's figures: seconds and peak of its commands, and what is kept at the end."""
-    scripts = ["launch_training.py"]
-    if name != BASELINE and not METHODS[name].by_itself:
+    """A row's figures: seconds and peak of its commands, and what is kept at the end.
+
+    name: a method, or a weighting of the dense network.
+    """
+    scripts, method = ["launch_training.py"], name
+    stem = f"nyuv2_{name}_{RATIO}"
+    if name not in METHODS:
+        method, stem = BASELINE, f"nyuv2_{BASELINE}" if name == BASELINE else f"dense_{name}"
+        words = [*words, "--name", stem, "--weighting", "fixed" if name == BASELINE else name]
+    elif not METHODS[name].by_itself:
         scripts.insert(0, "create_pruned_net.py")
     log = dest / f"{name}.log"
-    parts = [run(script, ["--method", name, *words], log) for script in scripts]
+    parts = [run(script, ["--method", method, *words], log) for script in scripts]
     import torch
 
-    stem = f"nyuv2_{name}" if name == BASELINE else f"nyuv2_{name}_{RATIO}"
     content = torch.load(dest / f"final_{stem}.pth", weights_only=True)
     kept = 0 if content["mask"] is None else sum(int(part.sum()) for part in content["mask"].values())
     return {
@@ -105,6 +114,7 @@ def main() -> None:
     )
     parser.add_argument("--dest", required=True, help="where networks, logs and rows.jsonl go")
     parser.add_argument("--steps", type=int, default=40, help="of training, in every row (40)")
+    parser.add_argument("--weightings", action="store_true", help="of the dense network, not the rows")
     parser.add_argument("--only", default=",".join(METHODS), help="rows, separated by commas (all)")
     asked = parser.parse_args()
     unknown = [name for name in asked.only.split(",") if name not in METHODS]
@@ -114,20 +124,27 @@ def main() -> None:
     dest.mkdir(parents=True, exist_ok=True)
     lines = dest / "rows.jsonl"
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else []
-    for name in dict.fromkeys([BASELINE, UNIT, *asked.only.split(",")]):
+    names, unit = [BASELINE, UNIT, *asked.only.split(",")], UNIT
+    if asked.weightings:
+        from prune_utils.weightings import WEIGHTINGS
+        from training.rules import SCALARIZERS
+
+        cheap = [name for name, row in SCALARIZERS.items() if not row.needs_references]
+        names, unit = [BASELINE, *WEIGHTINGS, *cheap], BASELINE
+    for name in dict.fromkeys(names):
         if name not in {row["row"] for row in known}:
             known.append(run_row(name, settings(asked), dest))
             with lines.open("a") as file:
                 file.write(json.dumps(known[-1]) + "\n")
-    report(known)
+    report([row for row in known if row["row"] in names], unit)
 
 
-def report(rows: list[dict[str, Any]]) -> None:
-    """The table, relative to disparse_static, and whether the machine was shared."""
+def report(rows: list[dict[str, Any]], relative_to: str) -> None:
+    """The table, relative to one of its rows, and whether the machine was shared."""
     import torch
 
     describe_machine(torch.get_num_threads())
-    unit = next(row for row in rows if row["row"] == UNIT)
+    unit = next(row for row in rows if row["row"] == relative_to)
     header = ("row", "wall s", "CPU s", "peak MB", "CPU /", "peak /", "exact")
     table = [
         (
@@ -137,13 +154,14 @@ def report(rows: list[dict[str, Any]]) -> None:
             row["peak"],
             row["cpu"] / unit["cpu"],
             row["peak"] / unit["peak"],
-            "-" if row["row"] == BASELINE else "yes" if row["kept"] == row["asked"] else "NO",
+            "-" if row["row"] not in METHODS else "yes" if row["kept"] == row["asked"] else "NO",
         )
         for row in rows
     ]
     show(header, table)
     loads = [row["load"] for row in rows]
-    print(f"/ = relative to {UNIT}; load average {min(loads):.1f} to {max(loads):.1f} ({busy(max(loads))})")
+    load = f"load average {min(loads):.1f} to {max(loads):.1f} ({busy(max(loads))})"
+    print(f"/ = relative to {relative_to}; {load}")
 
 
 if __name__ == "__main__":
