@@ -68,14 +68,15 @@ class GradualSettings(Protocol):
 class Course:
     """A training run, as far as its sparsifier must know it.
 
-    mask: what it begins with. electorate: its losses are of one step's batch. steps: length of the run.
+    mask: what it begins with. optimizer: None = those it is attached to later. electorate: its
+    losses are of one step's batch. steps: length of the run.
     known: owners and asked, as of Masked; where tasks vote in training, also batches, as of Regrowth.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     """
 
     model: nn.Module
     mask: Mask
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
     row: Method
     plan: Plan
     electorate: Electorate

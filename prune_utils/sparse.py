@@ -16,8 +16,10 @@ from typing import Any
 
 from torch import nn
 
+from .courses import Course, make_sparsifier
 from .covering import Choice, coverage
 from .data import Forward, is_by_task
+from .gradual import Pace
 from .masked import Masked
 from .methods import Method
 from .methods import method as find_method
@@ -73,7 +75,8 @@ def sparsify(
     shuffle: bool = False,
     keep_ratio: float | None = None,
     num_batches: int | None = None,
-    schedule: Schedule | None = None,
+    schedule: Schedule | Pace | None = None,
+    backward: float = 0.1,
     every: int = 100,
     initial: Mapping[str, Any] | None = None,
     gather: Gather | None = None,
@@ -97,10 +100,14 @@ def sparsify(
         count. include, exclude: patterns or a predicate, which weights are considered (see `coverage`).
     unowned: "leave_out" or "prune" weights that no task uses. score_init: "own" weights, or a "xavier" copy.
     keep_ratio: the published rule instead of the ratio, without a floor; see `keep_by_ratio`.
-    schedule: when a dynamic method moves its mask. every: steps between the rounds of a method that trains
+    schedule: when the mask moves: a Schedule for a method that regrows (rigl), a Pace for one that prunes on
+        its way (gmp, granet, top_kast). backward: share of all weights that top_kast trains beside the kept;
+        it takes floor=0.
+    every: steps between the rounds of a method that trains
         between them. initial: state dict that a method rewinds the network to.
     gather: a tensor of every process, None = there is one process.
-    Returns Masked, Regrowth for a dynamic method, Rounds for one that trains between its rounds.
+    Returns Masked, Regrowth for a dynamic method, Gradual or TopKast for one that prunes while it trains,
+        Rounds for one that trains between its rounds.
     >>> import torch
     >>> net = nn.Linear(4, 5)
     >>> losses = {"a": lambda out, true: (out[:, :3] - true).abs().mean(), "b": lambda out, true: out.std()}
@@ -141,6 +148,14 @@ def sparsify(
     if initial is not None:
         model.load_state_dict(initial)
     known = {"owners": owners, "asked": asdict(plan) | {"seed": seed, "batches": len(steps)}}
+    if isinstance(schedule, Pace):
+        rhythm = _Rhythm(schedule.start, schedule.end, schedule.every, schedule.fraction, backward)
+        held = known | {"batches": steps}
+        return make_sparsifier(
+            Course(
+                model, mask, None, row, plan, electorate, schedule.end, seed, rhythm, rhythm, held, forward
+            )
+        )
     if row.grow is not None and schedule is not None:
         growth = Growth(electorate.voters(row.grow_voters), row.grow, arbiter, seed, gather, forward)
         return Regrowth(model, mask, None, schedule, growth, batches=steps, **known)
@@ -151,11 +166,24 @@ def sparsify(
     return Masked(model, mask, **known)
 
 
+@dataclass(frozen=True)
+class _Rhythm:
+    """The settings of a course, in steps."""
+
+    start: float
+    end: float
+    every: float
+    fraction: float
+    backward: float
+    until: float = 0.0
+    memory: float = 0.0
+
+
 def _check(
     model: nn.Module,
     losses: Mapping[str, Loss],
     row: Method,
-    schedule: Schedule | None,
+    schedule: Schedule | Pace | None,
     initial: Mapping[str, Any] | None,
 ) -> None:
     """Raises ValueError for arguments that do not go together, before anything is computed."""
@@ -163,11 +191,16 @@ def _check(
         raise ValueError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     if not isinstance(losses, Mapping) or not losses or not all(map(callable, losses.values())):
         raise ValueError("losses must be a mapping from every task to its loss(predictions, targets)")
-    if row.by_itself and row.course != "regrow":
+    paced = row.by_itself and row.course != "regrow"
+    if paced and not isinstance(schedule, Pace):
         raise ValueError(
-            f"method {row.name!r} prunes on its own course while it trains: make its sparsifier with "
-            "prune_utils.make_sparsifier"
+            f"method {row.name!r} prunes while it trains: pass "
+            "schedule=prune_utils.Pace(start=STEP, end=STEP, every=STEPS)"
         )
+    if not paced and isinstance(schedule, Pace):
+        raise ValueError(f"method {row.name!r} does not prune while it trains, so it takes no Pace")
+    if paced and initial is None:
+        return
     if row.grow is not None and schedule is None:
         raise ValueError(
             f"method {row.name!r} moves its mask while it trains: pass "

@@ -37,7 +37,7 @@ class TopKast(Regrowth):
         self,
         model: nn.Module,
         mask: Mask,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         pace: Pace,
         forward: Budget,
         backward: Budget,

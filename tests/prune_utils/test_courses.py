@@ -8,6 +8,7 @@ from prune_utils import (
     METHODS,
     Course,
     Electorate,
+    Pace,
     count,
     keep_count,
     make_mask,
@@ -15,6 +16,7 @@ from prune_utils import (
     make_sparsifier,
     method,
     prunable,
+    size,
     sparsify,
 )
 from prune_utils.courses import changes
@@ -182,8 +184,33 @@ def test_same_seed_same_masks(tiny):
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-@pytest.mark.parametrize("name", ["gmp", "granet", "top_kast"])
-def test_one_call_refuses_what_needs_a_course(tiny, name):
+@pytest.mark.parametrize("name", ["gmp", "granet", "top_kast", "disparse_granet"])
+def test_one_call_prunes_while_it_trains_and_ends_exact(tiny, name):
     net = tiny("a", "b")
-    with pytest.raises(ValueError, match=f"method '{name}' prunes on its own course while it trains"):
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    pace = Pace(2, 8, 3, fraction=0.3)
+    floor = 0.0 if name == "top_kast" else 0.1
+    sparsifier = sparsify(net.model, net.losses, net.batches, 80, name, schedule=pace, floor=floor)
+    sparsifier.attach(optimizer)
+    densities = []
+    for step in range(9):
+        batch = sparsifier.batch = net.batches[step % len(net.batches)]
+        optimizer.zero_grad()
+        out = net.model(batch[0])
+        sum(loss(out, batch[1]) for loss in net.losses.values()).backward()
+        optimizer.step()
+        densities.append(sparsifier.density)
+    keep = keep_count(size(sparsifier.mask), 80)
+    assert sparsifier.verify()["kept"] == keep
+    if name != "top_kast":  # which is sparse from the first step on
+        assert densities[1] == 1 and densities[4] < 1  # the cubic pace prunes nothing at its start
+        assert densities == sorted(densities, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["gmp", "granet", "top_kast"])
+def test_one_call_asks_for_a_pace(tiny, name):
+    net = tiny("a", "b")
+    with pytest.raises(ValueError, match=f"method '{name}' prunes while it trains: pass schedule=prune"):
         sparsify(net.model, net.losses, net.batches, method=name)
+    with pytest.raises(ValueError, match="method 'snip' does not prune while it trains, so it takes no Pace"):
+        sparsify(net.model, net.losses, net.batches, method="snip", schedule=Pace(0, 4, 2))
