@@ -28,13 +28,10 @@ def one(weights: int, dtype_name: str, disk: str | None, threads: int) -> dict[s
     from prune_utils.budgets import global_budget, keep_count
     from prune_utils.choosing import choose
     from prune_utils.masks import count, size
-    from prune_utils.storing import stored
 
     torch.set_num_threads(threads)
     dtype = getattr(torch, dtype_name)
-    scores, shapes = made_up(weights, dtype)
-    if disk:
-        scores = {task: stored(of, Path(disk) / task) for task, of in scores.items()}
+    scores, shapes = made_up(weights, dtype, disk)
     budget = global_budget(shapes, keep_count(sum(shape[0] for shape in shapes.values()), RATIO))
     held = sum(dtype.itemsize * size(of) for of in scores.values())
     clock, before = measure.Clock(), measure.resident()
@@ -54,9 +51,14 @@ def one(weights: int, dtype_name: str, disk: str | None, threads: int) -> dict[s
     return found
 
 
-def made_up(weights: int, dtype: Any) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]]]:
-    """Scores of two tasks that agree in part on what they share, and the layers' shapes."""
+def made_up(
+    weights: int, dtype: Any, disk: str | None = None
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]]]:
+    """Scores of two tasks that agree in part on what they share, and the layers' shapes. disk: each layer is
+    kept there as soon as it is made."""
     import torch
+
+    from prune_utils.storing import stored
 
     shapes: dict[str, tuple[int, ...]] = {}
     scores: dict[str, dict[str, Any]] = {"left": {}, "right": {}}
@@ -70,7 +72,8 @@ def made_up(weights: int, dtype: Any) -> tuple[dict[str, dict[str, Any]], dict[s
             common = torch.randn(shape, generator=draws)
             for task in tasks:
                 own = torch.randn(shape, generator=draws)
-                scores[task][name] = own.add_(common).mul_(2).exp_().to(dtype)
+                made = {name: own.add_(common).mul_(2).exp_().to(dtype)}
+                scores[task] |= stored(made, Path(disk) / task / name) if disk else made
     return scores, shapes
 
 

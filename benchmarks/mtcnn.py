@@ -340,7 +340,7 @@ The MTCNN of facenet-pytorch 2.6 ({weights:,} parameters, {covered:.2%} of them 
 `disparse_pt` ({budget} budget) and fine-tuned by distillation from its own outputs, {steps} steps on {learn}
 photographs. All figures are on {held} others, which neither saw. Made by
 
-    python3 -m benchmarks.mtcnn --photos {folders} --steps {steps} --out docs/mtcnn.md
+    python3 -m benchmarks.mtcnn --photos {folders} --steps {steps}{limit} --out docs/mtcnn.md
 
 ## The raw maps against the dense network's
 
@@ -410,6 +410,7 @@ def main() -> None:
         covered=covered / weights,
         budget=BUDGET,
         steps=asked.steps,
+        limit=f" --limit {asked.limit}" if asked.limit else "",
         learn=len(learn),
         held=len(held),
         folders=" ".join("FOLDER" for _ in asked.photos),

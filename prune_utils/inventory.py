@@ -14,17 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from .masks import PRUNABLE, layer_name, prunable
+from .masks import layer_name, prunable
 from .voters import Owners, owners_from_graph
+
+COUNTED = (_ConvNd, nn.Linear)  # layers whose multiply-adds are known
 
 
 @dataclass(frozen=True)
 class Layer:
     """One prunable layer. kept: weights of `total`; positions: output positions of one image.
 
-    A weight of a convolution is multiplied once at every output position (its padding included), so
-    multiply-adds = weights * positions.
+    A weight of a convolution is multiplied once at every output position (its padding included), of a
+    transposed one at every input position, of a linear layer for every row, so multiply-adds = weights *
+    positions. Of other weights (recurrent, attention, foreign) nobody counts: positions are 0.
     """
 
     name: str
@@ -72,10 +76,12 @@ def survey(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, int], Ow
     positions: Counter[str] = Counter()
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        channels = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
-        positions[names[id(module.weight)]] += output.numel() // (channels * shape[0])
+        seen = inputs[0] if isinstance(module, _ConvTransposeNd) else output
+        channels = seen.shape[-1 if isinstance(module, nn.Linear) else 1]
+        positions[names[id(module.weight)]] += seen.numel() // (channels * shape[0])
 
-    hooks = [m.register_forward_hook(count) for m in twin.modules() if isinstance(m, PRUNABLE)]
+    counted = [m for m in twin.modules() if isinstance(m, COUNTED) and id(m.weight) in names]
+    hooks = [module.register_forward_hook(count) for module in counted]
     image = torch.empty(shape, device="meta")
     # outside the count below, so that every layer is counted in one pass only
     with torch.no_grad():

@@ -25,7 +25,6 @@ Scores = dict[str, Tensor]
 Mask = dict[str, Tensor]
 """Parameter name -> bool tensor of its shape, True = kept. What a mask does not name is dense."""
 
-PRUNABLE = (nn.Conv2d, nn.Linear)
 LAYER_ENDINGS = (
     ".parametrizations.weight.original",
     ".parametrizations.weight.original1",

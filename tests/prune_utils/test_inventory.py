@@ -32,6 +32,39 @@ def test_inventory_counts_weights_positions_and_owners():
     assert (b.owners, b.kept, b.total, b.positions) == (("b",), 20, 20, 1)
 
 
+class Mixed(nn.Module):
+    """Layers of other kinds, one frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat = nn.Conv1d(3, 4, 3, padding=1)
+        self.up = nn.ConvTranspose1d(4, 2, 2, stride=2)
+        self.memory = nn.LSTM(2, 3, batch_first=True)
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, rows):
+        x = self.up(self.flat(rows))
+        return {"a": self.head(self.frozen(self.memory(x.movedim(1, 2))[0]))}
+
+
+def test_inventory_knows_other_kinds_of_layers():
+    found = {layer.name: layer for layer in inventory(Mixed(), None, (2, 3, 8))}
+    # 8 positions in, and 8 before 16 come out of the transposed one; 16 rows; nobody counts the LSTM's
+    assert {name: layer.positions for name, layer in found.items()} == {
+        "flat": 8,
+        "up": 8,
+        "memory.weight_ih_l0": 0,
+        "memory.weight_hh_l0": 0,
+        "head": 16,
+    }
+    assert found["memory.weight_ih_l0"].total == 4 * 3 * 2
+    assert all(layer.owners == ("a",) for layer in found.values())
+    assert "| `memory.weight_ih_l0` | all tasks | 24 | 24 | 100.00% | 0 | 0 | - |" in markdown(
+        list(found.values())
+    ).replace("only a", "all tasks")
+
+
 def test_groups_sum_multiply_adds():
     found = groups(inventory(Pair(), MASK, (2, 3, 8, 6)))
     assert [group.name for group in found] == ["all tasks", "only a", "only b"]
