@@ -1,6 +1,6 @@
 """Every command and snippet of README and docs, in order, from a fresh clone, none edited by hand.
 
-    python3 -m tests.walk FOLDER [--pages README.md,docs/data.md]
+    python3 -m tests.walk FOLDER [--pages README.md,docs/data.md] [--without "make demo"]
 
 clones into FOLDER and says how long each took.
 
@@ -138,11 +138,14 @@ def main() -> None:
     folder, chosen = Path(sys.argv[1]), PAGES
     if "--pages" in sys.argv:
         chosen = tuple(sys.argv[sys.argv.index("--pages") + 1].split(","))
+    without = sys.argv[sys.argv.index("--without") + 1] if "--without" in sys.argv else None
     begin = time.monotonic()
     tree = clone(folder)
     print(f"{time.monotonic() - begin:8.1f} s  cloned", flush=True)
     for number, step in enumerate(step for page in chosen for step in steps(page)):
         first = f"{step.page}:{step.line} " + step.text.strip().splitlines()[0][:110]
+        if step.text == without:
+            step.skipped = "left out"
         if step.skipped:
             print(f"       -    {first}  (not run: {step.skipped})", flush=True)
             continue
