@@ -333,7 +333,7 @@ def test_evaluation_complains_before_the_work(place, capsys, monkeypatch):
     words = ("--method", "baseline", "--pictures")
     assert "--pictures '-1'" in refused(capsys, place, "eval_pruned_net.py", *words, "-1", evaluate=True)
     assert "--pictures 'all'" in refused(capsys, place, "eval_pruned_net.py", *words, "all", evaluate=True)
-    monkeypatch.setattr("workflow.experiment.os.access", lambda path, mode: False)
+    monkeypatch.setattr("common.files.os.access", lambda path, mode: False)
     monkeypatch.setattr("workflow.evaluate.evaluate", lambda *words, **more: pytest.fail("evaluated"))
     assert "cannot be written" in refused(capsys, place, "eval_pruned_net.py", *words, "0", evaluate=True)
 

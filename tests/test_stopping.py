@@ -108,7 +108,7 @@ def test_a_study_stops(ready, send, number, study):
     assert study.process.wait(60) == 128 + number, study.log.read_text()
     said = study.log.read_text()
     command = shlex.join(["python3", *study.words])
-    assert said.splitlines() == [f"the study was stopped; to go on: {command}"]
+    assert said.splitlines()[-1] == f"the study was stopped; to go on: {command}"
     assert study.left() == {}
     if steps:  # the run has saved the step that it was at
         assert max(study.steps()) >= max(steps)
