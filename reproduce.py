@@ -165,6 +165,7 @@ def work(asked: Namespace, stop: StopRequest) -> None:
         return
     if config.run.preflight and not asked.executor and not times.rows:
         times.guesses = tried(jobs, stop)
+        tell(plan_table(jobs, times, at_once).splitlines()[-1])
     if asked.executor:
         failures = run_on_cluster(study.dest, jobs, at_once, devices, settings, stop)
     else:
