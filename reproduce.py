@@ -14,6 +14,7 @@ from common.choices import not_one_of
 from common.command_line import described
 from common.interrupt import Interrupted, StopRequest
 from common.numbers import parse_numbers, parse_seeds
+from common.parents import serve
 from common.text import duration
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
 from configs.load import load
@@ -215,12 +216,12 @@ def tried(jobs: list[Job], stop: StopRequest) -> dict[tuple[str, str], float]:
 
 def run_here(jobs: list[Job], times: Times, at_once: int, stop: StopRequest, dest: Path) -> list[Job]:
     """Run what is not finished on this machine; the jobs that failed."""
-    from study.isolated import Stopped, serve, threads_of
+    from study.isolated import LOADED, Stopped, threads_of
     from study.live import live
     from study.runner import run_jobs
 
     if not all(job.result.is_file() for job in jobs):
-        serve()
+        serve(*LOADED)
     try:
         with live(dest):
             return run_jobs(jobs, times, tell, stop, at_once, threads_of(at_once), tell)

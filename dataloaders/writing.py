@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from common.files import check_folder, read_json, replacing, write_json
 from common.lock import locked
-from common.parents import end_with_parent
+from common.parents import end_with_parent, serve
 from dataloaders.index import visible
 
 
@@ -88,7 +87,8 @@ def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> lis
     if workers <= 1 or len(jobs) <= 1:
         return [function(job) for job in tqdm(jobs, desc=label, disable=None)]
     # fresh processes: a fork of a process with threads may hang
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_begin) as pool:
+    context = serve(__name__, getattr(function, "func", function).__module__)
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_begin) as pool:
         try:
             return list(
                 tqdm(pool.map(function, jobs, chunksize=1), total=len(jobs), desc=label, disable=None)

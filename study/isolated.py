@@ -6,22 +6,18 @@ starts at once instead of after seconds. A process sees the same words as on a c
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import runpy
-import signal
 import sys
 import threading
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from common.interrupt import StopRequest
-from common.parents import end_with_parent
+from common.parents import end_with_parent, serve
 
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = ["study.server", "workflow.preflight"]
+LOADED = ("workflow.preflight",)
 THREADS = "OMP_NUM_THREADS"
 TICK = 0.1  # seconds between looks for a request to stop
 
@@ -55,24 +51,6 @@ def threads_of(at_once: int) -> int | None:
     if at_once == 1 or THREADS in os.environ:
         return None
     return max(1, (os.cpu_count() or 1) // at_once)
-
-
-def serve() -> ForkServerContext | SpawnContext:
-    """Where processes come from: a server, if the system has such, that is started unless it runs already.
-
-    The first call is for the main thread: the server ends with the thread that starts it.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LOADED)
-    # whoever signals every process, as a cluster does before it preempts, means us alone
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR2})
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which a script heeds when it gets it
-    forkserver.ensure_running()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
-    return context
 
 
 def _script(script: str, words: tuple[str, ...], log: str, threads: int | None, devices: int) -> None:
@@ -110,7 +88,7 @@ def run_script(
     threads: of the processor, that it may use; None = as it would by itself. devices: processes that torchrun
     starts. A request to stop is handed on, so that training writes a checkpoint; then Stopped is raised.
     """
-    context = serve()
+    context = serve(*LOADED)
     log.parent.mkdir(parents=True, exist_ok=True)
     child = context.Process(
         target=_script, args=(str(ROOT / script), tuple(words), str(log), threads, devices)

@@ -1,7 +1,7 @@
-"""Every command killed again and again, and two of every command at once: nothing lost, nothing left behind.
+"""Every command killed again and again, and two of every command at once: nothing lost, nothing left.
 
-Marked slow. `KILLS` and `PAIRS` in the environment say how often each command is killed, and how many pairs of
-each kind are started; what was done is printed (-s):
+Marked slow. `KILLS` and `PAIRS` in the environment say how often each command is killed, and how many pairs
+of each kind are started; what was done is printed (-s):
 
     KILLS=20 PAIRS=5 python3 -m pytest -m "" -s tests/test_kills.py
 """
@@ -83,6 +83,7 @@ def weights(place: Place, at: Path) -> list[str]:
     return ["--weights", str(at / "nyuv2_disparse_static_90.pth")]
 
 
+ROOMS = ["--layout", "nyuv2", "--images", "40", "--size", "48x64", "--workers", "2"]
 SPARSE, DENSE = "nyuv2_disparse_static_90.pth", "final_nyuv2_baseline.pth"
 COMMANDS = {
     command.name: command
@@ -91,8 +92,10 @@ COMMANDS = {
         Command("train static", LAUNCH, of("disparse_static"), (SPARSE,), ("--resume",)),
         Command("train dynamic", LAUNCH, of("disparse_dynamic"), (), ("--resume",)),
         Command("train gradual", LAUNCH, of("gmp"), (), ("--resume",)),
-        Command("create", CREATE, of("disparse_static")),
-        Command("create pretrained", CREATE, of("disparse_pt"), (DENSE, "best_nyuv2_baseline.pth")),
+        Command("create", CREATE, of("disparse_static"), (), ("--resume",)),
+        Command(
+            "create pretrained", CREATE, of("disparse_pt"), (DENSE, "best_nyuv2_baseline.pth"), ("--resume",)
+        ),
         Command("create in rounds", CREATE, of("imp"), (DENSE, "best_nyuv2_baseline.pth"), ("--resume",)),
         Command("export", "export_net.py", weights, (SPARSE,)),
         Command(
@@ -146,7 +149,7 @@ class Work:
         words = [*command.words(place, at), *more]
         self.log = at.parent / f"{at.name}.{time.monotonic_ns()}.log"
         self.script: Script | None = None
-        if command.name == "reproduce":  # its runs leave its process group
+        if command.name in ("reproduce", "synthetic", "prepare", "cache"):  # whose processes leave its group
             environment = os.environ | {"OMP_NUM_THREADS": "1", "MARK": str(self.log)}
             with self.log.open("w") as said:
                 self.process: Any = subprocess.Popen(
@@ -185,11 +188,11 @@ class Work:
         return time.monotonic() - begin
 
     def left(self) -> list[int]:
-        return members(2, self.pid) if self.script else list(marked(str(self.log)))
+        return members(self.pid) if self.script else list(marked(str(self.log)))
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """What a command left, by file: tensors and plain values, JSON, or bytes. Logs and times are not results."""
+    """What a command left, by file: tensors and plain values, JSON, or bytes. Logs and times are none."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

@@ -345,7 +345,7 @@ def test_an_interruption_lets_the_script_save_itself(tmp_path):
 def test_a_killed_study_leaves_no_script_behind(tmp_path):
     script, log = tmp_path / "patient.py", tmp_path / "patient.log"
     script.write_text(PATIENT)
-    code = "import sys; from pathlib import Path; from study import isolated; isolated.LOADED = [];"
+    code = "import sys; from pathlib import Path; from study import isolated; isolated.LOADED = ();"
     code += "isolated.run_script(sys.argv[1], (), Path(sys.argv[2]), isolated.StopRequest())"
     process = subprocess.Popen([sys.executable, "-c", code, script, log], cwd=ROOT)
     until = time.monotonic() + 60

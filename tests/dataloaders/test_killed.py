@@ -7,34 +7,35 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.dataloaders.small import nyuv2
-from tests.scripts import ROOT, TINY, Script
+from tests.scripts import ROOT, TINY, Script, marked
 
 MANY = 4000
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 
 
-def members(field: int, value: int) -> list[int]:
-    """Processes that live and have this group (field 2) or session (field 3)."""
+def members(group: int) -> list[int]:
+    """Processes of a group that live."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended meanwhile
             continue
-        if int(fields[field]) == value and fields[0] != "Z":
+        if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(folder.name))
     return found
 
 
-def await_end(field: int, value: int) -> None:
+def await_end(left_now: Callable[[], object]) -> None:
     until = time.monotonic() + 5
-    while left := members(field, value):
+    while left := left_now():
         assert time.monotonic() < until, left
         time.sleep(0.05)
 
@@ -74,15 +75,16 @@ def prepare(folder: Path) -> list[str]:
 )
 def test_a_killed_command_leaves_no_worker(command, tmp_path):
     words = [sys.executable, "-m", *command(tmp_path), "--workers", "2"]
+    environment = os.environ | {"MARK": str(tmp_path)}
     with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(words, cwd=ROOT, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=said, stderr=said)
     while len([p for p in (tmp_path / "out").rglob("*") if p.is_file()]) < 5:
         assert process.poll() is None, (tmp_path / "said").read_text()
         time.sleep(0.02)
-    assert len(members(3, process.pid)) >= 3
+    assert len(marked(str(tmp_path))) >= 3
     process.kill()
     process.wait()
-    await_end(3, process.pid)
+    await_end(lambda: marked(str(tmp_path)))
 
 
 @pytest.mark.slow  # the loader starts processes that import everything anew
@@ -94,7 +96,7 @@ def test_a_killed_training_leaves_no_loader_process(rooms, tmp_path):
         assert script.process.is_alive(), script.said
         time.sleep(0.02)
     group = script.process.pid
-    assert len(members(2, group)) >= 3
+    assert len(members(group)) >= 3
     script.process.kill()
     script.process.join()
-    await_end(2, group)
+    await_end(lambda: members(group))
