@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.files import read_json, replacing, write_json
+from common.files import replacing, write_json
 from common.text import percent, table
 from models.published import published_name
 
@@ -32,14 +32,6 @@ def write(result: dict, where: Mapping[str, Path]) -> Files:
         (where["txt"], "agreement by layer in the published form"),
         (where["png"], "the same as bars"),
     ]
-
-
-def read_result(path: str | Path) -> dict:
-    """An agreement file as iou_analysis.py writes it; ValueError for another file."""
-    result = read_json(Path(path))
-    if not isinstance(result, dict) or "curves" not in result or "layers" not in result:
-        raise ValueError(f"{path} is not an agreement file: iou_analysis.py writes them")
-    return result
 
 
 def plain_text(result: Mapping) -> str:

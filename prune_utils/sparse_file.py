@@ -139,15 +139,16 @@ def read_sparse(path: str | Path) -> SparseFile:
                 state[name] = state[how["to"]]
                 continue
             state[name], kept = _decoded(name, how, tensors)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{path}: tensor '{name}' cannot be decoded ({error})") from error
+        except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path}: tensor '{name}' cannot be decoded ({ascii(str(error))[1:-1]})"
+            ) from error
         if kept is not None:
             mask[name] = kept
     expected = {part for name, how in header["codings"].items() for part in _parts(name, how)}
     if set(tensors) != expected:
-        raise ValueError(
-            f"{path} holds tensor '{min(set(tensors) ^ expected)}', of which its header says nothing"
-        )
+        unknown = min(set(tensors) ^ expected)
+        raise ValueError(f"{path} holds tensor '{unknown}', of which its header says nothing in 'codings'")
     if mask and not header["masked"]:
         raise ValueError(f"{path} says that it is dense and holds a mask of '{min(mask)}'")
     found = mask if header["masked"] else None
@@ -274,14 +275,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is a safetensors file of something else: it has no '{KEY}' in its header")
     try:
         header = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} has a damaged header") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} has a damaged header, nested too deep") from error
+    except ValueError as error:
+        raise ValueError(f"{path} has a damaged header, not valid JSON") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} has a damaged header: a {type(header).__name__}")
-    if header.get("format") == 1:
+    if type(header.get("format")) is int and header["format"] == 1:
         header = _from_first(header)
     if header.get("format") != FORMAT:
-        raise ValueError(f"{path} has sparse format {header.get('format')}, this program reads {FORMAT}")
+        raise ValueError(
+            f"{path} has sparse format {ascii(header.get('format'))[:40]}, this program reads {FORMAT}"
+        )
     missing = [field for field in FIELDS if field not in header]
     if missing:
         raise ValueError(f"{path} lacks the field '{missing[0]}' in its header")

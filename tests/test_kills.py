@@ -141,6 +141,13 @@ def place(rooms, tmp_path_factory) -> Place:
     return found
 
 
+def as_module(script: str) -> list[str]:
+    """How python is told to run it: the commands of the data sets are modules."""
+    if "/" not in script:
+        return [script]
+    return ["-m", script.removesuffix(".py").removesuffix("/__main__").replace("/", ".")]
+
+
 class Work:
     """A command at work in a folder; of its processes all can be found, whatever they are called."""
 
@@ -153,7 +160,7 @@ class Work:
             environment = os.environ | {"OMP_NUM_THREADS": "1", "MARK": str(self.log)}
             with self.log.open("w") as said:
                 self.process: Any = subprocess.Popen(
-                    [sys.executable, command.script, *words],
+                    [sys.executable, *as_module(command.script), *words],
                     cwd=ROOT,
                     env=environment,
                     stdout=said,

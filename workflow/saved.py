@@ -34,14 +34,15 @@ def read_saved(path: Path) -> dict[str, Any]:
         found = read_sparse(path)
         missing = [field for field in PLAIN if field not in found.extra]
         if missing:
-            raise ValueError(f"{path} lacks the field '{missing[0]}' of a network of this program")
+            raise ValueError(f"{path} lacks the field '{missing[0]}' of a network of this program in 'extra'")
         fields = {field: found.extra[field] for field in (*PLAIN, *SOME) if field in found.extra}
         content = fields | {"format": FORMAT, "state": found.state, "mask": found.mask}
     else:
         content = read_file(path)
     if not is_own(content):
         raise ValueError(
-            f"{path} is a plain state dict: evaluate it with --weights, only own files are exported"
+            f"{path} is a plain state dict, without field 'format': evaluate it with --weights, "
+            "only own files are exported"
         )
     check_fields(content, path)
     if content["mask"] is not None:

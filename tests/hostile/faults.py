@@ -74,6 +74,8 @@ def fields(value: Any, below: Path = ()) -> Iterator[tuple[Path, Any]]:
         parts = list(kinds.values()) + [
             part for part in parts[-1:] if part[0] not in {key for key, _ in kinds.values()}
         ]
+    if len(parts) > 8 and all(isinstance(part, dict) for _, part in parts):  # one of each kind, as of tensors
+        parts = list({str(sorted(part)): (key, part) for key, part in parts}.values())
     parts = list(enumerate(value))[:2] if isinstance(value, list | tuple) else parts
     for key, part in parts:
         yield from fields(part, (*below, key))

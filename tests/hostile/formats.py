@@ -5,16 +5,22 @@ A reader returns what the program would go on with, so that "as if the file were
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
+from agreement.reading import read_result as read_agreement
 from comparison.results import read_result
 from configs.load import FOLDER, as_tree, load
 from dataloaders import DATASETS
@@ -23,9 +29,11 @@ from models.imagenet import backbone_state
 from models.multitask import MultiTaskNet
 from models.published import from_published, to_published
 from prune_utils.masks import count, layer_name, mask_hash, size
+from prune_utils.sparse_file import KEY
+from study.runner import FIELDS, Times
 from tests.hostile.faults import DEEP, nested
 from training.checkpoint import check_tensors, read_file
-from workflow.saved import build_network, read_saved
+from workflow.saved import build_network, read_saved, write_saved
 
 MASKED = "heads.seg.0.conv2.weight"
 
@@ -103,6 +111,7 @@ def own_network() -> dict:
         "config": {},
         "step": 7,
         "versions": {"torch": "2"},
+        "origin": ["synthetic rooms"],
     }
 
 
@@ -123,6 +132,7 @@ def read_own(path: Path) -> Any:
 def own_legal(path: Path, fault: str) -> bool:
     """Where it came from is told to people and changes no result; a certificate may claim less."""
     told = path[:1] in (("versions",), ("config",), ("name",), ("method",))
+    told |= path == ("origin",) and fault in ("missing", "an empty list")
     lacking = fault == "missing" and path[:1] == ("certificate",) and len(path) == 2
     return told or lacking or (path == ("certificate",) and fault == "an empty dictionary")
 
@@ -247,10 +257,98 @@ def settings_legal(path: Path, fault: str) -> bool:
     for key in path:
         value = value[key]
     scalar = fault in ("a text", "NaN", "infinity", "escape codes", "an empty text", *NUMBERS)
-    return isinstance(value, str) and scalar or path[:1] == ("loss_weights",) and fault in NUMBERS
+    # any number in a field's range is a setting; tests of the settings hold the ranges
+    number = isinstance(value, int | float) and fault in NUMBERS and fault != "a negative number"
+    return isinstance(value, str) and scalar or path[:1] == ("loss_weights",) and fault in NUMBERS or number
 
 
 NUMBERS = ("a negative number", "a fraction", "a huge number")
+
+
+def agreement() -> dict:
+    spread = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    matrix = [[1.0, 0.5], [0.5, 1.0]]
+    return {
+        "dataset": "nyuv2",
+        "tasks": ["seg", "sn"],
+        "seeds": [0],
+        "layers": [{"name": "backbone.stem.conv", "stage": "stem", "shortcut": False}],
+        "curves": [
+            {
+                "keep_ratio": 0.1,
+                "sparsity": 0.9,
+                "overall": spread,
+                "chance": 0.25,
+                "layers": [spread | {"chance": 0.25}],
+                "pairs": {"tasks": ["seg", "sn"], "overall": matrix, "stages": {"stem": matrix}},
+                "density": {"seg": {"backbone.stem.conv": 0.5}, "sn": {"backbone.stem.conv": 0.5}},
+                "watershed": {"layer": "backbone.stem.conv", "confidence": 1.0, "branch_after": "stem"},
+            }
+        ],
+    }
+
+
+def agreement_legal(path: Path, fault: str) -> bool:
+    """A layer of which no task keeps a weight has no agreement; a rule may find no watershed; which layers a
+    task owns is not told elsewhere."""
+    none = fault == "nothing" and (path[:3] == ("curves", 0, "layers") or path[2:3] == ("watershed",))
+    none |= fault == "nothing" and path[2:3] == ("pairs",) and len(path) > 5
+    own = path[2:3] == ("density",) and fault in ("missing", "an empty dictionary") and len(path) > 3
+    return own or none and len(path) > 3
+
+
+def times() -> list:
+    row = {"seed": "0", "name": "nyuv2_snip_90", "method": "snip", "training": "full", "kind": "launch"}
+    return [row | {"seconds": "12.50"}, row | {"seed": "1", "seconds": "13.00"}]
+
+
+def write_times(path: Path, content: Any) -> None:
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise TypeError("a table has rows of fields")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(content)
+
+
+def read_times(path: Path) -> Any:
+    found = Times(path.parent)
+    assert all(set(row) >= set(FIELDS) for row in found.rows)
+    return found.rows, math.isfinite(found.total)
+
+
+def sparse_file() -> dict:
+    """The header of ours; the tensors stay as they are."""
+    return json.loads(_split(sparse_bytes())[0]["__metadata__"][KEY])
+
+
+@cache
+def sparse_bytes() -> bytes:
+    with TemporaryDirectory() as folder:
+        return write_saved(own_network(), Path(folder) / "net.safetensors").read_bytes()
+
+
+def _split(raw: bytes) -> tuple[dict, bytes]:
+    size = struct.unpack("<Q", raw[:8])[0]
+    return json.loads(raw[8 : 8 + size]), raw[8 + size :]
+
+
+def write_sparse(path: Path, content: Any) -> None:
+    header, tensors = _split(sparse_bytes())
+    header["__metadata__"][KEY] = _text(content)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
+
+
+def sparse_legal(path: Path, fault: str) -> bool:
+    """What a library's file may lack: the hash, and the certificate beside the one of ours in `extra`.
+
+    Whether its values were rounded is told to people.
+    """
+    told = path[:1] == ("half",) or path[:2] == ("extra", "origin")
+    none = path in (("hash",), ("certificate",)) and fault in ("nothing", "an empty dictionary")
+    return told or none or path[:1] == ("extra",) and own_legal(path[1:], fault)
+
 
 FORMATS = (
     Format("network", "net.pth", own_network, write_torch, read_own, True, 100, own_legal),
@@ -260,6 +358,10 @@ FORMATS = (
     index_format("cityscapes", "cityscape.json", 5),
     index_format("taskonomy", "taskonomy.json", 6),
     Format("result", "nyuv2_snip_90.json", result, write_json, read_result, legal=result_legal),
+    Format("agreement", "nyuv2_iou.json", agreement, write_json, read_agreement, legal=agreement_legal),
+    # damaged rows are left out: they are about how long a study takes
+    Format("times", "times.csv", times, write_times, read_times, legal=lambda path, fault: True),
+    Format("sparse", "net.safetensors", sparse_file, write_sparse, read_own, legal=sparse_legal),
     Format("settings", "mine.yaml", settings, write_yaml, read_settings, legal=settings_legal),
 )
 

@@ -75,7 +75,7 @@ def short_form() -> list[tuple[Format, Case]]:
     slow, quick = [], []
     for of in FORMATS:
         own = [pair for pair in ALL if pair[0] is of]
-        if of.tensors or of.name == "settings":
+        if of.tensors or of.name in ("settings", "sparse"):
             slow += sample(own, SLOW_TO_READ, seed=0)
         else:
             quick += own
