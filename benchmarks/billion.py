@@ -1,9 +1,9 @@
 """Choosing among a billion weights of two tasks: seconds and memory of prune_utils.choose, nothing else.
 
 Made-up scores as wide as real ones (log-normal) of a network of equal layers: most of it shared, a head for
-each task. `--disk FOLDER` keeps the scores as memory maps there, `--dtype bfloat16` halves them; the line
-"differs" then says what share of the kept weights is another than with float32 (checked up to CHECKED
-weights, where both fit).
+each task. `--disk FOLDER` keeps the scores as memory maps there; their pages, which the system can take back,
+count once, as the scores' size. `--dtype bfloat16` halves the scores; "differs" then says what share of the
+kept weights is another than with float32 (up to CHECKED weights, where both fit).
 
 usage: python3 -m benchmarks.billion [--weights 1e9] [--dtype float32|bfloat16] [--disk FOLDER] [--threads N]
 """
@@ -34,8 +34,9 @@ def one(weights: int, dtype_name: str, disk: str | None, threads: int) -> dict[s
     scores, shapes = made_up(weights, dtype, disk)
     budget = global_budget(shapes, keep_count(sum(shape[0] for shape in shapes.values()), RATIO))
     held = sum(dtype.itemsize * size(of) for of in scores.values())
-    clock, before = measure.Clock(), measure.resident()
-    with measure.peak_memory() as peak, clock("all"):
+    look = measure.anonymous if disk else measure.resident
+    clock, before = measure.Clock(), look()
+    with measure.peak_memory(look=look) as peak, clock("all"):
         mask = choose(scores, budget, "unanimous")
     found = {
         "wall s": clock.wall["all"],
