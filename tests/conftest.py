@@ -18,6 +18,12 @@ hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """No test depends on the random numbers that others drew before it."""
+    torch.manual_seed(0)
+
+
 class TinyTasks(nn.Module):
     """A trunk with batch norm and dropout, a branch that all tasks but the last use, and a head per task."""
 
