@@ -6,6 +6,7 @@ starts at once instead of after seconds. A process sees the same words as on a c
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import runpy
 import sys
@@ -56,6 +57,8 @@ def threads_of(at_once: int) -> int | None:
 def _script(script: str, words: tuple[str, ...], log: str, threads: int | None, devices: int) -> None:
     """In the new process: the script as __main__, its output in the log. It saves itself if this one dies."""
     end_with_parent()
+    # loader processes start as they do from a command line, not from one more server with nothing loaded
+    multiprocessing.set_start_method(None, force=True)
     if threads is not None:
         import torch  # loaded by the server already
 
