@@ -185,10 +185,17 @@ def run_jobs(
 
 def _ahead(job: Job, times: Times) -> str:
     """What is to be done for a run, and about how long it takes: "create, launch, eval, about 3 min"."""
-    guesses = [times.estimate(job, command) for command in remaining(job)]
-    known = [seconds for seconds in guesses if seconds is not None]
     kinds = ", ".join(command.kind for command in remaining(job))
-    return f"{kinds}, about {duration(sum(known))}" if known and len(known) == len(guesses) else kinds
+    seconds = _expected([job], times)
+    return f"{kinds}, about {duration(seconds)}" if seconds is not None else kinds
+
+
+def _expected(jobs: Iterable[Job], times: Times) -> float | None:
+    """Seconds that the rest of these runs will take; None where a command is unknown, or none is left."""
+    guesses = [times.estimate(job, command) for job in jobs for command in remaining(job)]
+    return (
+        None if not guesses or None in guesses else sum(seconds for seconds in guesses if seconds is not None)
+    )
 
 
 def _is_ready(job: Job, pending: Iterable[Job]) -> bool:
@@ -217,9 +224,8 @@ def claim_and_run(
 
 def _to_go(jobs: list[Job], times: Times, at_once: int) -> str:
     """How long the rest will take, where measured runs tell."""
-    guesses = [times.estimate(job, command) for job in jobs for command in remaining(job)]
-    known = [seconds for seconds in guesses if seconds is not None]
-    return f", about {duration(sum(known) / at_once)} to go" if known and len(known) == len(guesses) else ""
+    seconds = _expected(jobs, times)
+    return f", about {duration(seconds / at_once)} to go" if seconds is not None else ""
 
 
 def _run(
@@ -244,9 +250,7 @@ def plan_table(jobs: list[Job], times: Times, at_once: int = 1) -> str:
     rows, total, unknown = [], 0.0, 0
     for job in jobs:
         commands = remaining(job)
-        guesses = [times.estimate(job, command) for command in commands]
-        known = [seconds for seconds in guesses if seconds is not None]
-        seconds = sum(known) if len(known) == len(guesses) else None
+        seconds = _expected([job], times) if commands else 0.0
         total += seconds or 0.0
         unknown += seconds is None
         todo = ", ".join(command.kind for command in commands) or "finished"
