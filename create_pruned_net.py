@@ -7,7 +7,7 @@ from pathlib import Path
 from common.command_line import described
 from common.files import write_json
 from common.text import files_table
-from configs.arguments import flags_text, flags_tree, parser
+from configs.arguments import EXPERIMENT, flags_text, flags_tree, parser
 from configs.load import load
 from configs.origins import settings_table
 from prune_utils.methods import METHODS, method
@@ -21,11 +21,7 @@ EXAMPLES = """\
 
 
 COMMON = (
-    "--dataset",
-    "--data-root",
-    "--method",
-    "--ratio",
-    "--dest",
+    *EXPERIMENT,
     "--config",
     "--set",
     "--num-batches",

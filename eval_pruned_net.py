@@ -7,7 +7,7 @@ from common.choices import not_one_of
 from common.command_line import described
 from common.names import BASELINE
 from common.text import files_table
-from configs.arguments import flags_tree, parser
+from configs.arguments import EXPERIMENT, flags_tree, parser
 from configs.load import carried, overlay
 from configs.origins import settings_table
 from prune_utils.methods import METHODS
@@ -25,11 +25,7 @@ EXAMPLES = """\
 
 
 COMMON = (
-    "--dataset",
-    "--data-root",
-    "--method",
-    "--ratio",
-    "--dest",
+    *EXPERIMENT,
     "--weights",
     "--split",
     "--pictures",

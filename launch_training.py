@@ -8,7 +8,7 @@ from common.command_line import described
 from common.files import write_json
 from common.names import BASELINE
 from common.text import files_table
-from configs.arguments import flags_text, flags_tree, parser
+from configs.arguments import EXPERIMENT, flags_text, flags_tree, parser
 from configs.load import load
 from configs.origins import settings_table
 from prune_utils.methods import METHODS
@@ -23,11 +23,7 @@ EXAMPLES = """\
 
 
 COMMON = (
-    "--dataset",
-    "--data-root",
-    "--method",
-    "--ratio",
-    "--dest",
+    *EXPERIMENT,
     "--config",
     "--set",
     "--max-iters",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from .choices import nearest, not_one_of
+from .choices import nearest, not_one_of, printable
 
 PLAIN: tuple[object, ...] = (None, False, [], (), "", argparse.SUPPRESS)  # defaults that say nothing
 
@@ -158,3 +158,12 @@ def _dashed(word: str) -> str:
         return word
     flag, sign, value = word.partition("=")
     return flag.replace("_", "-") + sign + value
+
+
+def ending(work: Callable[[], int]) -> int:
+    """The exit status of a command: its own, or 2 after one sentence about a mistake."""
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return 2

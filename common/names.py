@@ -1,9 +1,16 @@
 """Names and constants that several rooms must agree on, said once."""
 
+from pathlib import Path
+
 BASELINE = "baseline"  # what the scripts call the dense network as a method
 PROTOCOLS = ("paper", "metric")  # conventions of training and scoring, see the README
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # subtracted from every image: blue, green, red, 0..255
 HUB_MODEL, HUB_CONFIG = "model.safetensors", "config.json"  # a network in a folder of its own
+
+
+def network_file(path: Path) -> Path:
+    """The file of a saved network; of a folder of its own, the one in it."""
+    return path / HUB_MODEL if path.is_dir() else path
 
 
 def result_file(name: str, split: str) -> str:

@@ -9,7 +9,6 @@ config.json. `workflow.saved.load_network(DIR)` loads it back, `eval_pruned_net.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from common.command_line import Parser, ending
 from common.files import read_json, replacing, write_json
 from common.names import HUB_CONFIG, HUB_MODEL
 from common.text import files_table
@@ -233,9 +233,7 @@ def _write(path: Path, text: str) -> None:
 
 def main(words: list[str] | None = None) -> int:
     """The command; exit status 0, or 2 after one sentence about what is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m comparison.card", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = Parser(prog="python3 -m comparison.card", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", metavar="FILE", help="a saved network, .pth or .safetensors")
     parser.add_argument(
         "--results",
@@ -250,7 +248,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="with --hub: kept weights in 16 bits")
     parser.add_argument("--out", metavar="FILE", help="where the card goes (FILE.md, or DIR/README.md)")
     asked = parser.parse_args(words)
-    try:
+
+    def work() -> int:
         path = Path(asked.file)
         content = read_saved(path)
         if not isinstance(content["config"], dict):
@@ -262,11 +261,10 @@ def main(words: list[str] | None = None) -> int:
             out = Path(asked.out) if asked.out else path.with_suffix(".md")
             _write(out, text)
             files.append((out, "the card"))
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    print(files_table(f"described {path} with {len(results)} results.", files))
-    return 0
+        print(files_table(f"described {path} with {len(results)} results.", files))
+        return 0
+
+    return ending(work)
 
 
 def _read_speed(path: str | None) -> dict[str, Any] | None:

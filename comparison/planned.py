@@ -9,7 +9,6 @@ no table: nobody looks at test figures before the list is complete.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import yaml
 
 from common.choices import not_one_of
+from common.command_line import Parser, ending
 from common.numbers import seeds_text
 
 from .entries import Entry, columns_of, gather
@@ -262,19 +262,17 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
 
 def main(words: list[str] | None = None) -> int:
     """The command; exit status 0, or 2 after one sentence about what is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m comparison.planned", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = Parser(prog="python3 -m comparison.planned", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("plan", metavar="PLAN", help="YAML file that was written before the study")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
     asked = parser.parse_args(words)
-    try:
+
+    def work() -> int:
         plan = read_plan(Path(asked.plan))
         print(tell(plan, read_results(asked.folders)))
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return ending(work)
 
 
 if __name__ == "__main__":

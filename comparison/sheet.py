@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.command_line import Parser
+from common.command_line import Parser, ending
 from prune_utils.inventory import Layer, inventory, markdown
 from prune_utils.masks import check_mask
 from prune_utils.picture import draw
@@ -29,7 +29,8 @@ SIZE = 256  # pixels, where the file does not say what it was trained on
 def main(words: list[str] | None = None) -> int:
     """The command; exit status 0, or 2 after one sentence about what is wrong."""
     asked = _parser().parse_args(words)
-    try:
+
+    def work() -> int:
         content = read(Path(asked.file))
         shape = _size(asked.size, content)
         layers = layers_of(content, asked.model, shape)
@@ -39,10 +40,9 @@ def main(words: list[str] | None = None) -> int:
             if path:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 print(f"wrote {write(content, layers, shape, Path(path))}")
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return ending(work)
 
 
 def _parser() -> Parser:

@@ -17,6 +17,7 @@ from .fields import Setting
 from .load import DATASETS, Tree, as_tree, load, merge, parse_assignments, paths, settings
 from .schema import GROUPS, Config
 
+EXPERIMENT = ("--dataset", "--data-root", "--method", "--ratio", "--dest")  # which one, and where it lies
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 

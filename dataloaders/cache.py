@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from common.command_line import ending
 from common.text import duration, file_size
 from dataloaders import DATASETS
-from dataloaders.commands import data_parser, data_settings, ending
+from dataloaders.commands import data_parser, data_settings
 from dataloaders.plane_cache import build
 from dataloaders.writing import run_all
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.choices import printable
+from common.command_line import ending
 from common.figures import INK, new_figure
 from dataloaders import DATASETS
 from dataloaders.base import BrokenSample, Records
 from dataloaders.class_names import class_names
-from dataloaders.commands import data_parser, data_settings, ending
+from dataloaders.commands import data_parser, data_settings
 from dataloaders.findings import Findings, Values, walk
 from dataloaders.transforms import whole
 from tasks.base import Target, Task

@@ -1,13 +1,10 @@
-"""What the commands of this room share: the settings of a data set, its options, and how a mistake ends."""
+"""What the commands of this room share: the settings of a data set, and its options."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 
-from common.choices import printable
 from common.command_line import Parser, described
 from configs.load import load
 from configs.schema import Data
@@ -35,12 +32,3 @@ def data_settings(a: argparse.Namespace, cache: str | None = None) -> Data:
     said = {name: value for name, value in given.items() if value is not None}
     data = load(a.dataset, flags={"data": said}).data
     return replace(data, cache=cache, tasks=data.tasks if a.tasks else DATASETS[a.dataset].task_names)
-
-
-def ending(work: Callable[[], int]) -> int:
-    """The exit status of a command: its own, or 2 after one sentence about a mistake."""
-    try:
-        return work()
-    except (ValueError, OSError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2

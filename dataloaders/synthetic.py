@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from common.choices import not_one_of
-from common.command_line import Parser, described
+from common.command_line import Parser, described, ending
 from common.files import read_json, write_json
-from dataloaders.commands import ending
 from dataloaders.layouts import LAYOUTS
 from dataloaders.scenes.render import View, render
 from dataloaders.scenes.rooms import random_room

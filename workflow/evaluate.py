@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common.commands import script
 from common.files import read_json, write_json
-from common.names import BASELINE, HUB_MODEL, result_file
+from common.names import BASELINE, network_file, result_file
 from configs.load import Tree, as_tree, carried, left_behind, load, merge, result_settings
 from configs.schema import Config, Prune
 from training.checkpoint import check_fields, is_own, read_file, versions
@@ -42,7 +42,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     method, base = asked.method or METHOD, None
     name = asked.name or experiment_name(asked.dataset, method, ratio)
     path = Path(asked.weights) if asked.weights else Path(asked.dest) / f"best_{name}.pth"
-    path = path / HUB_MODEL if path.is_dir() else path
+    path = network_file(path)
     if not path.is_file():
         wanted = "" if method == BASELINE else f" --ratio {ratio:g}"
         wanted += f" --name {asked.name}" if asked.name else ""

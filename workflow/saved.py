@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from common.choices import not_one_of, printable
-from common.names import HUB_MODEL
+from common.names import network_file
 from models.multitask import MultiTaskNet
 from prune_utils.deploy.export import Exported, export
 from prune_utils.masks import mask_hash
@@ -24,12 +24,11 @@ PLAIN = ("name", "network", "certificate", "config", "step", "versions")  # thos
 
 def read_saved(path: Path) -> dict[str, Any]:
     """The fields of a saved network (training/checkpoint.py) from a .pth or a .safetensors file, or from a
-    folder that holds the latter under the name of HUB_MODEL.
+    folder that holds the latter under the name of common.names.HUB_MODEL.
 
     FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
     """
-    path = Path(path)
-    path = path / HUB_MODEL if path.is_dir() else path
+    path = network_file(Path(path))
     if path.suffix == ".safetensors":
         found = read_sparse(path)
         missing = [field for field in PLAIN if field not in found.extra]

@@ -20,7 +20,7 @@ from common.choices import not_one_of, printable
 from common.command_line import Parser
 from common.files import check_file, check_folder
 from common.interrupt import ONE_REQUEST, Interrupted
-from common.names import BASELINE, HUB_MODEL
+from common.names import BASELINE, network_file
 from configs.schema import Data
 from dataloaders import DATASETS
 from dataloaders.index import existing_folder
@@ -37,7 +37,7 @@ def check_files(*files: str | None) -> None:
     A folder with a network in it (as `comparison.card --hub` writes) is there.
     """
     for file in files:
-        if file is not None and not (Path(file).is_file() or (Path(file) / HUB_MODEL).is_file()):
+        if file is not None and not network_file(Path(file)).is_file():
             raise FileNotFoundError(f"there is no file {file}")
 
 

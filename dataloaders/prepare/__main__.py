@@ -13,9 +13,8 @@ from pathlib import Path
 
 from common import commands
 from common.choices import printable
-from common.command_line import Parser
+from common.command_line import Parser, ending
 from common.files import write_json
-from dataloaders.commands import ending
 from dataloaders.prepare import cityscapes, nyuv2, taskonomy
 from dataloaders.prepare.plan import Index, carry_out
 from dataloaders.writing import claimed, default_workers
