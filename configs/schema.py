@@ -117,6 +117,12 @@ class Optim:
     step_every: int = setting(4000, help="iterations between cuts of the learning rate", range=at_least(1))
     step_factor: float = setting(0.5, help="what it is multiplied by then", range=SHARE)
     accumulate: int = setting(1, "accumulate", "parts that a batch is computed in", range=at_least(1))
+    ema_decay: float = setting(
+        0.0,
+        "ema-decay",
+        "keep the exponential moving average of the weights instead of the last ones, 0 = none",
+        range=Range(lambda value: 0 <= value < 1, "from 0 to below 1"),
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from configs.schema import Finetune, Optim
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask
 from prune_utils.methods import Method
+from training.averaging import Average
 from training.boards import board_folder
 from training.checkpoint import check_origin, check_state, load_state
 from training.curves import draw_curves, read_curves
@@ -81,7 +82,8 @@ class Run:
 
     optimizer, sparsifier: made for `network`, which is on its device. stem: of the checkpoints and metric
     files. pruning: certifies the masks; None = the network is dense. keep_best: whether the best weights on
-    the validation split are written to best_{name}.pth. rewind_step: after which the weights are kept for
+    the validation split are written to best_{name}.pth, of the moving average where the settings ask for one.
+    rewind_step: after which the weights are kept for
     methods that return to them, 0 = before the first step.
     before: the origin in the file that the weights started from, or in the checkpoint.
     """
@@ -104,6 +106,17 @@ class Run:
         """How the tasks are weighed. Raises as `make_weighing`."""
         return make_weighing(self.experiment, self.network)
 
+    @cached_property
+    def average(self) -> Average | None:
+        """Of the weights so far, where what comes out of the run is their average."""
+        decay = self.experiment.config.optim.ema_decay
+        return Average(self.network, decay) if decay and self.keep_best else None
+
+    @property
+    def outcome(self) -> MultiTaskNet:
+        """What is evaluated and kept: the network as it is now, or its average."""
+        return self.network if self.average is None else cast(MultiTaskNet, self.average.network)
+
     @property
     def metrics_path(self) -> Path:
         return self.experiment.dest / f"{self.stem}.csv"
@@ -118,7 +131,7 @@ class Run:
         return getattr(self.sparsifier, "mask", None)
 
     def train(self, resume: bool = False) -> None:
-        """Train to the end; the network holds the final weights. Raises what `steps` raises."""
+        """Train to the end: `network` holds the final weights, `outcome` what is kept. Raises as `steps`."""
         for _ in self.steps(resume):
             pass
 
@@ -137,6 +150,7 @@ class Run:
         learner = Learner(
             fabric, network, optimizer, experiment.objective, self.sparsifier, self.weighing, owned
         )
+        average = self.average  # begins with the first weights
         start = self._resume(learner) if resume else 0
         require_same(fabric, "the step to go on from", start)
         if start == 0:
@@ -151,6 +165,8 @@ class Run:
             with shared_statistics(self.network, fabric), StopRequest() as stop:
                 for step, losses, moved, weighed in train(learner, plan, self._batches(start, logger), start):
                     logger.add(step, "mask", moved)
+                    if average:
+                        average.update(self.network, self.mask or {})
                     self._keep_early_weights(step)
                     yield step
                     last, signal = step == plan.steps, largest(fabric, stop.number or 0)
@@ -171,14 +187,14 @@ class Run:
             logger.close()
 
     def save(self, path: Path, step: int) -> None:
-        """Write the network as it is now, with its mask and certificate."""
+        """Write the outcome as it is now, with its mask and certificate."""
         mask = self.mask
         certificate = None if mask is None or self.pruning is None else self.pruning.certify(mask)
         if self.experiment.fabric.is_global_zero:
             save_network(
                 self.experiment,
                 path,
-                self.network,
+                self.outcome,
                 mask=mask,
                 certificate=certificate,
                 step=step,
@@ -221,7 +237,7 @@ class Run:
         experiment = self.experiment
         kept = FirstBatch()
         scores = evaluate(
-            self.network,
+            self.outcome,
             experiment.tasks,
             validation,
             fabric=experiment.fabric,
@@ -232,7 +248,7 @@ class Run:
         logger.add(step, "evaluate", found)
         logger.show(headline(scores, experiment.tasks, experiment.config.run.protocol))
         if kept.batch and self.board_path and experiment.fabric.is_global_zero:
-            shown = strip(self.network, experiment.tasks, kept.batch, fabric=experiment.fabric)
+            shown = strip(self.outcome, experiment.tasks, kept.batch, fabric=experiment.fabric)
             logger.picture(step, "validation", shown)
         loss = found["loss/total"] if math.isfinite(found["loss/total"]) else math.inf
         # of a network that is denser than asked nothing is kept
@@ -261,6 +277,8 @@ class Run:
                 "threads": torch.get_num_threads(),
                 "origin": origin(self.before, self.experiment.config),
             }
+            if self.average:
+                content["average"] = self.average.state_dict()
             save_checkpoint(self.experiment.dest, self.stem, step, content)
 
     def _resume(self, learner: Learner) -> int:
@@ -285,6 +303,8 @@ class Run:
         self.sparsifier.load_state_dict(state["sparsifier"])
         if "weighing" in state:
             self.weighing.load_state_dict(state["weighing"])
+        if self.average:
+            self.average.load_state_dict(state["average"], state["step"])
         self.before = state.get("origin", [])
         self.best_step, self.best_loss = state["outcome"]["best_step"], state["best"]
         if experiment.fabric.is_global_zero:
@@ -310,6 +330,10 @@ class Run:
         ):
             raise ValueError(f"{source}: its best step or score is none of this run")
         check_state(self.network, state["network"], source)
+        if self.average:
+            if not isinstance(state.get("average"), dict):
+                raise ValueError(f"{source}: it lacks 'average', the moving average of the weights")
+            check_state(self.average.network, state["average"], f"{source}, average")
         check_optimizer(self.optimizer, state["optimizer"], step)
         scaler = learner.fabric.strategy.precision.state_dict()
         if {name: type(value) for name, value in state["scaler"].items()} != {

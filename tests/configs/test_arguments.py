@@ -53,6 +53,7 @@ def test_every_flag_fills_a_setting_that_exists(name):
         "ratio": "50",
         "classes": "7",
         "logger": "none",
+        "ema-decay": "0.5",
     }
     words = [f"--{name}"] if name in SWITCHES else [f"--{name}", example.get(name, "1")]
     given = tree(*words)

@@ -21,13 +21,16 @@ from workflow.launch import training_run
 
 @pytest.fixture
 def make_run(rooms, tmp_path):
-    """make_run(**settings of the section run) is the dense run of six steps, evaluated every fourth."""
+    """make_run(**settings of the section run) is the dense run of six steps, evaluated every fourth.
 
-    def make(**settings):
+    ema: the decay of the weights' moving average.
+    """
+
+    def make(ema=0.0, **settings):
         flags = {
             "data": {"root": str(rooms), "crop": 33, "batch_size": 2, "num_workers": 0},
             "model": {"backbone": "resnet18", "width": 0.05},
-            "optim": {"iterations": 6, "lr": 0.001},
+            "optim": {"iterations": 6, "lr": 0.001, "ema_decay": ema},
             "run": {"eval_every": 4, "log_every": 2, "device": "cpu", "preflight": False} | settings,
         }
         experiment = open_experiment(load("nyuv2", flags=flags), "baseline", str(tmp_path), None)
@@ -121,19 +124,21 @@ FORGERIES = {
     "best": lambda state: state["outcome"].update(best_step=10**9),
     "sparsifier": lambda state: state["sparsifier"].update(mask={}),
     "scaler": lambda state: state["scaler"].update(scale=1.0),
+    "average": lambda state: state.pop("average"),
+    "average's weights": lambda state: state["average"].popitem(),
 }
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
 def test_the_older_checkpoint_is_tried_where_the_newer_is_wrong(forge, make_run, capsys):
-    run = make_run(checkpoint_every=1)
+    run = make_run(ema=0.5, checkpoint_every=1)
     with closing(run.steps()) as steps:
         assert [next(steps) for _ in range(4)] == [0, 1, 2, 3]
     newest = run.experiment.dest / f"{run.stem}.step00000002.ckpt"
     state = torch.load(newest, weights_only=True)
     forge(state)
     torch.save(state, newest)
-    again = make_run(checkpoint_every=1)
+    again = make_run(ema=0.5, checkpoint_every=1)
     assert list(again.steps(resume=True)) == [2, 3, 4, 5, 6]
     assert capsys.readouterr().err.count("passing over a checkpoint: ") == 1
 
@@ -161,3 +166,34 @@ def test_a_resumed_run_keeps_the_origin_of_its_first_steps(make_run, monkeypatch
     again.save(again.experiment.final_path, 6)
     found = torch.load(again.experiment.final_path, weights_only=True)["origin"]
     assert found[0] == "synthetic rooms" and found[-1] == "elsewhere"
+
+
+def test_the_average_is_what_is_kept_and_training_does_not_see_it(make_run):
+    plain, run = make_run(), make_run(ema=0.5)
+    plain.train()
+    expected = run.network.state_dict()["heads.seg.0.conv1.weight"].clone()
+    for step in run.steps():
+        if step:
+            decay = min(0.5, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * run.network.state_dict()["heads.seg.0.conv1.weight"]
+    for name, value in plain.network.state_dict().items():
+        assert torch.equal(value, run.network.state_dict()[name])
+    run.save(run.experiment.final_path, 6)
+    kept = torch.load(run.experiment.final_path, weights_only=True)["state"]["heads.seg.0.conv1.weight"]
+    torch.testing.assert_close(kept, expected)
+    assert not torch.equal(kept, run.network.state_dict()["heads.seg.0.conv1.weight"])
+
+
+def test_a_resumed_run_goes_on_with_its_average(make_run):
+    whole = make_run(ema=0.9)
+    whole.train()
+    half = make_run(ema=0.9, checkpoint_every=2)
+    with closing(half.steps()) as steps:
+        for step in steps:
+            if step == 3:
+                break
+    again = make_run(ema=0.9, checkpoint_every=2)
+    assert next(iter(again.steps(resume=True))) == 3
+    again.train(resume=True)
+    for name, value in whole.outcome.state_dict().items():
+        assert torch.equal(value, again.outcome.state_dict()[name])
