@@ -234,7 +234,7 @@ def run_on_cluster(
 ) -> list[Job]:
     """Hand in what is not finished and follow it; the jobs that failed."""
     try:
-        from study.cluster import follow, hand_in, slurm
+        from study.cluster import arrays_of, follow, hand_in, slurm
     except ImportError:
         raise ValueError(
             "--executor slurm needs submitit: `python3 -m pip install -r requirements-cluster.txt`"
@@ -242,7 +242,7 @@ def run_on_cluster(
     from study.isolated import Stopped
 
     handed = hand_in(jobs, dest, slurm(dest, at_once, devices, settings), devices)
-    arrays = " ".join(sorted({one.job_id.split("_")[0] for _, one in handed}))
+    arrays = " ".join(arrays_of(one for _, one in handed))
     tell(f"handed in {len(handed)} runs, at most {at_once} at once: `squeue` shows jobs {arrays or 'none'}")
     try:
         return follow(handed, tell, stop)

@@ -8,14 +8,19 @@ claimed, so that the same folder may be worked on from other machines at the sam
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from common.interrupt import StopRequest
 
@@ -51,10 +56,10 @@ def slurm(dest: Path, at_once: int, devices: int, given: Mapping[str, str]) -> s
     Raises ValueError for a setting that is not known, or where there is no Slurm.
     """
     folder = dest.absolute() / "logs" / "slurm"
-    try:
-        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=REQUEUES)
-    except RuntimeError as error:
-        raise ValueError("--executor slurm: there is no Slurm here (no `srun`): leave it out") from error
+    for tool in ("srun", "sbatch"):
+        if shutil.which(tool) is None:
+            raise ValueError(f"--executor slurm: there is no Slurm here (no `{tool}`): leave it out")
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=REQUEUES)
     settings: dict[str, Any] = {"array_parallelism": at_once, "job_name": "disparse", **map_values(given)}
     if devices > 1:
         settings.setdefault("gpus_per_node", devices)
@@ -75,7 +80,8 @@ def hand_in(
 ) -> list[tuple[Job, submitit.Job]]:
     """Hand in every run that is not finished: first the dense networks that others need, then all others.
 
-    An executor without dependencies (a local one) is waited for in between.
+    An executor without dependencies (a local one) is waited for in between. ValueError, with sbatch's own
+    words, where it refuses.
     """
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     todo = [job for job in jobs if remaining(job)]
@@ -87,17 +93,36 @@ def hand_in(
             continue
         if handed:
             _after(executor, [one for _, one in handed])
-        with executor.batch():
+        with _refusal(handed), executor.batch():
             ones = [executor.submit(Element(job, dest.absolute(), devices)) for job in stage]
         handed += zip(stage, ones, strict=True)
     return handed
 
 
+@contextmanager
+def _refusal(handed: Sequence[tuple[Job, submitit.Job]]) -> Iterator[None]:
+    """Inside, what sbatch refuses is a ValueError that carries its words and names what is queued already."""
+    said = io.StringIO()  # submitit shows the words, too
+    try:
+        with redirect_stderr(said):
+            yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        words = " ".join((str(error) or said.getvalue() or "nothing").split()).removeprefix("sbatch: ")
+        queued = arrays_of(one for _, one in handed)
+        rest = f"; queued already: {' '.join(queued)} (`scancel` takes them out)" if queued else ""
+        raise ValueError(f"--executor slurm: sbatch took no runs and said: {words}{rest}") from error
+    sys.stderr.write(said.getvalue())
+
+
+def arrays_of(ones: Iterable[submitit.Job]) -> list[str]:
+    """The numbers of the job arrays that these are of."""
+    return sorted({one.job_id.split("_")[0] for one in ones})
+
+
 def _after(executor: submitit.Executor, ones: Sequence[submitit.Job]) -> None:
     """What is handed in next starts when these have ended, well or not: a run that misses one says so."""
     if isinstance(executor, submitit.SlurmExecutor):
-        arrays = sorted({one.job_id.split("_")[0] for one in ones})
-        executor.update_parameters(dependency=f"afterany:{':'.join(arrays)}")
+        executor.update_parameters(dependency=f"afterany:{':'.join(arrays_of(ones))}")
         return
     for one in ones:
         one.wait()

@@ -107,9 +107,66 @@ def test_what_is_finished_is_not_handed_in_again(sbatch, tmp_path):
 def test_a_wrong_setting_and_no_slurm_are_told(sbatch, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="--slurm: .*partiton"):
         cluster.slurm(tmp_path, 1, 1, {"partiton": "gpu"})
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="there is no Slurm here"):
+    tools = tmp_path / "bin"
+    monkeypatch.setenv("PATH", str(tools))
+    (tools / "sbatch").unlink()
+    with pytest.raises(ValueError, match=r"there is no Slurm here \(no `sbatch`\)"):
         cluster.slurm(tmp_path, 1, 1, {})
+    (tools / "srun").unlink()
+    with pytest.raises(ValueError, match=r"there is no Slurm here \(no `srun`\)"):
+        cluster.slurm(tmp_path, 1, 1, {})
+
+
+PARTITION = "invalid partition specified: gup"
+REFUSED = f"""
+echo "sbatch: error: {PARTITION}" >&2
+echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2
+exit 3
+"""
+WORDS = (
+    f"--executor slurm: sbatch took no runs and said: error: {PARTITION} "
+    "sbatch: error: Batch job submission failed: Invalid partition name specified"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (REFUSED, WORDS),
+        ("exit 1", "--executor slurm: sbatch took no runs and said: nothing"),
+        (
+            "echo queued",
+            '--executor slurm: sbatch took no runs and said: Could not make sense of sbatch output "queued" '
+            "Job instance will not be able to fetch status (you may however set the job job_id manually if "
+            "needed)",
+        ),
+    ],
+)
+def test_what_sbatch_refuses_is_one_sentence_with_its_words(sbatch, tmp_path, capsys, text, sentence):
+    (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\n{text}\n")
+    executor = cluster.slurm(tmp_path / "study", 1, 1, {"partition": "gup"})
+    with pytest.raises(ValueError) as caught:
+        cluster.hand_in(jobs(tmp_path), tmp_path / "study", executor)
+    assert str(caught.value) == sentence
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_array_that_is_refused_names_the_first(sbatch, tmp_path):
+    script = tmp_path / "bin" / "sbatch"
+    script.write_text(f"{script.read_text()}[ $n = 0 ] || {{\n{REFUSED}}}\n")
+    executor = cluster.slurm(tmp_path / "study", 1, 1, {})
+    with pytest.raises(ValueError) as caught:
+        cluster.hand_in(jobs(tmp_path), tmp_path / "study", executor)
+    assert str(caught.value) == f"{WORDS}; queued already: 70 (`scancel` takes them out)"
+
+
+def test_the_command_ends_with_the_sentence_and_status_2(sbatch, tmp_path):
+    (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\n{REFUSED}")
+    words = ["--methods", "snip", "--seeds", "1", "--dest", tmp_path / "study", "--executor", "slurm"]
+    ended = subprocess.run(
+        [sys.executable, ROOT / "reproduce.py", *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ended.returncode, ended.stderr) == (2, f"error: {WORDS}\n")
 
 
 @pytest.mark.parametrize(
@@ -252,3 +309,10 @@ def test_a_preempted_run_is_queued_again_and_goes_on(slurm, tmp_path):
         "eval nyuv2_slow 1",
     ]
     assert signal.SIGUSR2.name in one.stderr() + one.stdout()
+
+
+@pytest.mark.slow
+def test_a_partition_that_a_real_slurm_lacks(slurm, tmp_path):
+    executor = cluster.slurm(tmp_path / "study", 1, 1, {"partition": "gup"})
+    with pytest.raises(ValueError, match="sbatch took no runs and said: error: invalid partition .*gup"):
+        cluster.hand_in(jobs(tmp_path, "snip"), tmp_path / "study", executor)
