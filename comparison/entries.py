@@ -14,6 +14,7 @@ from statistics import fmean
 
 from common.constant import beats
 from common.names import BASELINE
+from prune_utils.changes import change
 
 from .results import DENSE, Column, Result, mixed
 
@@ -166,10 +167,3 @@ def delta(values: Mapping[Column, float], dense: Mapping[Column, float]) -> floa
         if column in dense:
             changes.setdefault(column.task, []).append(change(value, dense[column], column.larger))
     return 100 * fmean(map(fmean, changes.values())) if changes else math.nan
-
-
-def change(value: float, dense: float, larger: bool) -> float:
-    """(value - dense) / |dense|, signed so that up is better; nan for a dense value of 0."""
-    if not dense:
-        return math.nan
-    return (value - dense) / abs(dense) * (1 if larger else -1)

@@ -12,8 +12,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "budgets": "Budget Pool erk_budget global_budget keep_count make_budget uniform_budget BUDGETS",
+    "ascent": "Ascent Round Trial search size_ladder",
     "arbiters": "ARBITERS Arbiter arbitrate weighted",
     "choosing": "choose keep_by_ratio",
+    "bootstrap": "resample_counts upper_bound",
+    "contracts": "Contract contract",
     "courses": "COURSES Course make_sparsifier",
     "criteria": "CRITERIA Criterion",
     "covering": "Coverage coverage prunable weight_shapes",

@@ -260,12 +260,17 @@ def make_mask(
     batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
     seed: int = 0,
     forward: Forward | None = None,
+    *,
+    keep: int | None = None,
+    among: Mask | None = None,
 ) -> Mask:
     """The mask that the plan asks for; of a method that prunes in training, the mask that it begins with.
 
     batches: (number, (input, targets)) pairs that can be read again every round (not an iterator, if rounds >
         1), or a mapping task -> batches of its own. Read only if the criterion needs gradients.
     forward: forward(network, batch) -> predictions, None = network(batch[0]). The model is left untouched.
+    keep: so many weights in one round, instead of what the plan's ratio and rounds say. among: the weights
+        that are left to choose from, None = all; the others count in the total.
     Raises ValueError as `make_budgets`, `score` and `choose` do.
     """
     names = in_scope(model, electorate.owners, plan)
@@ -295,11 +300,14 @@ def make_mask(
         )
 
     if plan.keep_ratio is None:
-        budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
+        if keep is None:
+            budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
+        else:
+            budgets = (make_room(model, plan, electorate.owners).budget(keep),)
         if isinstance(batches, Iterator) and len(budgets) > 1:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)
-        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive)
+        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among)
     else:
         scores = spare(scored, score_network(scored))
         mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})

@@ -59,15 +59,16 @@ def progressive(
     arbiter: str | Arbiter,
     floors: Sequence[Floors] = (),
     revive: bool = False,
+    start: Mask | None = None,
 ) -> Mask:
     """The mask of the last budget: each budget chooses among the survivors of the one before.
 
-    floors: of every budget, () = none (floors.py).
+    floors: of every budget, () = none (floors.py). start: the survivors at the beginning, None = everything.
 
     score_network(model) sees the network with its pruned weights at 0; the model is restored afterwards.
     revive: each budget chooses among all weights; the scores should be those of the weights before pruning.
     """
-    everything = mask = dense_mask(model, [name for pool in budgets[0] for name in pool.names])
+    everything = mask = start or dense_mask(model, [name for pool in budgets[0] for name in pool.names])
     for budget, least in zip(budgets, floors or [{}] * len(budgets), strict=True):
         with pruned(model, mask):
             scores = score_network(model)

@@ -13,8 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from common.figures import COLOURS, DIM, FAINT, INK
+from prune_utils.changes import change
 
-from ..entries import DELTA, Entry, change, columns_of
+from ..entries import DELTA, Entry, columns_of
 from ..grid import decimals, heading, spread
 from ..results import DENSE, Column, Result
 from ..verdicts import BETTER, SAME, WORSE, paired

@@ -3,8 +3,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comparison.entries import change, delta
+from comparison.entries import delta
 from comparison.results import Column
+from prune_utils.changes import change
 
 MIOU, ERR = Column("seg", "mIoU", "%", True), Column("seg", "err", "", False)
 EDGE = Column("edge", "err", "", False)

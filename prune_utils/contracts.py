@@ -1,0 +1,211 @@
+"""A contract for every task: the smallest network in which none falls by more than its limit.
+
+    found = prune_utils.contract(model, losses, batches, scores, finetune, limits={"a": 1, "b": 2})
+
+Rounds of pruning and fine-tuning in which each task's rank carries a factor; ascent.py decides what is tried.
+Left out: files. The networks that the search returns to are kept in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .ascent import Ascent, Round, Trial, search, size_ladder
+from .bootstrap import check_level, resample_counts, upper_bound
+from .changes import change, drop
+from .covering import Choice, coverage
+from .data import Forward
+from .masked import Masked
+from .masks import dense_mask
+from .methods import Method
+from .methods import method as find_method
+from .prune import Plan, make_mask, make_plan, make_room
+from .sparse import Settings
+from .text import not_one_of
+from .voters import Electorate, Loss, owners_from_graph
+
+Score = Callable[[nn.Module], "float | Tensor"]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a search found. sparsity: holds the network to its mask; best: the round that made it, with the
+    drops (their bounds, where scores are by image); rounds: all of them, in order."""
+
+    sparsity: Masked
+    best: Round
+    rounds: tuple[Round, ...]
+
+
+def contract(
+    model: nn.Module,
+    losses: Mapping[str, Loss],
+    batches: Iterable[Any],
+    scores: Mapping[str, Score],
+    finetune: Callable[[nn.Module, Masked], object],
+    limits: Mapping[str, float],
+    *,
+    method: str = "disparse_pt",
+    criterion: str | None = None,
+    forward: Forward | None = None,
+    level: float = 0.95,
+    resamples: int = 999,
+    resolution: float = 2.5,
+    smallest: float = 0.1,
+    stride: int = 16,
+    turn: float = 1.5,
+    turns: int = 4,
+    floor: float = 0.1,
+    protect: Iterable[str] = (),
+    include: Choice = None,
+    exclude: Choice = None,
+    seed: int = 0,
+) -> Contract:
+    """The smallest network that keeps a limit for every task, from a trained one; pruned in place.
+
+    losses, batches, forward, criterion, floor, protect, include, exclude: as `sparsify` takes them. method: a
+        row of METHODS whose tasks vote on a trained network.
+    scores: name of a limit -> score(model), larger is better: one number, or a tensor [images] whose mean is
+        the score. With images a limit counts as kept when the one-sided bound of the drop, at `level`, from
+        `resamples` resamples of the images, is inside it. Images that are looked at in every round say too
+        little in the end: hold others back for a last look.
+    finetune(model, sparsity): trains the network; the mask holds if sparsity.attach(optimizer) was called.
+    limits: task, or "task.what" -> percent of the score that may be lost; infinity = anything.
+    resolution, smallest: of the sizes, see `size_ladder`. stride, turn, turns: see `Ascent`.
+    Raises ValueError for arguments that do not go together, and, with the best that was reached, where even
+        the unpruned network breaks a limit after `finetune`; the network is then as it was.
+    """
+    row = find_method(method)
+    plan = _plan(row, criterion, floor, protect)
+    taken = list(batches)
+    covered = coverage(model, include, exclude, batches=taken[:1], forward=forward)
+    owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
+    electorate = Electorate(losses, dict.fromkeys(losses, 1.0), owners)
+    room = make_room(model, plan, owners)
+    ascent = Ascent(
+        limits,
+        tuple(losses),
+        size_ladder(room.total, resolution, smallest, room.protected),
+        stride,
+        turn,
+        turns,
+    )
+    judge = _Judge(model, scores, limits, level, resamples, seed)
+    original = state = copy.deepcopy(model.state_dict())
+    tried = mask = dense_mask(model, owners)
+
+    def attempt(trial: Trial) -> dict[str, float]:
+        nonlocal tried
+        model.load_state_dict(state)
+        weighed = replace(plan, factors=trial.factors)
+        numbered = list(enumerate(taken))
+        tried = make_mask(model, weighed, electorate, numbered, seed, forward, keep=trial.keep, among=mask)
+        sparsity = Masked(model, tried)
+        finetune(model, sparsity)
+        sparsity.detach()
+        sparsity.zero_pruned()
+        return judge.drops(model)
+
+    def done(last: Round) -> None:
+        nonlocal state, mask
+        if last.kept:
+            state, mask = copy.deepcopy(model.state_dict()), tried
+
+    try:
+        best = search(ascent, attempt, done)
+        if best is None:
+            raise ValueError(broken_at_once(ascent))
+    except BaseException:
+        model.load_state_dict(original)
+        raise
+    model.load_state_dict(state)
+    asked = asdict(replace(plan, factors=best.trial.factors)) | {"ratio": None, "limits": dict(limits)}
+    return Contract(Masked(model, mask, owners=owners, asked=asked), best, tuple(ascent.rounds))
+
+
+def broken_at_once(ascent: Ascent) -> str:
+    """One sentence for a search in which nothing was kept, with what was reached."""
+    first = ascent.rounds[0]
+    name = first.broken[0]
+    return (
+        f"no size keeps the limit {ascent.limits[name]:g} % of {name!r}: with all weights, after its "
+        f"fine-tuning, the network loses {first.drops[name]:.4g} %"
+    )
+
+
+def check_voted(row: Method, plan: Plan) -> None:
+    """ValueError for a method in which factors of tasks have no meaning, or that starts from no trained
+    network."""
+    if not row.needs_dense or row.start != "dense" or row.retrain or plan.voters != "tasks":
+        raise ValueError(
+            f"method {row.name!r} has not its tasks vote once on a trained network, as disparse_pt does"
+        )
+    if plan.budget != "global":
+        raise ValueError(f"budget {plan.budget!r} fixes what each layer keeps: a contract takes 'global'")
+
+
+def _plan(row: Method, criterion: str | None, floor: float, protect: Iterable[str]) -> Plan:
+    settings = Settings(
+        ratio=0,
+        keep_ratio=None,
+        criterion=criterion,
+        pt_criterion="magnitude",
+        budget=None,
+        arbiter="weighted",
+        scope="all",
+        protect=(protect,) if isinstance(protect, str) else tuple(protect),
+        rounds=None,
+        shuffle=False,
+        score_init="own",
+        floor=floor,
+    )
+    plan = make_plan(row, settings)
+    check_voted(row, plan)
+    return plan
+
+
+class _Judge:
+    """What networks lose against the one that is there when this is made."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scores: Mapping[str, Score],
+        limits: Mapping[str, float],
+        level: float,
+        resamples: int,
+        seed: int,
+    ) -> None:
+        check_level(level, resamples)
+        for name in limits:
+            if name not in scores:
+                raise ValueError(not_one_of("limit", name, scores))
+        self.scores = {name: scores[name] for name in limits}
+        self.level, self.resamples, self.seed = level, resamples, seed
+        self.dense = {name: self._score(name, model) for name in limits}
+        for name, value in self.dense.items():
+            if not value.double().mean().isfinite() or not value.double().mean():
+                raise ValueError(f"the trained network's score of {name!r} is {float(value.mean()):g}")
+
+    def _score(self, name: str, model: nn.Module) -> Tensor:
+        found = self.scores[name](model)
+        return found.detach().cpu() if isinstance(found, Tensor) else torch.tensor(float(found))
+
+    def drops(self, model: nn.Module) -> dict[str, float]:
+        return {name: self._drop(name, self._score(name, model)) for name in self.scores}
+
+    def _drop(self, name: str, now: Tensor) -> float:
+        dense = self.dense[name]
+        if now.shape != dense.shape:
+            raise ValueError(f"score {name!r} was of shape {tuple(dense.shape)}, now of {tuple(now.shape)}")
+        if not now.dim():
+            return drop([change(float(now), float(dense), larger=True)])
+        drawn = resample_counts(len(now), self.resamples, self.seed).double()
+        pairs = zip((drawn @ now.double()).tolist(), (drawn @ dense.double()).tolist(), strict=True)
+        return upper_bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]), self.level)

@@ -1,0 +1,146 @@
+"""The library's contract on a small network, with scores of the user's own."""
+
+import math
+
+import pytest
+import torch
+
+from prune_utils import contract, count, mask_hash, prunable
+from prune_utils.bootstrap import resample_counts, upper_bound
+
+
+def kept_of(model, names):
+    weights = prunable(model)
+    return sum(int(weights[name].count_nonzero()) for name in names) / sum(weights[n].numel() for n in names)
+
+
+def arrange(net):
+    """Scores are the shares that the heads keep: exact, and only a head's own factor helps it."""
+    scores = {task: lambda model, task=task: kept_of(model, [f"heads.{task}.weight"]) for task in net.losses}
+
+    def finetune(model, sparsity):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        sparsity.attach(optimizer)
+        optimizer.step()
+
+    return net.model, net.losses, net.batches, scores, finetune
+
+
+def test_the_found_network_keeps_its_limits_and_is_as_small_as_the_next_would_not_be(tiny):
+    net = tiny("a", "b")
+    found = contract(*arrange(net), {"a": 30, "b": 60}, resolution=5, smallest=2, floor=0)
+    assert found.best is max((done for done in found.rounds if done.kept), key=lambda done: done.trial.level)
+    assert (
+        count(found.sparsity.mask)
+        == found.best.trial.keep
+        < 0.6 * sum(w.numel() for w in prunable(net.model).values())
+    )
+    assert found.best.drops["a"] <= 30 and found.best.drops["b"] <= 60
+    above = [done for done in found.rounds if done.trial.level == found.best.trial.level + 1]
+    assert above and not any(done.kept for done in above)
+    assert found.best.drops == {
+        task: pytest.approx(100 * (1 - kept_of(net.model, [f"heads.{task}.weight"]))) for task in ("a", "b")
+    }
+    verified = found.sparsity.verify()
+    assert verified["kept"] == found.best.trial.keep and not found.sparsity.attached
+    assert found.sparsity.certificate["asked"]["limits"] == {"a": 30, "b": 60}
+
+
+def test_factors_give_smaller_networks_where_limits_are_lopsided(tiny):
+    limits = {"a": 30, "b": math.inf}
+    turned = contract(*arrange(tiny("a", "b")), limits, criterion="snip", resolution=5, smallest=2, floor=0)
+    alike = contract(
+        *arrange(tiny("a", "b")), limits, criterion="snip", resolution=5, smallest=2, floor=0, turns=0
+    )
+    assert turned.best.trial.keep < alike.best.trial.keep
+    assert turned.best.trial.factors["a"] > turned.best.trial.factors["b"] == 1
+
+
+def test_masks_nest_and_the_same_call_gives_the_same_network(tiny):
+    hashes, masks = [], []
+    for _ in range(2):
+        net = tiny("a", "b")
+        model, losses, batches, scores, finetune = arrange(net)
+
+        def keep_mask(model, sparsity, finetune=finetune):
+            masks.append(sparsity.mask)
+            finetune(model, sparsity)
+
+        found = contract(
+            model, losses, batches, scores, keep_mask, {"a": 40, "b": 40}, criterion="snip", resolution=5
+        )
+        hashes.append(mask_hash(found.sparsity.mask))
+    assert hashes[0] == hashes[1]
+    kept = [mask for mask, done in zip(masks, [*found.rounds, *found.rounds], strict=True) if done.kept]
+    kept = kept[: len(kept) // 2]
+    assert len(kept) > 2
+    for larger, smaller in zip(kept, kept[1:], strict=False):
+        assert all((larger[name] | ~smaller[name]).all() for name in larger)
+
+
+def test_scores_by_image_are_bounded(tiny):
+    """A drop of 4 % in the mean that some images do not share: the bound is that of their resamples."""
+    net = tiny("a", "b")
+    model, losses, batches, _, finetune = arrange(net)
+    pruned = torch.tensor([1.0, 1.0, 0.9, 0.94])
+
+    def by_image(model):
+        whole = all(weight.count_nonzero() == weight.numel() for weight in prunable(model).values())
+        return torch.ones(4) if whole else pruned
+
+    scores = {"a": by_image, "b": lambda model: torch.ones(4)}
+    means = resample_counts(4, 99, 0).double() @ pruned.double() / 4
+    bound = upper_bound(100 * (1 - means), 0.9)
+    assert 4 < bound < 10
+    for limit, kept in ((bound + 1e-6, True), (bound - 1e-6, False)):
+        found = contract(
+            *(model, losses, batches, scores, finetune),
+            {"a": limit, "b": 1},
+            level=0.9,
+            resamples=99,
+            resolution=20,
+            smallest=30,
+            turns=0,
+        )
+        assert (found.best.trial.level > 0) == kept
+        net = tiny("a", "b")
+        model, losses, batches, _, finetune = arrange(net)
+
+
+def test_a_network_that_cannot_keep_its_limits_is_as_it_was(tiny):
+    net = tiny("a", "b")
+    before = {name: value.clone() for name, value in net.model.state_dict().items()}
+    model, losses, batches, scores, _ = arrange(net)
+
+    def spoil(model, sparsity):
+        with torch.no_grad():
+            model.heads["a"].weight[0] = 0
+
+    with pytest.raises(
+        ValueError, match=r"no size keeps the limit 5 % of 'a': with all weights, .* loses 33.33 %"
+    ):
+        contract(model, losses, batches, scores, spoil, {"a": 5, "b": 5})
+    assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"limits": {"a": 1}}, "task 'b' has no limit"),
+        ({"limits": {"a": 1, "b.x": 1}}, "limit 'b.x' is not one of a, b"),
+        ({"method": "snip"}, "method 'snip' has not its tasks vote once on a trained network"),
+        ({"method": "imp"}, "method 'imp' has not its tasks vote once on a trained network"),
+        ({"method": "lamp"}, "factors weigh tasks|method 'lamp' has not its tasks vote"),
+        ({"level": 1.5}, "level 1.5 is not a number between 0 and 1"),
+        ({"resolution": 0}, "resolution 0 is not a number between 0 and 100"),
+        ({"stride": 0}, "stride 0 is not a whole number"),
+    ],
+)
+def test_mistakes_are_told_before_any_training(tiny, more, said):
+    def never(model, sparsity):
+        raise AssertionError("trained")
+
+    model, losses, batches, scores, _ = arrange(tiny("a", "b"))
+    given = {"limits": {"a": 1, "b": 1}} | more
+    with pytest.raises(ValueError, match=said):
+        contract(model, losses, batches, scores, never, **given)
