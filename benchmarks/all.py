@@ -34,9 +34,8 @@ COMMANDS = {
 
 def put_in(page: str, name: str, text: str) -> str:
     """The page with the table between the marks of `name` replaced. ValueError where there are none."""
-    block = (
-        f"<!-- {name} -->\n```\n$ python3 -m {COMMANDS[name]}\n{text.strip()}\n```\n<!-- end of {name} -->"
-    )
+    command = f"<!-- not run: benchmarks.all does it -->\n```\n$ python3 -m {COMMANDS[name]}\n"
+    block = f"<!-- {name} -->\n{command}{text.strip()}\n```\n<!-- end of {name} -->"
     marks = re.compile(f"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
     page, found = marks.subn(lambda _: block, page)
     if found != 1:

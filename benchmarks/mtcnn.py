@@ -340,7 +340,10 @@ The MTCNN of facenet-pytorch 2.6 ({weights:,} parameters, {covered:.2%} of them 
 `disparse_pt` ({budget} budget) and fine-tuned by distillation from its own outputs, {steps} steps on {learn}
 photographs. All figures are on {held} others, which neither saw. Made by
 
-    python3 -m benchmarks.mtcnn --photos {folders} --steps {steps}{limit} --out docs/mtcnn.md
+<!-- not run: your own photographs, and a minute a ratio -->
+```
+python3 -m benchmarks.mtcnn --photos {folders} --steps {steps}{limit} --out docs/mtcnn.md
+```
 
 ## The raw maps against the dense network's
 

@@ -149,8 +149,11 @@ HEAD = f"""# Public networks
 Networks as their packages ship them, with random weights (the MTCNN with its trained ones), {RATIO} % sparse
 by `sparsify` with two losses. Made by
 
-    pip install -r requirements-networks.txt && pip install --no-deps facenet-pytorch LibMTL
-    python3 -m benchmarks.networks --out docs/networks.md
+<!-- not run: gigabytes of packages -->
+```
+python3 -m pip install -r requirements-networks.txt && python3 -m pip install --no-deps facenet-pytorch LibMTL
+python3 -m benchmarks.networks --out docs/networks.md
+```
 
 *Covered* is the share of all parameters that the ratio speaks of: what multiplies the input. The rest are
 embeddings, norms, biases and tables, and weights that no output depends on (in these small language models
