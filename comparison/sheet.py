@@ -114,3 +114,7 @@ def _markdown(content: dict[str, Any], layers: list[Layer], shape: tuple[int, in
     note = f"Multiply-adds for one image of {shape[0]} x {shape[1]}."
     path.write_text(f"# {_title(content)}\n\n{note}\n\n{markdown(layers)}")
     return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

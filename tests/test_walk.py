@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,19 @@ def test_outputs_are_compared_by_shape():
 def test_commands_in_sentences_are_found():
     agreement = [step.text for step in steps("docs/agreement.md") if step.skipped == "in a sentence"]
     assert agreement == ["launch_training.py --branch-after stages.1.3"]
+
+
+def test_modules_that_the_pages_call_do_something():
+    called = {
+        match[1] for page in PAGES for step in steps(page) for match in re.finditer(r"-m ([\w.]+)", step.text)
+    }
+    ours = {ROOT.joinpath(*name.split(".")) for name in called}
+    files = [
+        next(filter(Path.is_file, (path / "__main__.py", path.with_suffix(".py"))), None) for path in ours
+    ]
+    named = [path for path in files if path]
+    assert len(named) > 20
+    assert not [path for path in named if '\nif __name__ == "__main__":\n' not in path.read_text()]
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ PAGES = (
 )
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 COMMAND = re.compile(r"(python3|make|torchrun|\w+\.py) [^.]")
+WRITTEN = re.compile(r"--(?:png|markdown|curves|html|out) (\S+)")  # flags whose file is there afterwards
 STANDS_FOR = {
     "N": "2",
     "M": "disparse_static",
@@ -174,7 +175,12 @@ def do(step: Step, tree: Path, number: int) -> tuple[float, str]:
         command = [sys.executable, path.name]
     seconds, trouble, printed = _call(command, tree)
     missing = "" if trouble else unlike(step.prints or [], printed)
-    return seconds, f"did not print {missing!r} but:\n{printed}" if missing else trouble
+    if missing:
+        return seconds, f"did not print {missing!r} but:\n{printed}"
+    for name in WRITTEN.findall(step.text):
+        if not trouble and not (tree / name).exists():
+            trouble = f"did not write {name}"
+    return seconds, trouble
 
 
 def rehearse(step: Step, tree: Path) -> tuple[float, str]:
