@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NARROW = 8.0  # inches, of figures whose every layer has a name: read at a third of that, too
+BARS = 80  # letters of this size beside each other above all bars
 MARKERS = "osD^vPX*"
 HATCH: dict[str, Any] = {"hatch": "////", "edgecolor": "white", "linewidth": 0}  # of shortcuts
 
@@ -56,14 +58,14 @@ def bars_of(result: Mapping, curve: int = 0) -> Bars:
     sure = found["confidence"] > 0.5
     title = (
         f"{result['dataset']}, {len(result['tasks'])} tasks ({', '.join(result['tasks'])}), "
-        f"each keeps {asked['keep_ratio']:.1%}: overall agreement {percent(asked['overall']['mean'])}"
+        f"each keeps {percent(asked['keep_ratio'])}: overall agreement {percent(asked['overall']['mean'])}"
     )
     mean, low, high, chance = (
         [row[key] for row in asked["layers"]] for key in ("mean", "low", "high", "chance")
     )
     return Bars(
         title,
-        short_names(names),
+        _in_stages(names),
         [row["stage"] for row in layers],
         mean,
         low,
@@ -82,14 +84,19 @@ def bars_of_plain(path: str | Path, title: str) -> Bars:
     values = ast.literal_eval(Path(path).read_text())
     stages = [".".join(name.split(".")[1:3]) if ".blocks." in name else "conv1" for name in values]
     stages = [stage.replace("blocks", "stages") for stage in stages]
-    return Bars(title, short_names(list(values)), stages, list(values.values()))
+    return Bars(title, _in_stages(list(values)), stages, list(values.values()))
+
+
+def _in_stages(names: Sequence[str]) -> list[str]:
+    """Short names, without the words that the bands above the bars say."""
+    return [name.removeprefix("stages.").removeprefix("blocks.") for name in short_names(names)]
 
 
 def agreement_bars(rows: Sequence[Bars]) -> Figure:
     """A row of bars for each data set, as in the paper's figure; shortcuts hatched, range of the seeds."""
     longest = [max(map(len, row.names)) for row in rows]
-    heights = [3.0 + 0.062 * letters for letters in longest]
-    figure = new_figure(WIDTH, sum(heights))
+    heights = [3.2 + 0.08 * letters for letters in longest]
+    figure = new_figure(NARROW, sum(heights))
     grid = figure.add_gridspec(len(rows), 1, height_ratios=heights)
     for place, row in enumerate(rows):
         _bars(figure.add_subplot(grid[place, 0]), row)
@@ -121,12 +128,13 @@ def _bars(axes: Axes, row: Bars) -> None:
         style: dict[str, Any] = {"marker": "_", "markersize": 9, "markeredgewidth": 2.2, "linestyle": ""}
         keys.append(_key("random masks of these densities", color=COLOURS[4], **style))
     keys += _watershed(axes, row)
-    axes.set_xticks(range(count), row.names, rotation=90, fontsize=8)
+    axes.set_xticks(range(count), row.names, rotation=90, fontsize=10)
     axes.set_ylabel("agreement, %", color=INK)
-    axes.set_title(row.title, color=INK, fontsize=11.5, loc="left", pad=24)
+    axes.set_title(row.title, color=INK, fontsize=11, loc="left", pad=10 + 16 * -(-len(keys) // 3))
     axes.legend(
-        handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(keys), fontsize=9,
+        handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=10,
         frameon=False, labelcolor=INK, columnspacing=1.4, handlelength=1.6, borderaxespad=0.2,
+        labelspacing=0.2,
     )  # fmt: skip
     plain_axes(axes)
 
@@ -167,7 +175,9 @@ def _stage_bands(axes: Axes, stages: Sequence[str]) -> None:
         if number % 2:
             axes.axvspan(start - 0.5, end - 0.5, color="#f3f3f3", zorder=0)
         place: dict[str, Any] = {"x": (start + end - 1) / 2, "y": 107, "ha": "center", "va": "center"}
-        axes.text(s=stages[start].replace("stages.", "stage "), fontsize=8.5, color=DIM, **place)
+        text = stages[start].replace("stages.", "stage ")
+        if (end - start) * BARS >= len(stages) * len(text):  # else its layer says so itself
+            axes.text(s=text, fontsize=10, color=DIM, **place)
 
 
 def pair_matrices(result: Mapping, curve: int = 0) -> Figure:
@@ -175,12 +185,12 @@ def pair_matrices(result: Mapping, curve: int = 0) -> Figure:
     asked = result["curves"][curve]
     pairs, tasks = asked["pairs"], asked["pairs"]["tasks"]
     panels = [*pairs["stages"].items(), ("whole backbone", pairs["overall"])]
-    side = max(1.5, 0.52 * len(tasks))
-    columns = min(len(panels), 6 if len(tasks) < 4 else 3)
+    side = max(1.2, 0.4 * len(tasks))
+    columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure = new_figure(min(WIDTH, columns * (side + 1.2)), rows * (side + 1.3) + 0.6)
+    figure = new_figure(min(WIDTH, columns * (side + 1.1)), rows * (side + 1.2) + 0.6)
     figure.suptitle(
-        f"{result['dataset']}: agreement of every pair of tasks, %, each keeps {asked['keep_ratio']:.1%}",
+        f"{result['dataset']}: agreement of every pair, each task keeps {percent(asked['keep_ratio'])}",
         color=INK, fontsize=12, x=0.01, ha="left",
     )  # fmt: skip
     axes_list = figure.subplots(rows, columns, squeeze=False).flat
@@ -197,7 +207,7 @@ def _matrix(axes: Axes, title: str, matrix: list[list[float | None]], tasks: Seq
     for down, row in enumerate(matrix):
         for right, cell in enumerate(row):
             text = "-" if cell is None else f"{100 * cell:.0f}"
-            axes.text(right, down, text, ha="center", va="center", color="black", fontsize=9)
+            axes.text(right, down, text, ha="center", va="center", color="black", fontsize=10)
     axes.set_xticks(range(len(tasks)), tasks, rotation=90)
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set_title(title, color=INK, fontsize=10.5)
@@ -215,8 +225,8 @@ def densities(result: Mapping, curve: int = 0) -> Figure:
     shared = [row["name"] for row in result["layers"]]
     own = {task: [name for name in asked["density"][task] if name not in shared] for task in tasks}
     tail = max(len(names) for names in own.values())
-    ticks = [*short_names(shared), *(short_names(own[tasks[0]]) if tail else [])]
-    figure = new_figure(WIDTH, 3.8 + 0.062 * max(map(len, ticks)))
+    ticks = [*_in_stages(shared), *(short_names(own[tasks[0]]) if tail else [])]
+    figure = new_figure(NARROW, 4.2 + 0.08 * max(map(len, ticks)))
     axes = figure.add_subplot()
     for index, task in enumerate(tasks):
         density = asked["density"][task]
@@ -231,27 +241,27 @@ def densities(result: Mapping, curve: int = 0) -> Figure:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
     axes.set_xlim(-0.6, len(ticks) - 0.4)
-    axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=8)
+    axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=10)
     if tail:
         axes.axvline(len(shared) - 0.5, color=INK, linewidth=1)
         for text, place, side in (("shared ", -0.5, "right"), (" each task's own", -0.5, "left")):
             axes.text(
-                len(shared) + place, 1.01, text, ha=side, va="bottom", color=INK, fontsize=9,
+                len(shared) + place, 1.01, text, ha=side, va="bottom", color=INK, fontsize=10,
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
     axes.set_ylabel("kept weights of the layer, %", color=INK)
     axes.set_title(
-        f"{result['dataset']}: what each task keeps, {asked['keep_ratio']:.1%} of its weights in all",
+        f"{result['dataset']}: what each task keeps, {percent(asked['keep_ratio'])} of its weights in all",
         color=INK, fontsize=11.5, loc="left", pad=20,
     )  # fmt: skip
-    axes.legend(frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(frameon=False, labelcolor=INK, loc="outside lower center", ncols=5)
     plain_axes(axes)
     return figure
 
 
 def against_sparsity(results: Sequence[Mapping]) -> Figure:
     """Overall agreement against the sparsity of the network, a line for each data set."""
-    figure = new_figure(WIDTH * 0.75, 4.6)
+    figure = new_figure(NARROW, 5.2)
     axes = figure.add_subplot()
     for index, result in enumerate(results):
         curves = sorted(result["curves"], key=lambda curve: curve["sparsity"])
@@ -270,6 +280,6 @@ def against_sparsity(results: Sequence[Mapping]) -> Figure:
     axes.set_xlabel("sparsity of the network that keeps what any task keeps, %", color=INK)
     axes.set_ylabel("overall agreement, %", color=INK)
     axes.set_title("Agreement against sparsity (band: all seeds)", color=INK, fontsize=11.5, loc="left")
-    axes.legend(frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(frameon=False, labelcolor=INK, loc="outside lower center", ncols=2)
     plain_axes(axes)
     return figure

@@ -46,19 +46,19 @@ def panel(records: Records, tasks: dict[str, Task], names: list[str], rows: int 
         return None
     height, width = samples[0][0].shape[:2]
     cell = 2.4
-    figure = new_figure(cell * (1 + len(tasks)), cell * height / width * len(samples) + 1.4)
+    figure = new_figure(cell * (1 + len(tasks)), cell * height / width * len(samples) + 1.8)
     grid = figure.subplots(len(samples), 1 + len(tasks), squeeze=False)
     for axes, (image, targets) in zip(grid, samples, strict=True):
         axes[0].imshow(image)
         for column, (name, task) in enumerate(tasks.items(), 1):
             axes[column].imshow(task.picture(*targets[name]), interpolation="nearest")
     for axes, title in zip(grid[0], ["image", *tasks], strict=True):
-        axes.set_title(title, color=INK, fontsize=11)
+        axes.set_title(title, color=INK, fontsize=13)
     for one in grid.flat:
         one.set_axis_off()
     seen = _classes([targets for _, targets in samples])
     if seen:
-        figure.legend(handles=class_keys(seen, names), **CLASS_LEGEND, ncols=max(3, 2 * len(tasks)))
+        figure.legend(handles=class_keys(seen, names), **CLASS_LEGEND, ncols=1 + len(tasks))
     return figure
 
 

@@ -39,6 +39,7 @@ RUNS = {  # title -> stem of its files
 }
 MEASURES = (("seg", "mIoU"), ("seg", "pixel_acc"), ("sn", "mean"), ("sn", "30"))
 WORDS = {"mIoU": "mIoU", "mean": "off by"}  # what a measure is called below a picture
+TEXT = 16  # points of the picture, 12 inches wide: still read where it is shown as small as a hand
 SIDE = 160  # pixels, of the image that speeds are measured on
 
 
@@ -151,13 +152,13 @@ def draw(
 
     from common.figures import COLOURS, INK, new_figure
     from dataloaders.class_names import class_names
-    from tasks.pictures import class_keys
+    from tasks.pictures import CLASS_LEGEND, class_keys
 
-    figure = new_figure(12.0, 3.55)
+    figure = new_figure(12.0, 4.9)
     titles = ["target", *results]
     axes = figure.subplots(2, 1 + len(titles), gridspec_kw={"wspace": 0.02})
     axes[0, 0].imshow(image)
-    axes[0, 0].set_title("a room that\nno training saw", color=INK, fontsize=13)
+    axes[0, 0].set_title("an unseen\nroom", color=INK, fontsize=TEXT)
     for row, (name, said) in enumerate(found.items()):
         for column, title in enumerate(titles, 1):
             axes[row, column].imshow(said[title])
@@ -166,25 +167,25 @@ def draw(
                 value = results[title]["metrics"][task]["metric"][measure]
                 unit = "°" if name == "sn" else " %"
                 text = f"{WORDS[measure]} {value:.1f}{unit}"
-                axes[row, column].set_xlabel(text, color=INK, fontsize=12, labelpad=4)
+                axes[row, column].set_xlabel(text, color=INK, fontsize=TEXT, labelpad=4)
             if not row:
                 shown = title.replace(" ", "\n") if title not in ("dense", "target") else title
                 shown = "the truth" if title == "target" else shown
-                axes[row, column].set_title(shown, color=INK, fontsize=13)
+                axes[row, column].set_title(shown, color=INK, fontsize=TEXT)
     for one in axes.flat:
         one.set_xticks([])
         one.set_yticks([])
         one.spines[:].set_visible(False)
-    axes[1, 0].legend(
-        handles=class_keys(seen, class_names("nyuv2", 40)), loc="center", ncols=2, fontsize=8,
-        frameon=False, handlelength=0.9, columnspacing=0.8, labelspacing=0.25,
-    )  # fmt: skip
+    place: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes[1, 0].transAxes}
+    axes[1, 0].text(0.5, 0.5, "which way\nsurfaces\nface", color=INK, fontsize=TEXT, **place)
+    keys = class_keys(seen, class_names("nyuv2", 40))
+    figure.legend(handles=keys, **CLASS_LEGEND | {"fontsize": TEXT, "title": None}, ncols=5)
     figure.canvas.draw()  # places are known now
     above = axes[0, -1].get_tightbbox().transformed(figure.transFigure.inverted())
     left, right, top = axes[0, 3].get_position().x0, above.x1, above.y1 + 0.02
     figure.add_artist(Line2D([left, right], [top, top], color=COLOURS[1], transform=figure.transFigure))
     words = f"{RATIO} % of the weights are zero"
-    figure.text((left + right) / 2, top + 0.02, words, ha="center", fontsize=13, color=COLOURS[1])
+    figure.text((left + right) / 2, top + 0.02, words, ha="center", fontsize=TEXT, color=COLOURS[1])
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
     return path
 

@@ -27,7 +27,11 @@ PALETTE = np.frombuffer(
 CLASS_LEGEND: dict[str, Any] = {
     "loc": "outside lower center",
     "frameon": False,
-    "fontsize": 9,
+    "fontsize": 12,
+    "title_fontsize": 12,
+    "handlelength": 1.2,
+    "columnspacing": 1.2,
+    "labelspacing": 0.3,
     "title": "segmentation classes (grey: unknown)",
 }
 

@@ -33,11 +33,17 @@ def latency_bars(cases: list[dict[str, Any]], title: str, path: Path) -> Path:
         axes.barh(range(len(rows)), medians, xerr=spread, color=colours, ecolor=INK, capsize=2)
         for place, time in enumerate(times):
             axes.text(
-                time["high"], place, f" {time['median']:.0f}", va="center", ha="left", color=INK, fontsize=8.5
+                time["high"],
+                place,
+                f"  {time['median']:.0f}",
+                va="center",
+                ha="left",
+                color=INK,
+                fontsize=9.5,
             )
         if case.get("limit"):
             axes.axvline(case["limit"], color=INK, linestyle=":")
-            axes.text(case["limit"], len(rows) - 0.4, " arithmetic limit", color=INK, fontsize=8, va="bottom")
+            axes.text(case["limit"], len(rows) - 0.4, " arithmetic limit", color=INK, fontsize=9, va="bottom")
         axes.set_yticks(range(len(rows)), [row["runtime"] for row in rows])
         axes.set_xlim(0, max(max(time["high"] for time in times) * 1.12, 1e-6))
         axes.set_title(case["title"], color=INK, fontsize=10, loc="left", pad=14)
@@ -55,7 +61,7 @@ def speed_curve(
 ) -> Path:
     """points: (sparsity in percent, milliseconds of the engine); dense: rows of every other runtime, drawn as
     level lines, slowest first in the legend: zeros make none of them faster."""
-    figure = new_figure(9.5, 4.8)
+    figure = new_figure(8.0, 6.2)
     axes = figure.add_subplot()
     points = sorted(points)
     drawn: dict[str, int] = {}
@@ -65,22 +71,24 @@ def speed_curve(
         drawn[kind] += 1
         label = f"{row['runtime']}: {median:.0f}"
         axes.axhline(median, color=KINDS[kind], linestyle=style, linewidth=1.6, label=label)
-    axes.plot(
-        *zip(*points, strict=True), "o-", color=KINDS["ours"], label=NAMES["ours"], linewidth=2, zorder=3
-    )
+    label = f"sparse engine, {NAMES['ours']}"
+    axes.plot(*zip(*points, strict=True), "o-", color=KINDS["ours"], label=label, linewidth=2, zorder=3)
     for ratio, milliseconds in points:
+        place, side = (
+            ((-9, -5), "right") if ratio > 60 else ((0, -22), "left")
+        )  # below the curve, off the axis
         axes.annotate(
-            f"{milliseconds:.0f}", (ratio, milliseconds), (-4, -12), textcoords="offset points", fontsize=9,
-            color=INK, ha="right",
+            f"{milliseconds:.0f}", (ratio, milliseconds), place, textcoords="offset points", fontsize=11,
+            color=INK, ha=side, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     axes.set_xlabel("pruned weights, percent", color=INK)
     axes.set_ylabel("milliseconds an image, median", color=INK)
     axes.set_ylim(bottom=0)
     axes.set_xlim(-6, 103)
     axes.set_title(title, color=INK, loc="left")
-    axes.legend(
-        frameon=False, fontsize=9, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0),
-        title="milliseconds\nblue: fp32, orange: bf16", title_fontsize=9, alignment="left", handlelength=3.2,
+    figure.legend(
+        frameon=False, labelcolor=INK, loc="outside lower center", ncols=2, handlelength=3.2,
+        title="milliseconds; blue: dense, fp32; orange: dense, bf16",
     )  # fmt: skip
     plain_axes(axes, "y")
     figure.savefig(path)
