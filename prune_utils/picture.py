@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .figures import COLOURS, FAINT, INK, WIDTH, new_figure, plain_axes, short_names
+from .figures import COLOURS, FAINT, INK, new_figure, plain_axes, short_names
 from .inventory import Group, Layer, amount, groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDE = 16  # layers from which a group gets a row of its own
-ROW, LETTER = 2.1, 0.065  # inches: of a row of bars, and of a letter of the names below it
+WIDTH = 9.0  # inches: words of 9 points are still read at a third of it
+ROW, LETTER = 2.2, 0.08  # inches: of a row of bars, and of a letter of the names below it
 
 
 def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) -> Path:
@@ -25,7 +26,8 @@ def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) 
     rows = _rows(parts)
     heights = [0.9 + 0.42 * len(parts), *map(_height, rows)]
     figure = new_figure(WIDTH, 0.7 + sum(heights))
-    figure.suptitle(title, color=INK, fontsize=14, x=0.01, ha="left")
+    whole = sum(layer.kept for layer in layers) / sum(layer.total for layer in layers)
+    figure.suptitle(f"{title} (dashed: {whole:.1%} kept)", color=INK, fontsize=13, x=0.01, ha="left")
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     amounts = (
         ("weights", [(group.kept, group.total) for group in parts]),
@@ -36,7 +38,6 @@ def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) 
     )
     for column, (what, numbers) in enumerate(amounts):
         _before_after(figure.add_subplot(grid[0, column]), what, [group.name for group in parts], numbers)
-    whole = sum(layer.kept for layer in layers) / sum(layer.total for layer in layers)
     colours = {group.name: COLOURS[index % len(COLOURS)] for index, group in enumerate(parts)}
     for number, row in enumerate(rows, 1):
         for column, group in enumerate(row):
@@ -85,7 +86,7 @@ def _before_after(axes: Axes, what: str, names: list[str], numbers: list[tuple[i
         )
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(whole) * 1.55)
+    axes.set_xlim(0, max(whole) * 1.95)
     axes.set_xticks([])
     axes.set_title(f"{what}, kept of dense", color=INK, fontsize=11, loc="left")
     plain_axes(axes, grid=None)
@@ -100,12 +101,11 @@ def _densities(axes: Axes, group: Group, colour: str, whole: float) -> None:
     bars = axes.bar(range(len(names)), percents, color=colour, width=0.75, zorder=2)
     texts = [f"{value:.0f}" if value >= 9.95 else f"{value:.2g}" for value in percents]
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    axes.bar_label(bars, texts, fontsize=7.5, color=INK, padding=2.5, bbox=ground)
+    axes.bar_label(bars, texts, fontsize=9, color=INK, padding=2.5, bbox=ground)
     axes.set_xlim(-0.6, max(len(names), 8) - 0.4)
     top = max(*percents, 100 * whole) * 1.15
     axes.set_ylim(0, top if top < 60 else 115)
-    axes.set_title(f"dashed: whole network, {whole:.1%}", color=INK, fontsize=9, loc="right")
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
     axes.set_ylabel("kept weights, %", color=INK)
     owned = "owned by all tasks" if group.name == "all tasks" else group.name
     share = group.kept / group.total

@@ -125,7 +125,8 @@ def frontier(by_ratio: Mapping[float, Sequence[Entry]], dense: Entry) -> go.Figu
         )
     figure.add_hline(y=0, line={"color": INK, "width": 1, "dash": "dash"}, annotation_text=dense.label)
     figure.update_layout(**_layout("kept weights, %", "change against dense, %"))
-    figure.update_xaxes(type="log")
+    marks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    figure.update_xaxes(type="log", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
     return figure
 
 
@@ -239,7 +240,7 @@ def densities(results: Sequence[tuple[Result, Mapping[str, Any]]]) -> go.Figure:
             },
         )
     )
-    figure.update_layout(**_layout("layer, from the input", "", 200 + 26 * len(results)))
+    figure.update_layout(**_layout("layer, from the input", "", 300 + 26 * len(results)))
     figure.update_xaxes(showticklabels=len(layers) <= 40, tickangle=-60)
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
