@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from common.choices import not_one_of
+from common.granularity import fixed_ratio
 
 from .fields import Setting
 from .schema import Config
@@ -237,7 +238,7 @@ def load(
         tree = merge(tree, _renamed(base))
         tree["loss_weights"] = base.get("loss_weights", {})
     known = tree.get("loss_weights", {})
-    config = _check(_build(merge(tree, given), Config))
+    config = _check(_build(_with_ratio(merge(tree, given)), Config))
     if config.data.dataset != dataset:
         raise ValueError(f"setting 'data.dataset' is {config.data.dataset!r}, the command is for {dataset}")
     choices = sorted({*known, *config.data.tasks})
@@ -245,6 +246,15 @@ def load(
         if task not in choices:
             raise ValueError(_choices(task, "loss_weights.", choices))
     return config
+
+
+def _with_ratio(tree: Tree) -> Tree:
+    """The settings with the ratio that a granularity such as 2:4 fixes, where nobody said one."""
+    pruning = tree.get("prune", {})
+    fixed = fixed_ratio(str(pruning.get("granularity"))) if isinstance(pruning, dict) else None
+    if fixed is None or "ratio" in pruning:
+        return tree
+    return merge(tree, {"prune": {"ratio": fixed}})
 
 
 def as_tree(config: Config) -> Tree:

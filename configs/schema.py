@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+from common.granularity import CHOICES
 from common.names import PROTOCOLS
 
 from .fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, Setting, at_least, between, one_of, setting
@@ -146,6 +147,18 @@ class Prune:
             "a percentage: 0, or from 1 to below 100",
             lambda value: f": did you mean {100 * value:g}?" if 0 < value < 1 else "",
         ),
+    )
+    granularity: str = setting(
+        "weight",
+        "granularity",
+        "what is kept or pruned together; N:M fixes the ratio",
+        choices=CHOICES,
+    )
+    ratio_of: str = setting(
+        "params",
+        "ratio-of",
+        "what the ratio counts: weights, or multiply-adds",
+        range=one_of("params", "macs"),
     )
     keep_ratio: float | None = setting(
         None,

@@ -9,6 +9,7 @@ al., CVPR 2022, fixes a keep ratio per task instead and lands near the target: `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,14 +17,20 @@ from torch import Tensor
 from .arbiters import Arbiter, arbitrate, find_arbiter
 from .bracket import ERRORS, Contest, choose_by_bracket
 from .budgets import Budget, Pool
+from .granularity import Grain
 from .masks import Mask, Scores
 from .ranking import check_scores, flatten, rank_fractions, smallest
 
+WEIGHTS = Grain()  # single weights, each of cost 1
 PLAIN = 300_000  # weights in a pool up to which everything is simply sorted
 
 
 def choose(
-    scores: Mapping[str, Scores], budget: Budget, arbiter: str | Arbiter, among: Mask | None = None
+    scores: Mapping[str, Scores],
+    budget: Budget,
+    arbiter: str | Arbiter,
+    among: Mask | None = None,
+    grain: Grain = WEIGHTS,
 ) -> Mask:
     """A mask over the budget's layers with exactly `keep` weights in each pool.
 
@@ -31,6 +38,9 @@ def choose(
         the weights that it owns inside the pool. arbiter: a name in ARBITERS, or one of your own.
     among: candidates, None = all weights; others are never kept. Needed (for its shapes) where the budget
         names a layer that no voter owns; such weights rank after all others.
+    grain: what is kept or pruned together, and what it costs of `keep`. Units are ranked by the sums of their
+        weights' scores, and the best stay that fit into `keep` one after the other: what is left over is less
+        than the next unit. Where every part of a layer keeps the same number, that is the share of the pool.
     Ties fall to the earlier weight: layers in the pool's order, elements in row-major order.
     Raises ValueError: more to keep than candidates, a NaN score, a layer without scores, an unknown arbiter.
 
@@ -48,7 +58,13 @@ def choose(
         check_scores(of, voter)
     mask: Mask = {}
     for pool in budget:
-        mask.update(_choose_in_pool(scores, pool, arbiter, {name: like[name] for name in pool.names}, among))
+        inside = {name: like[name] for name in pool.names}
+        if not grain.granularity.whole:
+            mask.update(_choose_in_parts(scores, pool, arbiter, inside, among, grain))
+        elif grain.plain:
+            mask.update(_choose_in_pool(scores, pool, arbiter, inside, among))
+        else:
+            mask.update(_choose_units(scores, pool, arbiter, inside, among, grain))
     return {name: mask[name] for name in like if name in mask}
 
 
@@ -114,29 +130,83 @@ def _shapes(scores: Mapping[str, Scores], budget: Budget, among: Mask | None) ->
     return like
 
 
+def _choose_units(
+    scores: Mapping[str, Scores],
+    pool: Pool,
+    arbiter: str | Arbiter,
+    like: Mapping[str, Tensor],
+    among: Mask | None,
+    grain: Grain,
+) -> Mask:
+    """The rule for units of several weights, or of other costs than 1."""
+    theirs = {
+        voter: grain.unit_scores({name: of[name] for name in like if name in of})
+        for voter, of in scores.items()
+    }
+    costs = {name: grain.unit_cost(name, tensor.shape) for name, tensor in like.items()}
+    units = grain.units({name: torch.ones_like(of, dtype=torch.bool) for name, of in like.items()})
+    free = None if among is None else grain.units({name: among[name] for name in like})
+    kept = _choose_in_pool(theirs, pool, arbiter, units, free, costs)
+    return {name: grain.spread(kept[name], tensor.shape) for name, tensor in like.items()}
+
+
+def _choose_in_parts(
+    scores: Mapping[str, Scores],
+    pool: Pool,
+    arbiter: str | Arbiter,
+    like: Mapping[str, Tensor],
+    among: Mask | None,
+    grain: Grain,
+) -> Mask:
+    """In every part of the pool's layers the same share: the weights with the smallest standing there.
+
+    Voters rank over the whole pool, so that in each part those decide to whom it matters most.
+    """
+    place = find_arbiter(arbiter).standings
+    theirs = {voter: {name: of[name] for name in like if name in of} for voter, of in scores.items()}
+    standings = arbitrate({voter: place(of, among) for voter, of in theirs.items()}, arbiter)
+    total = sum(tensor.numel() for tensor in like.values())
+    mask: Mask = {}
+    for name, tensor in like.items():
+        each = pool.keep * grain.granularity.size(tensor.shape) // total
+        standing = standings.get(name, torch.zeros_like(tensor, dtype=torch.float64))
+        if among is not None:
+            standing = standing.masked_fill(~among[name], torch.inf)
+        mask[name] = grain.best_of_parts(standing, each)
+        if among is not None:
+            mask[name] &= among[name]
+    return mask
+
+
 def _choose_in_pool(
     scores: Mapping[str, Scores],
     pool: Pool,
     arbiter: str | Arbiter,
     like: Mapping[str, Tensor],
     among: Mask | None,
+    costs: Mapping[str, int] | None = None,
 ) -> Mask:
-    """Exactly pool.keep of the pool's candidates."""
+    """Exactly pool.keep of the pool's candidates. costs: of a candidate, by layer: as many as can be paid."""
+    cost = dict.fromkeys(like, 1) if costs is None else costs
     owned = {name: tensor for name, tensor in like.items() if any(name in of for of in scores.values())}
     orphans = {name: tensor for name, tensor in like.items() if name not in owned}
     theirs = {voter: {name: of[name] for name in owned if name in of} for voter, of in scores.items()}
     contest = Contest(theirs, owned, pool.keep, arbiter, among)
-    candidates = sum(contest.count(name) for name in owned)
+    candidates = sum(cost[name] * contest.count(name) for name in owned)
     if pool.keep < candidates:
-        return _decide(contest) | {name: torch.zeros_like(t, dtype=torch.bool) for name, t in orphans.items()}
+        return _decide(contest, cost) | {
+            name: torch.zeros_like(t, dtype=torch.bool) for name, t in orphans.items()
+        }
     mask = {name: _everybody(tensor, name, among) for name, tensor in owned.items()}
-    left = pool.keep - candidates
+    left, everybody = pool.keep - candidates, True
     for name, tensor in orphans.items():  # what nobody owns ranks after all others, by position
         flat = _everybody(tensor, name, among).reshape(-1)
-        flat &= flat.cumsum(0) <= left
-        left -= int(flat.count_nonzero())
+        fits = flat.cumsum(0) <= left // cost[name]
+        everybody &= bool(fits.all())
+        flat &= fits
+        left -= cost[name] * int(flat.count_nonzero())
         mask[name] = flat.reshape(tensor.shape)
-    if left:
+    if left and everybody:
         layers = pool.names[0] if len(pool.names) == 1 else f"{pool.names[0]} ... {pool.names[-1]}"
         raise ValueError(
             f"{pool.keep} weights asked of pool {layers}, which has {pool.keep - left} candidates"
@@ -149,8 +219,13 @@ def _everybody(tensor: Tensor, name: str, among: Mask | None) -> Tensor:
     return torch.ones_like(tensor, dtype=torch.bool) if among is None else among[name].clone()
 
 
-def _decide(contest: Contest) -> Mask:
-    """Large pools by bracket, wider if need be; small ones, and what is left, by sorting everything."""
+def _decide(contest: Contest, costs: Mapping[str, int]) -> Mask:
+    """Large pools by bracket, wider if need be; small ones, what is left, and what has several costs by
+    sorting everything."""
+    each = {costs[name] for name in contest.like}
+    if len(each) > 1:
+        return choose_by_sorting(contest, costs)
+    contest = replace(contest, keep=contest.keep // each.pop())
     by_rank = find_arbiter(contest.arbiter).standings is rank_fractions  # what brackets know about
     if by_rank and sum(tensor.numel() for tensor in contest.like.values()) > PLAIN:
         for errors in (ERRORS, 8 * ERRORS):
@@ -160,12 +235,26 @@ def _decide(contest: Contest) -> Mask:
     return choose_by_sorting(contest)
 
 
-def choose_by_sorting(contest: Contest) -> Mask:
-    """The rule itself: rank, arbitrate, keep the smallest standings, ties by position."""
+def choose_by_sorting(contest: Contest, costs: Mapping[str, int] | None = None) -> Mask:
+    """The rule itself: rank, arbitrate, keep the smallest standings, ties by position.
+
+    costs: of a candidate, by layer; contest.keep is then what may be spent, not a number of candidates.
+    """
     place = find_arbiter(contest.arbiter).standings
     theirs = {voter: place(of, contest.among) for voter, of in contest.scores.items()}
     standings = arbitrate(theirs, contest.arbiter)
     flat = flatten(standings, list(contest.like))
-    parts = smallest(flat, contest.keep).split([tensor.numel() for tensor in contest.like.values()])
+    keep = contest.keep if costs is None else _affordable(flat, contest, costs)
+    parts = smallest(flat, keep).split([tensor.numel() for tensor in contest.like.values()])
     layers = zip(contest.like.items(), parts, strict=True)
     return {name: part.reshape(tensor.shape) for (name, tensor), part in layers}
+
+
+def _affordable(standings: Tensor, contest: Contest, costs: Mapping[str, int]) -> int:
+    """How many of the best can be kept, one after the other, until the next would cost too much."""
+    prices = torch.cat(
+        [torch.full((like.numel(),), costs[name], dtype=torch.int64) for name, like in contest.like.items()]
+    ).to(standings.device)
+    spent = prices[standings.argsort(stable=True)].cumsum(0)
+    most = int((standings < torch.inf).count_nonzero())  # others are no candidates
+    return min(most, int((spent <= contest.keep).count_nonzero()))

@@ -91,7 +91,8 @@ class Course:
         """Who decides, by what, on the batch of a step."""
         gather = self.electorate.gather
         asked = self.electorate.voters(voters)
-        return Growth(asked, criterion, self.plan.weigh, self.seed, gather, self.forward)
+        grain = self.plan.grain
+        return Growth(asked, criterion, self.plan.weigh, self.seed, gather, self.forward, grain=grain)
 
     @property
     def regrowth(self) -> Growth | None:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from .data import Forward, predict
+from .granularity import WEIGHT, Granularity
 from .isolation import untouched
 from .parameters import Held, held_parameters, unwrap
 from .roles import EXPERTS, PRODUCT, TABLE, Role, Shape, role_of
@@ -29,6 +30,7 @@ Choice = str | Iterable[str] | Predicate | None  # patterns of names, or predica
 
 TIED, FROZEN, EXCLUDED, UNOWNED, INTEGER = "tied", "frozen", "excluded", "unowned", "not floating point"
 OUT_OF_SCOPE = "out of scope"
+UNDIVIDED = "left dense, not divided by granularity"
 WARN_BELOW = 0.9  # share of all parameters
 
 
@@ -223,12 +225,14 @@ def _settled(role: Role, multiplies: bool | None) -> Role:
     return Role(TABLE)
 
 
-def covered_by(coverage: Coverage, names: Iterable[str]) -> Coverage:
-    """The coverage of a mask: what it names is considered, whatever else could have been is out of scope."""
+def covered_by(coverage: Coverage, names: Iterable[str], granularity: Granularity = WEIGHT) -> Coverage:
+    """The coverage of a mask: what it names is considered, whatever else could have been is out of scope, or
+    not divided by the granularity."""
     masked = set(names)
     entries = []
     for entry in coverage.entries:
         inside = bool(masked.intersection(entry.names))
-        reason = "" if inside else OUT_OF_SCOPE if entry.considered else entry.reason
+        outside = OUT_OF_SCOPE if granularity.divides(entry.shape) else f"{UNDIVIDED} {granularity.name}"
+        reason = "" if inside else outside if entry.considered else entry.reason
         entries.append(replace(entry, reason=reason))
     return Coverage(tuple(entries))

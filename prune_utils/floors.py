@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
-from .choosing import choose
+from .choosing import WEIGHTS, choose
+from .granularity import Grain
 from .masks import Mask, Scores
 
 Floors = Mapping[str, int]  # parameter name -> weights that stay at least
@@ -25,16 +26,25 @@ def check_floor(floor: float) -> None:
         raise ValueError(f"floor {floor!r} is not a share of the overall density from 0 to 1")
 
 
-def floor_counts(sizes: Mapping[str, int], budget: Budget, floor: float, names: Iterable[str]) -> Floors:
+def floor_counts(
+    sizes: Mapping[str, int],
+    budget: Budget,
+    floor: float,
+    names: Iterable[str],
+    units: Mapping[str, int] | None = None,
+) -> Floors:
     """At least `floor` times the overall density of each of these layers, rounded up, and one weight.
 
     sizes: weights of every layer in the budget. floor: 0 = no floor at all. names: layers that need one,
-    those that lead from an input to a task.
+    those that lead from an input to a task. units: weights of a unit by layer, to which floors are rounded
+    up; None = 1. (Where a budget counts multiply-adds, all of these are in multiply-adds.)
     """
     total, keep = sum(sizes.values()), sum(pool.keep for pool in budget)
     if not floor or not total:
         return {}
-    return {name: max(1, math.ceil(floor * keep * sizes[name] / total)) for name in names if sizes[name]}
+    each = units or dict.fromkeys(sizes, 1)
+    least = {name: max(1, math.ceil(floor * keep * sizes[name] / total)) for name in names if sizes[name]}
+    return {name: -(-count // each[name]) * each[name] for name, count in least.items()}
 
 
 def choose_above(
@@ -43,18 +53,22 @@ def choose_above(
     arbiter: str | Arbiter,
     floors: Floors,
     among: Mask | None = None,
+    grain: Grain = WEIGHTS,
 ) -> Mask:
-    """`choose`, with at least floors[name] weights in every layer that has a floor.
+    """`choose`, with at least floors[name] weights (what they cost, where grain says so) in every layer that
+    has a floor. Where every part of a layer keeps its share, no layer needs one.
 
     Raises ValueError as `choose` does, and where the floors ask for more than the budget keeps.
     """
+    if not grain.granularity.whole:
+        return choose(scores, budget, arbiter, among, grain)
     for pool in budget:
         if len(pool.names) > 1 and sum(floors.get(name, 0) for name in pool.names) > pool.keep:
             _refuse(floors, pool.names, pool.keep)
     pools = _lifted(budget, floors)
     while True:
-        mask = choose(scores, tuple(pools), arbiter, among)
-        kept = {name: int(of.count_nonzero()) for name, of in mask.items()}
+        mask = choose(scores, tuple(pools), arbiter, among, grain)
+        kept = {name: grain.cost({name: of}) for name, of in mask.items()}
         parted = [part for pool in pools for part in _parted(pool, kept, floors)]
         if len(parted) == len(pools):
             return mask

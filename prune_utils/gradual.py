@@ -21,7 +21,7 @@ from .budgets import Budget
 from .criteria import find_criterion
 from .divided import spare
 from .floors import Floors, choose_above
-from .masks import Mask, count
+from .masks import Mask
 from .regrow import Growth, Regrowth
 from .rounds import nest
 from .shards import whole
@@ -151,7 +151,7 @@ class Gradual(Regrowth):
 
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         budget = self.events[step]
-        if sum(pool.keep for pool in budget) > count(mask):
+        if sum(pool.keep for pool in budget) > self.ranking.grain.cost(mask):
             return 0, self._dense_phase(mask)
         if self.reopened:
             self.reopened = False
@@ -164,7 +164,7 @@ class Gradual(Regrowth):
             if voter.name not in scores:
                 scores[voter.name] = {name: whole(weights[name]).abs() for name in mask if name in voter.owns}
         spared, floors = spare(self.model, scores, mask), self.floors.get(step, {})
-        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask)
+        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask, self.ranking.grain)
         self._set_mask(mask)
         self.zero_pruned()
         return super()._move(mask, fraction, step, batch) if self.regrows else (0, mask)

@@ -7,7 +7,6 @@ chooses.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from .criteria import find_criterion
 from .data import Forward
 from .divided import spare
 from .floors import Floors, check_floor, floor_counts
+from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, prunable, shuffle_within_layers
 from .methods import Method, method
 from .parameters import find_parameters
@@ -60,6 +60,26 @@ class Plan:
     revive: bool = False
     starts: str = "sparse"  # "dense": training makes the mask, and begins with everything
     factors: dict[str, float] | None = None  # task -> what its rank fractions are divided by
+    granularity: str = "weight"
+    ratio_of: str = "params"
+    uses: dict[str, int] | None = None  # multiply-adds of one weight (multiply_adds.py), where known
+
+    @property
+    def counted(self) -> bool:
+        """Whether multiply-adds are counted: where the ratio is of them, or units are not single weights."""
+        return self.ratio_of == "macs" or self.granularity != WEIGHT.name
+
+    @property
+    def grain(self) -> Grain:
+        """What is kept or pruned together, and what it costs.
+
+        Raises ValueError where the ratio counts multiply-adds, and nobody has.
+        """
+        if self.ratio_of == "params":
+            return Grain(find_granularity(self.granularity))
+        if self.uses is None:
+            raise ValueError("ratio_of 'macs' needs the multiply-adds of the network's layers: pass `uses`")
+        return Grain(find_granularity(self.granularity), self.uses)
 
     @property
     def weigh(self) -> Arbiter:
@@ -99,6 +119,8 @@ INITS: dict[str, Callable[[nn.Module, int, Iterable[str]], nn.Module]] = {
     "xavier": xavier_copy,
 }
 
+RATIO_OF = ("params", "macs")  # weights, or their multiply-adds
+
 SCOPES: dict[str, Callable[[frozenset[str]], bool]] = {
     "all": lambda tasks: True,
     "backbone": lambda tasks: len(tasks) > 1,  # what several tasks share
@@ -129,7 +151,9 @@ def make_plan(row: Method, settings: Any) -> Plan:
         revive=mask_row.revive,
         starts=row.starts,
         factors=dict(settings.factors) or None,
-        floor=getattr(settings, "floor", 0.0),  # settings may leave it out
+        floor=getattr(settings, "floor", 0.0),  # settings may leave these out
+        granularity=getattr(settings, "granularity", WEIGHT.name),
+        ratio_of=getattr(settings, "ratio_of", "params"),
     )
     _check_voters(plan)
     by_rank = plan.weigh.standings is rank_fractions
@@ -137,12 +161,14 @@ def make_plan(row: Method, settings: Any) -> Plan:
         ("budget", plan.budget, BUDGETS),
         ("scope", plan.scope, SCOPES),
         ("score_init", plan.score_init, INITS),
+        ("ratio_of", plan.ratio_of, RATIO_OF),
     ):
         if value not in choices:
             raise ValueError(not_one_of(what, str(value), sorted(choices)))
     check_ratio(plan.ratio)
     check_floor(plan.floor)
     geometric_keeps(1, 1, plan.rounds)
+    _check_granularity(plan, row, settings.budget)
     if plan.keep_ratio is not None and plan.floor:
         raise ValueError(f"keep ratio {plan.keep_ratio} is a rule without floors, not for floor {plan.floor}")
     if plan.factors and "tasks" not in (plan.voters, row.grow_voters):
@@ -175,6 +201,51 @@ def _check_voters(plan: Plan) -> None:
         )
 
 
+def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:
+    """Raises ValueError for a granularity that is none, or that does not go with the rest of the plan.
+
+    budget: the one that was asked for, None = the method's own.
+    """
+    granularity = find_granularity(plan.granularity)
+    name, fixed = granularity.name, granularity.ratio
+    if fixed is not None and abs(plan.ratio - fixed) > 1e-6:
+        raise ValueError(
+            f"granularity {name} removes exactly {fixed:g} %: ratio {fixed:g}, not {plan.ratio:g}"
+        )
+    if granularity == WEIGHT and plan.ratio_of == "params":
+        return
+    what = f"granularity {name}" if granularity != WEIGHT else "ratio_of 'macs'"
+    if plan.keep_ratio is not None:
+        raise ValueError(f"keep ratio {plan.keep_ratio} counts weights one by one, not for {what}")
+    if row.course == "top_kast":
+        raise ValueError(f"method {row.name} ranks weights one by one, not for {what}")
+    if plan.ratio_of == "macs" and plan.budget != "global":
+        raise ValueError(
+            f"budget {plan.budget!r} gives every layer its share of the weights, and ratio_of 'macs' counts "
+            "multiply-adds: choose budget 'global'"
+        )
+    if granularity.whole:
+        return
+    if plan.ratio_of == "macs":
+        raise ValueError(f"granularity {name} fixes the share of every layer: choose ratio_of 'params'")
+    if row.grow is not None:
+        raise ValueError(
+            f"method {row.name} moves weights one by one, and granularity {name} keeps parts full: choose "
+            "granularity 'weight', 'kernel' or a block, or a method that does not regrow"
+        )
+    if plan.shuffle:
+        raise ValueError(
+            f"shuffle breaks granularity {name}: choose granularity 'weight', 'kernel' or a block"
+        )
+    if fixed is None and plan.budget == "global":
+        raise ValueError(
+            f"granularity {name} needs a budget for every layer, and budget 'global' is one for all: choose "
+            "budget 'erk' or 'uniform'"
+        )
+    if fixed is not None and plan.budget not in ("global", "uniform"):
+        raise ValueError(f"granularity {name} keeps the same share everywhere, not budget {plan.budget!r}")
+
+
 def _mask_row(row: Method, start: str | None) -> Method:
     """The row that the first mask is made by: the method's own, or another's for a mask that moves later."""
     if start is None:
@@ -189,12 +260,28 @@ def _mask_row(row: Method, start: str | None) -> Method:
 
 
 def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
-    """Weights with owners that the plan's ratio refers to. Raises ValueError when there is none."""
+    """Weights with owners that the plan's ratio refers to. Raises ValueError when there is none.
+
+    What the granularity does not divide is not among them and stays dense; nor, where every part of a layer
+    keeps the same number, what is protected.
+    """
     there = find_parameters(model, owners)
     names = [name for name in there if SCOPES[plan.scope](owners[name])]
     if not names:
         raise ValueError(f"scope {plan.scope!r} holds no prunable weight of this network")
-    return names
+    granularity = find_granularity(plan.granularity)
+    if granularity == WEIGHT:
+        return names
+    shapes = weight_shapes(model, names)
+    divided = [name for name in names if granularity.divides(shapes[name])]
+    if not granularity.whole:
+        protected = matching(names, plan.protect)
+        divided = [name for name in divided if name not in protected]
+    if not divided:
+        raise ValueError(
+            f"granularity {plan.granularity} divides no layer of this network that may be pruned"
+        )
+    return divided
 
 
 def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
@@ -211,7 +298,10 @@ def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
 
 @dataclass(frozen=True)
 class Room:
-    """What the plan's ratio refers to in a network: total weights, those protected, and how many stay."""
+    """What the plan's ratio refers to in a network: total weights, those protected, and how many stay.
+
+    All of it in multiply-adds where the ratio is of those.
+    """
 
     total: int
     protected: int
@@ -221,19 +311,33 @@ class Room:
 
 def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
-    names = in_scope(model, owners, plan)
+    names, grain = in_scope(model, owners, plan), plan.grain
     shapes = weight_shapes(model, names)
-    protected = matching(names, plan.protect)
-    total = sum(math.prod(shape) for shape in shapes.values())
-    dense = sum(math.prod(shapes[name]) for name in protected)
-    room = Room(
-        total,
-        dense,
-        keep_count(total, plan.ratio),
-        lambda keep: make_budget(plan.budget, shapes, keep, protected),
-    )
+    protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
+    if grain.uses is not None:
+        _check_counted(names, grain)
+    costs = grain.costs(shapes)
+    units = {name: grain.unit_cost(name, shape) for name, shape in shapes.items()}
+    sizes = shapes if grain.uses is None else {name: (cost,) for name, cost in costs.items()}
+    total, dense = sum(costs.values()), sum(costs[name] for name in protected)
+
+    def budget(keep: int) -> Budget:
+        made = make_budget(plan.budget, sizes, keep, protected)
+        return grain.granularity.in_units(made, shapes, units)
+
+    room = Room(total, dense, keep_count(total, plan.ratio), budget)
     room.budget(room.keep)  # complains about an impossible end before the rounds
     return room
+
+
+def _check_counted(names: Iterable[str], grain: Grain) -> None:
+    """Raises ValueError that names the first layer whose multiply-adds nobody counted."""
+    unknown = [name for name in names if name not in (grain.uses or {})]
+    if unknown:
+        raise ValueError(
+            f"ratio_of 'macs': the multiply-adds of {unknown[0]!r} are not known, which no convolution or "
+            "linear layer computes: leave it out (`exclude`, `scope`), or choose ratio_of 'params'"
+        )
 
 
 def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, ...]:
@@ -247,10 +351,11 @@ def make_floors(
     model: nn.Module, plan: Plan, owners: Owners, budgets: Iterable[Budget]
 ) -> tuple[Floors, ...]:
     """The plan's floor under every layer that a task uses, for each of the budgets."""
-    sizes = {name: weight.numel() for name, weight in find_parameters(model, owners).items()}
-    used = [name for name in in_scope(model, owners, plan) if owners[name]]
-    inside = {name: sizes[name] for name in in_scope(model, owners, plan)}
-    return tuple(floor_counts(inside, budget, plan.floor, used) for budget in budgets)
+    grain, names = plan.grain, in_scope(model, owners, plan)
+    shapes = weight_shapes(model, names)
+    units = {name: grain.unit_cost(name, shape) for name, shape in shapes.items()}
+    used, sizes = [name for name in names if owners[name]], grain.costs(shapes)
+    return tuple(floor_counts(sizes, budget, plan.floor, used, units) for budget in budgets)
 
 
 def make_mask(
@@ -307,13 +412,14 @@ def make_mask(
         if isinstance(batches, Iterator) and len(budgets) > 1:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)
-        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among)
+        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among, plan.grain)
     else:
         scores = spare(scored, score_network(scored))
         mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
     mask = {name: mask[name] for name in names}
     if plan.shuffle:
-        mask = shuffle_within_layers(mask, seed)
+        shuffled = shuffle_within_layers(plan.grain.units(mask), seed)
+        mask = {name: plan.grain.spread(shuffled[name], kept.shape) for name, kept in mask.items()}
     check_same_everywhere(mask, electorate.gather)
     return mask
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from .arbiters import Arbiter
 from .attaching import unwrapped
 from .budgets import Pool
-from .choosing import choose
+from .choosing import WEIGHTS, choose
 from .criteria import find_criterion
 from .data import Forward, is_by_task
 from .divided import divided, number_of_slices, spare
+from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
 from .scoring import score
@@ -80,6 +81,7 @@ class Growth:
     gather: a tensor of every process, None = there is one process. Each of several sees its share of a step's
         batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
+    grain: what is kept or pruned together.
     """
 
     voters: tuple[Voter, ...]
@@ -89,6 +91,7 @@ class Growth:
     gather: Gather | None = None
     forward: Forward | None = None
     memory: float = 0.0
+    grain: Grain = WEIGHTS
 
     def __post_init__(self) -> None:
         if not 0 <= self.memory < 1:
@@ -177,6 +180,13 @@ class Regrowth(Masked):
             )
             for name, kept in mask.items()
         }
+        grain = self.growth.grain.by_weights  # layers keep their counts, whatever a weight costs
+        if not grain.granularity.whole:
+            raise ValueError(
+                f"granularity {grain.granularity.name} keeps parts full, and weights move one by one"
+            )
+        unit = {name: grain.unit_cost(name, kept.shape) for name, kept in mask.items()}
+        drops = {name: drop // unit[name] * unit[name] for name, drop in drops.items()}
         moving = [name for name in mask if drops[name] > 0]
         if not moving:
             return 0, mask
@@ -191,9 +201,10 @@ class Regrowth(Masked):
             self.model, {"magnitude": {name: whole(weights[name]).abs() for name in moving}}, candidates
         )
         staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
-        kept = choose(magnitude, staying, "unanimous", among=candidates)
+        kept = choose(magnitude, staying, "unanimous", candidates, grain)
         missing = tuple(Pool((name,), drops[name]) for name in moving)
-        grown = choose(votes, missing, self.growth.arbiter, among={name: ~kept[name] for name in moving})
+        inactive = {name: ~kept[name] for name in moving}
+        grown = choose(votes, missing, self.growth.arbiter, inactive, grain)
         for name in moving:
             self._start_at_zero(weights[name], ~kept[name])
         return sum(drops[name] for name in moving), mask | {name: kept[name] | grown[name] for name in moving}

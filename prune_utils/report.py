@@ -13,11 +13,14 @@ from torch import nn
 
 from .budgets import keep_count
 from .covering import WARN_BELOW, Coverage, coverage, covered_by
+from .granularity import WEIGHT, Grain, Granularity, count_parts, find_granularity
 from .masks import Mask, layer_counts, layer_name, mask_hash, overall
 from .text import table
 from .voters import Owners
 
 LISTED = 3  # names that a line shows
+SAID_ELSEWHERE = ("ratio", "uses", "resolution")  # of what was asked
+USUAL = {"granularity": WEIGHT.name, "ratio_of": "params"}  # and goes without saying
 STARVED = 0.1  # a shared layer below this share of the overall density is worth a warning
 
 
@@ -37,7 +40,9 @@ def certificate(
     known = network if network is not None else getattr(owners, "coverage", None)
     known = coverage(known) if isinstance(known, nn.Module) else known
     layers, whole = layer_counts(mask), overall(mask)
-    of_all = None if known is None else _of_all(covered_by(known, mask), whole["pruned"])
+    granularity = find_granularity(asked.get("granularity", WEIGHT.name))
+    grain = _grain(mask, asked, granularity)
+    of_all = None if known is None else _of_all(covered_by(known, mask, granularity), whole["pruned"])
     tasks = sorted({task for name in mask for task in owners.get(name, ())})
     groups: dict[str, list[str]] = {}
     for name in mask:
@@ -46,8 +51,9 @@ def certificate(
     exact = asked.get("keep_ratio") is None and asked.get("ratio") is not None
     return {
         "asked": _plain(asked),
-        "asked_keep": keep_count(whole["total"], asked["ratio"]) if exact else None,
+        "asked_keep": keep_count(_total(mask, grain), asked["ratio"]) if exact else None,
         **whole,
+        **_structure(mask, asked, granularity),
         "groups": {group: _sum(layers, names) for group, names in _ordered(groups).items()},
         "tasks": {task: _sum(layers, names) for task, names in owned.items()},
         "layers": layers,
@@ -72,11 +78,47 @@ def format_certificate(cert: Mapping[str, Any]) -> str:
         "",
     ]
     lines.append(f"pruned {cert['total'] - cert['kept']:,} of {cert['total']:,} weights, each exactly 0")
+    lines += _structure_lines(cert)
     lines.append(_settings(cert["asked"]))
     lines.append(f"mask {cert['hash'][:16]}")
     lines += _of_all_lines(cert)
     lines += [f"warning: {warning}" for warning in cert["warnings"]]
     return "\n".join(lines)
+
+
+def _grain(mask: Mask, asked: Mapping[str, Any], granularity: Granularity) -> Grain:
+    """What the asked ratio counts."""
+    return Grain(granularity, asked["uses"] if asked.get("ratio_of", "params") == "macs" else None)
+
+
+def _total(mask: Mask, grain: Grain) -> int:
+    return sum(grain.costs({name: kept.shape for name, kept in mask.items()}).values())
+
+
+def _structure(mask: Mask, asked: Mapping[str, Any], granularity: Granularity) -> dict[str, Any]:
+    """Units and multiply-adds; {} where single weights are counted."""
+    found: dict[str, Any] = {}
+    if granularity != WEIGHT:
+        kept, total = count_parts(granularity, mask)
+        found["units"] = {"granularity": granularity.name, "kept": kept, "total": total}
+    counted = Grain(WEIGHT, asked.get("uses"))
+    if counted.uses is not None and all(name in counted.uses for name in mask):
+        found["macs"] = {"kept": counted.cost(mask), "total": _total(mask, counted)}
+    return found
+
+
+def _structure_lines(cert: Mapping[str, Any]) -> list[str]:
+    lines, units, macs = [], cert.get("units"), cert.get("macs")
+    if units:
+        lines.append(find_granularity(units["granularity"]).said(units["kept"], units["total"]))
+    if macs:
+        gone = 100 * (1 - macs["kept"] / macs["total"])
+        size = " x ".join(map(str, cert["asked"].get("resolution", ())))
+        where = f" for an image of {size}" if size else ""
+        lines.append(
+            f"multiply-adds of these{where}: {macs['kept']:,} of {macs['total']:,}, {gone:.4f} % fewer"
+        )
+    return lines
 
 
 def _of_all(covered: Coverage, pruned: int) -> dict[str, Any]:
@@ -159,7 +201,12 @@ def _warnings(layers: Mapping[str, Mapping[str, int]], shared: set[str], density
 def _asked(cert: Mapping[str, Any]) -> str:
     asked = cert["asked"]
     if cert["asked_keep"] is not None:
-        return f" (asked {asked['ratio']:g} %, {cert['asked_keep']:,} weights; kept {cert['kept']:,})"
+        what, kept = "weights", cert["kept"]
+        if asked.get("ratio_of", "params") == "macs":
+            what, kept = "multiply-adds", cert["macs"]["kept"]
+        left = cert["asked_keep"] - kept
+        over = f"; {left:,} left over, less than the next unit" if left > 0 else ""
+        return f" (asked {asked['ratio']:g} %, {cert['asked_keep']:,} {what}; kept {kept:,}{over})"
     if asked.get("keep_ratio") is not None:
         return f" (asked keep ratio {asked['keep_ratio']:g} for every task)"
     return ""
@@ -167,7 +214,9 @@ def _asked(cert: Mapping[str, Any]) -> str:
 
 def _settings(asked: Mapping[str, Any]) -> str:
     shown = {
-        key: value for key, value in asked.items() if value not in (None, False, [], "") and key != "ratio"
+        key: value
+        for key, value in asked.items()
+        if value not in (None, False, [], "") and key not in SAID_ELSEWHERE and value != USUAL.get(key)
     }
     return "  ".join(
         f"{key.replace('_', ' ')} {','.join(map(str, value)) if isinstance(value, list) else value}"

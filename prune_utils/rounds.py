@@ -16,8 +16,10 @@ from torch import nn
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
+from .choosing import WEIGHTS
 from .divided import spare
 from .floors import Floors, choose_above
+from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
 from .parameters import find_parameters
@@ -60,10 +62,12 @@ def progressive(
     floors: Sequence[Floors] = (),
     revive: bool = False,
     start: Mask | None = None,
+    grain: Grain = WEIGHTS,
 ) -> Mask:
     """The mask of the last budget: each budget chooses among the survivors of the one before.
 
     floors: of every budget, () = none (floors.py). start: the survivors at the beginning, None = everything.
+    grain: what is kept or pruned together.
 
     score_network(model) sees the network with its pruned weights at 0; the model is restored afterwards.
     revive: each budget chooses among all weights; the scores should be those of the weights before pruning.
@@ -73,7 +77,7 @@ def progressive(
         with pruned(model, mask):
             scores = score_network(model)
         among = everything if revive else mask
-        mask = choose_above(spare(model, scores, among), budget, arbiter, least, among)
+        mask = choose_above(spare(model, scores, among), budget, arbiter, least, among, grain)
     return mask
 
 
@@ -108,11 +112,13 @@ class Rounds(Masked):
         gather: Gather | None = None,
         *,
         floors: Sequence[Floors] = (),
+        grain: Grain = WEIGHTS,
         **known: Any,
     ) -> None:
         """gather: a tensor of every process, None = there is one process. floors: of every budget, () = none.
-        known: owners and asked, as of Masked."""
+        grain: what is kept or pruned together. known: owners and asked, as of Masked."""
         super().__init__(model, mask, **known)
+        self.grain = grain
         if every < 1:
             raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
@@ -130,7 +136,7 @@ class Rounds(Masked):
         magnitude = {"magnitude": {name: whole(weight).abs() for name, weight in self.weights.items()}}
         budget, floors = self.budgets[self.done], self.floors[self.done]
         scores = spare(self.model, magnitude, self.mask)
-        mask = choose_above(scores, budget, "unanimous", floors, self.mask)
+        mask = choose_above(scores, budget, "unanimous", floors, self.mask, self.grain)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
         self.zero_pruned()

@@ -10,7 +10,7 @@ Every step of it is public too: `owners_from_graph`, `make_mask` (scoring, budge
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -20,10 +20,13 @@ from .courses import Course, make_sparsifier
 from .covering import Choice, coverage
 from .data import Forward, is_by_task
 from .gradual import Pace
+from .granularity import WEIGHT
 from .masked import Masked
 from .methods import Method
 from .methods import method as find_method
+from .multiply_adds import weight_uses
 from .prune import make_budgets, make_floors, make_mask, make_plan
+from .ratios import fixed_ratio
 from .regrow import Growth, Regrowth, Schedule
 from .rounds import Rounds
 from .voters import Electorate, Gather, Loss, owners_from_graph
@@ -48,15 +51,19 @@ class Settings:
     voters: str | None = None
     start_mask: str | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
+    granularity: str = WEIGHT.name
+    ratio_of: str = "params"
 
 
 def sparsify(
     model: nn.Module,
     losses: Mapping[str, Loss],
     batches: Iterable[Any] | Mapping[str, Iterable[Any]],
-    ratio: float = 90,
+    ratio: float | None = None,
     method: str = "disparse_static",
     *,
+    granularity: str = WEIGHT.name,
+    ratio_of: str = "params",
     forward: Forward | None = None,
     loss_weights: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -86,7 +93,11 @@ def sparsify(
     losses: task -> loss(predictions, targets), a scalar; None in a batch without a label of the task.
     batches: (input, targets) pairs, or whatever `forward` takes; or a mapping task -> batches of its own. All
         are read (num_batches: so many at most) and kept for growth; owners are seen on them too.
-    ratio: percent of the considered weights that are removed, met to one weight.
+    ratio: percent of the considered weights that are removed, met to one weight, or one unit of the
+        granularity; None = 90, or what a granularity such as "2:4" removes.
+    granularity: what is kept or pruned together: "weight", "kernel", "block:4x1", or in what pattern: "2:4"
+        (any N:M), "fanin" (granularity.py). A layer that it does not divide stays dense.
+    ratio_of: "params", or "macs" = the ratio is of multiply-adds in a forward pass of the first batch.
     method: a name in METHODS. A network that a method calls trained must be trained already.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     loss_weights: task -> weight in the sum of the losses, for methods that look at it; None = all 1.
@@ -122,7 +133,7 @@ def sparsify(
     row = find_method(method)
     _check(model, losses, row, schedule, initial)
     settings = Settings(
-        ratio=ratio,
+        ratio=ratio if ratio is not None else fixed_ratio(granularity) or 90.0,
         keep_ratio=keep_ratio,
         criterion=criterion,
         pt_criterion="magnitude",
@@ -135,11 +146,15 @@ def sparsify(
         score_init=score_init,
         floor=floor if keep_ratio is None else 0.0,
         voters=voters,
+        granularity=granularity,
+        ratio_of=ratio_of,
     )
     plan = make_plan(row, settings)
     taken, steps = _read(batches, losses, num_batches)
     flat = [batch for step in steps for batch in (step.values() if taken is not steps else [step])]
     covered = coverage(model, include, exclude, batches=flat[:1], forward=forward)
+    if plan.counted and flat:
+        plan = replace(plan, uses=weight_uses(model, flat[0], forward))
     given = (taken,) if isinstance(taken, Mapping) else tuple(taken)
     owners = owners_from_graph(model, losses, *given, forward=forward, among=covered, unowned=unowned)
     electorate = Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, gather)
@@ -157,12 +172,13 @@ def sparsify(
             )
         )
     if row.grow is not None and schedule is not None:
-        growth = Growth(electorate.voters(row.grow_voters), row.grow, arbiter, seed, gather, forward)
+        asked = electorate.voters(row.grow_voters)
+        growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
         return Regrowth(model, mask, None, schedule, growth, batches=steps, **known)
     if row.retrain:
         budgets = make_budgets(model, plan, owners)[1:]
         floors = make_floors(model, plan, owners, budgets)
-        return Rounds(model, mask, budgets, every, gather, floors=floors, **known)
+        return Rounds(model, mask, budgets, every, gather, floors=floors, grain=plan.grain, **known)
     return Masked(model, mask, **known)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .granularity import WEIGHT, check_parts, find_granularity
 from .lookup import find_values
 from .masks import Mask, count, layer_counts, layer_name, mask_hash, overall, size
 
@@ -32,6 +33,7 @@ def verify(model: nn.Module, mask: Mask, certificate: Mapping[str, Any]) -> dict
         _check_layer(find_values(model, name), layer, mask[name], layers.get(layer))
         for layer, name in names.items()
     )
+    check_granularity(certificate, mask)
     digest = mask_hash(mask)
     if digest != certificate["hash"]:
         raise ValueError(
@@ -55,6 +57,7 @@ def check_certificate(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]
             plain = isinstance(certificate[field], str | int | float)
             claimed = ascii(certificate[field])[:70] if plain else f"a {type(certificate[field]).__name__}"
             raise ValueError(f"field '{field}' of the certificate is {claimed}, the mask says {value}")
+    check_granularity(certificate, mask)
     layers = layer_counts(mask)
     said = certificate.get("layers", layers)
     if not isinstance(said, Mapping) or said.keys() != layers.keys():
@@ -69,6 +72,13 @@ def check_certificate(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]
             raise ValueError(
                 f"layer {layer!r} of 'layers' in the certificate is not what the mask says: {counts}"
             )
+
+
+def check_granularity(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:
+    """ValueError that names the first layer whose mask has not the granularity that was asked for."""
+    asked = certificate.get("asked")
+    name = asked.get("granularity", WEIGHT.name) if isinstance(asked, Mapping) else WEIGHT.name
+    check_parts(find_granularity(name), mask)
 
 
 def _equal(said: object, value: int | float | str) -> bool:

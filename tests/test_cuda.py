@@ -11,10 +11,11 @@ import copy
 import pytest
 import torch
 
-from prune_utils.budgets import make_budget
+from prune_utils.budgets import Pool, make_budget
 from prune_utils.choosing import choose
+from prune_utils.granularity import Grain, find_granularity
 from prune_utils.masked import Masked
-from prune_utils.masks import count
+from prune_utils.masks import apply, count
 from prune_utils.regrow import Growth, Regrowth, Schedule
 from prune_utils.scoring import score
 from prune_utils.sparse_file import load_sparse, save_sparse
@@ -160,3 +161,24 @@ def test_what_is_saved_there_is_read_here(device, tiny, tmp_path):
         torch.nn.init.zeros_(weight)
     load_sparse(tmp_path / "net.safetensors", again)
     assert all(torch.equal(value, model.state_dict()[n].cpu()) for n, value in again.state_dict().items())
+
+
+@DEVICES
+@pytest.mark.parametrize("kernel", [None, 1])
+def test_two_of_four_weights_multiply_as_the_device_multiplies_them(device, kernel):
+    layer = (
+        torch.nn.Linear(128, 64, bias=False) if kernel is None else torch.nn.Conv2d(128, 64, 1, bias=False)
+    )
+    scores = {voter: {"weight": torch.randn_like(layer.weight)} for voter in "ab"}
+    half = (Pool(("weight",), layer.weight.numel() // 2),)
+    mask = choose(scores, half, "unanimous", grain=Grain(find_granularity("2:4")))
+    apply(layer, mask)
+    matrix = layer.weight.detach().flatten(1).to(device, torch.float16)
+    inputs = torch.randn(128, 64).to(device, torch.float16)
+    # what hardware holds of it: half the values, and where they stand
+    held = torch.sparse.to_sparse_semi_structured(matrix) if device == "cuda" else matrix.to_sparse().float()
+    given = inputs if device == "cuda" else inputs.float()
+    expected = matrix.float() @ inputs.float()
+    torch.testing.assert_close((held @ given).float(), expected, rtol=2e-2, atol=2e-2)
+    if device == "cuda":
+        assert torch.equal(held.to_dense(), matrix)

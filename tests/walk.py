@@ -32,6 +32,7 @@ PAGES = (
     "README.md",
     "docs/data.md",
     "docs/methods.md",
+    "docs/granularity.md",
     "docs/deploy.md",
     "docs/running.md",
     "docs/agreement.md",

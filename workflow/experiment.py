@@ -149,6 +149,16 @@ class Experiment:
                     targets = {name: Target(t.value, t.valid & False) for name, t in targets.items()}
                 yield number, self.fabric.to_device((image, targets))
 
+    def evaluation_size(self) -> tuple[int, int]:
+        """(rows, columns) of the first image that weights are chosen on, as the network sees it.
+
+        ValueError or OSError where there is none.
+        """
+        records = self.records(self.config.run.select_on)
+        if not len(records):
+            raise ValueError(f"split {self.config.run.select_on!r} has no image to count multiply-adds for")
+        return records.extent(records[0])
+
     def evaluation_stream(self, split: str) -> Iterable:
         return evaluation_batches(
             self.records(split), self.config.data, rank=self.fabric.global_rank, world=self.fabric.world_size

@@ -24,6 +24,7 @@ from models.published import from_published, is_published, to_published
 from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
 from prune_utils.report import certificate
+from prune_utils.verifying import check_granularity
 from training.checkpoint import (
     FORMAT,
     check_fields,
@@ -179,6 +180,10 @@ def load_network(experiment: Experiment, path: Path, content: dict[str, Any] | N
 def _require_true(proof: dict[str, Any], mask: Mask, network: MultiTaskNet, path: Path) -> None:
     """ValueError for the first figure of a certificate that is not what the mask gives."""
     owners = network.owners()
+    try:
+        check_granularity(proof, mask)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     try:
         found = certificate(mask, {name: owners[name] for name in prunable(network)}, proof["asked"], network)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

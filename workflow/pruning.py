@@ -6,6 +6,7 @@ on a name.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,9 +20,11 @@ from tqdm import tqdm
 from models.multitask import MultiTaskNet
 from prune_utils.courses import Course, changes, make_sparsifier
 from prune_utils.criteria import find_criterion
+from prune_utils.granularity import WEIGHT
 from prune_utils.masked import Masked
 from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
+from prune_utils.multiply_adds import weight_uses
 from prune_utils.prune import Plan, check_plan, make_budgets, make_mask, make_plan
 from prune_utils.report import certificate
 from prune_utils.rounds import Rounds
@@ -81,7 +84,15 @@ class Pruning:
     @cached_property
     def plan(self) -> Plan:
         """The method's row and the settings in one. ValueError for what does not go together."""
-        return make_plan(self.method, self.experiment.config.prune)
+        plan = make_plan(self.method, self.experiment.config.prune)
+        return replace(plan, uses=weight_uses(*self._on_paper)) if plan.counted else plan
+
+    @cached_property
+    def _on_paper(self) -> tuple[MultiTaskNet, tuple[Tensor, None]]:
+        """The network and one image of evaluation, with shapes and without values: nothing is computed."""
+        with torch.device("meta"):
+            image = torch.empty(1, 3, *self.experiment.evaluation_size())
+        return copy.deepcopy(self.network).to("meta"), (image, None)
 
     @cached_property
     def electorate(self) -> Electorate:
@@ -109,11 +120,15 @@ class Pruning:
         proof: its certificate; published networks have none and are taken at their word.
         """
         made = proof["asked"] if proof else {}
-        now = {"method": self.plan.method, "ratio": self.plan.ratio}
-        for flag, value in (now | {"protocol": self.experiment.config.run.protocol}).items():
-            if made.get(flag, value) != value:
+        if made:  # what files of earlier versions do not say
+            made = {"granularity": WEIGHT.name, "ratio_of": "params"} | made
+        now: dict[str, Any] = {"granularity": self.plan.granularity, "ratio_of": self.plan.ratio_of}
+        now |= {"method": self.plan.method, "ratio": self.plan.ratio}
+        for name, value in (now | {"protocol": self.experiment.config.run.protocol}).items():
+            if made.get(name, value) != value:
+                flag = name.replace("_", "-")
                 raise ValueError(
-                    f"{source} was made with --{flag} {made[flag]}, this command says --{flag} {value}: "
+                    f"{source} was made with --{flag} {made[name]}, this command says --{flag} {value}: "
                     "give both commands the same, or make the sparse network again with --overwrite"
                 )
 
@@ -139,6 +154,8 @@ class Pruning:
             asked["batches"] = config.prune.num_batches
             asked["batch_size"] = config.prune.batch_size or config.data.batch_size
             asked |= {name: getattr(config.data, name) for name in SEEN}
+        if self.plan.counted:
+            asked["resolution"] = list(self.experiment.evaluation_size())
         if self.method.needs_dense:
             asked["start_from"] = start_from(config)
         return asked
@@ -148,7 +165,7 @@ class Pruning:
         several = self.plan.rounds > 1
         later = make_budgets(self.network, self.plan, self.electorate.owners)[1:] if several else ()
         every = self.experiment.config.prune.round_iterations
-        return Rounds(self.network, first, later, every, self.electorate.gather)
+        return Rounds(self.network, first, later, every, self.electorate.gather, grain=self.plan.grain)
 
     def sparsifier(self, mask: Mask, optimizer: Optimizer, steps: int) -> Masked:
         """What holds the mask, or moves it, during `steps` steps of training; zeroes pruned weights now."""

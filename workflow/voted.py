@@ -37,6 +37,7 @@ CERTIFIED = {
         name: f"prune.{name}"
         for name in ("ratio", "keep_ratio", "criterion", "budget", "arbiter", "scope", "protect", "rounds")
     },
+    **{name: f"prune.{name}" for name in ("granularity", "ratio_of")},
     **{name: f"prune.{name}" for name in ("shuffle", "score_init", "start_from")},
 }
 
@@ -89,6 +90,7 @@ def _scores(pruning: Pruning) -> dict[str, Scores]:
         or plan.rounds > 1
         or plan.shuffle
         or plan.protect
+        or plan.counted
     ):
         raise ValueError(
             "--only-voted holds again one global, unanimous vote, this network was made otherwise"

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..files import replacing
+from ..granularity import WEIGHT, find_granularity
 from ..sparse_file import save_sparse
 from ..text import not_one_of
 from .engines import masked_graph
@@ -83,7 +84,7 @@ def export(
         raise ValueError(f"{path} should end in {form.ending}: format {format_name} is read by that ending")
     inputs = None if example is None else len(example)
     whole = masked_graph(model, None, simplified=False, inputs=inputs)
-    graph = masked_graph(model, mask, inputs=inputs)
+    graph = masked_graph(model, mask, simplified=not _aligned(certificate, extra), inputs=inputs)
     if form.write is None:
         save_sparse(path, model, mask, certificate, half=half, extra=extra)
     else:
@@ -100,3 +101,9 @@ def export(
         sum(graph.channels().values()),
         graph.left_dense(),
     )
+
+
+def _aligned(certificate: Mapping[str, Any] | None, extra: Mapping[str, Any] | None) -> bool:
+    """Whether the mask's pattern counts channels from the first, so that none may be left out."""
+    proof = certificate or (extra or {}).get("certificate") or {}
+    return find_granularity(proof.get("asked", {}).get("granularity", WEIGHT.name)).aligned
