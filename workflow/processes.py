@@ -61,6 +61,8 @@ def make_fabric(run: Run) -> Fabric:
     if several:
         # of 1x1 convolutions on channels-last features, whose strides differ in length 1 alone
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+    # studies are handed to Slurm by reproduce.py; where its commands are installed, a run need not be
+    warnings.filterwarnings("ignore", "The `srun` command is available on your system", UserWarning)
     device = run.device
     if device == "auto" and torch.backends.mps.is_available():
         device = "cpu"

@@ -41,6 +41,14 @@ def test_choices_are_named():
         make_fabric(Run(device="gpu9"))
 
 
+def test_a_machine_with_slurms_commands_says_nothing_of_them(tmp_path, monkeypatch, recwarn):
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    make_fabric(Run(device="cpu", devices="1"))
+    assert not [warning for warning in recwarn if "srun" in str(warning.message)]
+
+
 def test_one_process_gathers_from_nobody():
     fabric = make_fabric(Run(device="cpu", devices="1"))
     assert gatherer(fabric) is None and largest(fabric, 3) == 3
