@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Agreement of the tasks' own masks: what share of the weights that any task keeps do all of them keep.
 
 agreement = |kept by all owners| / |kept by any owner|, the intersection over the union, for any number of

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python3 -m comparison.card FILE`: a saved network described in a page, and a folder that can be published.
 
 The page says what the network is, what it was trained on, what it scores (with intervals where several seeds

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python3 -m comparison.planned PLAN DIR`: a study against the plan that was written before it.
 
 PLAN is a YAML file (docs/study/plan.yaml explains every field). Printed are, in this order: what of the plan

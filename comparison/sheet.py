@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python3 -m comparison.sheet FILE`: the certificate of a saved network, its picture and its table.
 
 A saved network is a dictionary with `network` (what its class is called with), `mask`, `certificate` and, if

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python3 -m dataloaders.cache DATASET ROOT FOLDER`: make all entries of a cache ahead of training."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python3 -m dataloaders.check DATASET ROOT`: look at every file of a data set before training on it.
 
 Names every missing, unreadable or ill-shaped file and label out of range; counts images and classes, and

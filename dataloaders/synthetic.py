@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Synthetic rooms in the file layout of a real data set: something to run on before the real data are there.
 
 The rooms are ray cast (dataloaders/scenes), so segmentation, normals, depth, edges and keypoints agree with

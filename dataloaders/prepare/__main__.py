@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python3 -m dataloaders.prepare nyuv2|cityscapes|taskonomy SOURCE DEST`: convert an official download.
 
 Can be stopped and started again: finished records are kept, a file appears under its name only when it is

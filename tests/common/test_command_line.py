@@ -1,6 +1,7 @@
 """What every script's command line does: near names, completion, commands that can be typed where one is."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from common import ROOT
 from common.command_line import Parser, described
 from common.commands import module, script
+
+# methods that score each task and that create_pruned_net.py makes
+CREATED = ("fisher", "force", "grasp", "pt", "static")
 
 
 def made():
@@ -93,6 +97,53 @@ def test_shells_complete(typed, offered, tmp_path):
     assert {word.strip() for word in answer.read_text().split("\n")} == offered
 
 
+# presses Tab behind the words that it is given: calls what the shell would call for them
+TAB = """
+source ~/.bash_completion
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_TYPE=9
+COMP_POINT=${#COMP_LINE}
+called=$(complete -p -D)
+called=${called#*-F }
+${called%% *} "$1" "${!#}" "${COMP_WORDS[-2]}" 2> /dev/null
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A user's folder where completion is switched on as docs/running.md says."""
+    pytest.importorskip("argcomplete")
+    if not shutil.which("bash"):
+        pytest.skip("no bash")
+    folder = tmp_path_factory.mktemp("home")
+    switch = "from argcomplete.scripts.activate_global_python_argcomplete import main; main()"
+    done = run(sys.executable, "-c", switch, "--user", "--yes", env=os.environ | {"HOME": str(folder)})
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("launch_training.py --check", ["--checkpoint-every"]),
+        ("create_pruned_net.py --method disparse_", [f"disparse_{kind}" for kind in CREATED]),
+        ("reproduce.py --set dynamic.e", ["dynamic.every="]),
+        ("-m dataloaders.synthetic rooms --layout ", ["cityscapes", "nyuv2", "taskonomy"]),
+        ("-m dataloaders.prepare nyuv2 x y --cl", ["--classes"]),
+    ],
+)
+def test_bash_completes(typed, offered, home):
+    words = ["python3", *typed.split(" ")]
+    found = run(
+        "bash", "--norc", "-c", TAB, "bash", *words, cwd=ROOT,
+        env=os.environ | {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert sorted(word.strip() for word in found.stdout.splitlines()) == offered
+
+
 def test_scripts_say_that_they_complete():
-    for path in Path(ROOT).glob("*.py"):
+    modules = ("synthetic", "check", "cache", "prepare/__main__")
+    others = [f"dataloaders/{name}.py" for name in modules] + ["agreement/overlap.py"]
+    others += [f"comparison/{name}.py" for name in ("sheet", "card", "planned")]
+    for path in [*Path(ROOT).glob("*.py"), *(Path(ROOT) / name for name in others)]:
         assert path.read_text().startswith("# PYTHON_ARGCOMPLETE_OK\n"), path.name
