@@ -8,12 +8,13 @@ usage: python3 -m benchmarks.all [--only masks,startup]
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from common.command_line import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -44,7 +45,7 @@ def put_in(page: str, name: str, text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(COMMANDS), help="some of: " + ", ".join(COMMANDS))
     asked = parser.parse_args()
     for name in asked.only.split(","):

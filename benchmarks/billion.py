@@ -10,10 +10,11 @@ usage: python3 -m benchmarks.billion [--weights 1e9] [--dtype float32|bfloat16] 
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
+
+from common.command_line import Parser
 
 from . import measure
 
@@ -79,8 +80,8 @@ def made_up(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--weights", type=float, default=1e9, help="number of weights (default 1e9)")
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--weights", type=float, default=1e9, help="number of weights")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the scores")
     parser.add_argument("--disk", metavar="FOLDER", help="keep the scores there, as memory maps")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")

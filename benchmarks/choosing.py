@@ -9,11 +9,12 @@ usage: python3 -m benchmarks.choosing [--rounds 3] [--case nyuv2] [--threads N]
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
+
+from common.command_line import Parser
 
 from . import measure
 
@@ -126,8 +127,8 @@ def made_up_scores(case_name: str) -> tuple[TaskScores, dict[str, tuple[int, ...
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="choices of each way (default 3)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="choices of each way")
     parser.add_argument("--case", choices=("nyuv2", "taskonomy"), help="one network (default: both)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     asked = parser.parse_args()

@@ -9,7 +9,6 @@ usage: python3 -m benchmarks.evaluation [--images 30] [--threads N]
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from common.command_line import Parser
 from tasks.base import Target
 from tasks.normals import normals
 from tasks.segmentation import segmentation
@@ -127,8 +127,8 @@ def updates(ways: dict, images: list, count: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=30, help="updates measured (default 30)")
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=30, help="updates measured")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

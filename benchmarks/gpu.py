@@ -12,7 +12,6 @@ usage: python3 -m benchmarks.gpu [--device cuda] [--small] [--out outputs/gpu.js
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.command_line import Parser
 from common.text import table
 from prune_utils.attaching import Attachment
 from prune_utils.choosing import choose
@@ -253,8 +253,8 @@ SECTIONS = (scoring, steps, inference, two_of_four, several)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cuda", help="of torch (cuda)")
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda", help="of torch")
     parser.add_argument("--small", action="store_true", help="tiny sizes: only whether it runs")
     parser.add_argument("--out", metavar="FILE", help="also write the figures as JSON")
     asked = parser.parse_args()

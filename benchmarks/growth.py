@@ -7,7 +7,6 @@ usage: python3 -m benchmarks.growth [--rounds 3] [--only tasks|weights|workers] 
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from common.command_line import Parser
 from common.figures import COLOURS, new_figure, plain_axes
 
 from . import measure
@@ -163,8 +163,8 @@ def plot(name: str, found: dict[int, dict[str, float]], folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each point (default 3)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each point")
     parser.add_argument("--only", choices=sorted(SUBJECTS), help="one subject (default: all)")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images", help="where plots go")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")

@@ -10,7 +10,6 @@ usage: python3 -m benchmarks.loaders [--dataset NAME] [--data-root DIR]
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 
+from common.command_line import Parser
 from common.names import MEAN_BGR
 from configs.schema import Data
 from dataloaders import DATASETS
@@ -50,11 +50,11 @@ PAPER = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=sorted(PAPER), help="one data set (default: all three)")
     parser.add_argument("--data-root", help="folder of that data set (default: synthetic rooms are written)")
-    parser.add_argument("--images", type=int, default=16, help="images to write and to time (default 16)")
-    parser.add_argument("--rounds", type=int, default=9, help="passes over them (default 9)")
+    parser.add_argument("--images", type=int, default=16, help="images to write and to time")
+    parser.add_argument("--rounds", type=int, default=9, help="passes over them")
     args = parser.parse_args()
     if args.data_root and not args.dataset:
         parser.error("--data-root needs --dataset")

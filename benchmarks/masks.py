@@ -10,10 +10,11 @@ usage: python3 -m benchmarks.masks [--rounds 3] [--case nyuv2] [--crop 128] [--t
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from common.command_line import Parser
 
 from . import measure
 
@@ -112,10 +113,10 @@ def settings() -> Prune:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="masks made by each way (default 3)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="masks made by each way")
     parser.add_argument("--case", choices=sorted(KEEP), help="one network (default: both)")
-    parser.add_argument("--crop", type=int, default=128, help="side of the images (default 128)")
+    parser.add_argument("--crop", type=int, default=128, help="side of the images")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     asked = parser.parse_args()
     measure.describe_machine(asked.threads)

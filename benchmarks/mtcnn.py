@@ -9,7 +9,6 @@ usage: python3 -m benchmarks.mtcnn --photos FOLDER [FOLDER ...] [--steps 2000] [
 
 from __future__ import annotations
 
-import argparse
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import prune_utils as pu
+from common.command_line import Parser
 
 RATIOS = (50, 70, 90)
 STAGES = {"pnet": 12, "rnet": 24, "onet": 48}  # name -> pixels that a window has
@@ -371,9 +371,9 @@ networks look at these {seen}. Found: overlap of a half or more; overlap and dis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--steps", type=int, default=2000, help="of fine-tuning (default 2000)")
+    parser.add_argument("--steps", type=int, default=2000, help="of fine-tuning")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="percent removed")
     parser.add_argument("--limit", type=int, help="photographs to learn from, evenly taken from all")
     parser.add_argument("--out", type=Path, help="file that the page is written to")
@@ -384,7 +384,7 @@ def main() -> None:
 
         learn, held = photographs(asked.photos)
     except ImportError:
-        parser.error("facenet-pytorch is not installed: pip install --no-deps facenet-pytorch")
+        parser.error("facenet-pytorch is not installed: python3 -m pip install --no-deps facenet-pytorch")
     except ValueError as error:
         parser.error(str(error))
     torch.manual_seed(0)

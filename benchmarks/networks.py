@@ -9,7 +9,6 @@ usage: python3 -m benchmarks.networks [--only PATTERN] [--out docs/networks.md]
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import prune_utils as pu
+from common.command_line import Parser
 
 from .public_networks import Case, cases
 
@@ -129,7 +129,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", default="*", help="shell pattern of names")
     parser.add_argument("--out", type=Path, help="file that the table is written to")
     given = parser.parse_args()

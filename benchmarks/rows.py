@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import MB, busy, describe_machine, peak_memory, show
+from common.command_line import Parser
 from common.names import BASELINE
 from prune_utils.methods import METHODS
 
@@ -108,18 +109,20 @@ def run_row(name: str, words: list[str], dest: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--data-root", required=True, help="NYUv2, 13 classes, as configs/nyuv2_small.yaml says"
     )
     parser.add_argument("--dest", required=True, help="where networks, logs and rows.jsonl go")
-    parser.add_argument("--steps", type=int, default=40, help="of training, in every row (40)")
+    parser.add_argument("--steps", type=int, default=40, help="of training, in every row")
     parser.add_argument("--weightings", action="store_true", help="of the dense network, not the rows")
-    parser.add_argument("--only", default=",".join(METHODS), help="rows, separated by commas (all)")
+    parser.add_argument("--only", default=",".join(METHODS), help="rows, separated by commas")
     asked = parser.parse_args()
     unknown = [name for name in asked.only.split(",") if name not in METHODS]
     if unknown:
         parser.error(f"row {unknown[0]!r} is not one of {', '.join(METHODS)}")
+    if not Path(asked.data_root).is_dir():
+        parser.error(f"there is no data folder {asked.data_root}")
     dest = Path(asked.dest)
     dest.mkdir(parents=True, exist_ok=True)
     lines = dest / "rows.jsonl"

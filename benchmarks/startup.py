@@ -5,13 +5,14 @@ usage: python3 -m benchmarks.startup [--rounds 5]
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common.command_line import Parser
 
 from . import measure
 
@@ -49,8 +50,8 @@ def seconds(script: str, words: tuple[str, ...], status: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="calls of each (default 5)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="calls of each")
     asked = parser.parse_args()
     measure.describe_machine(1)
     scripts = [script for script in SCRIPTS if (ROOT / script).is_file()]

@@ -9,12 +9,13 @@ usage: python3 -m benchmarks.throughput [--rounds 3] [--steps 4] [--crop 321] [-
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from common.command_line import Parser
 
 from . import measure
 
@@ -118,11 +119,11 @@ def train(case: Case, way: Way, steps: int) -> tuple[list[float], list[float], l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each way (default 3)")
-    parser.add_argument("--steps", type=int, default=4, help="steps measured in each (default 4)")
-    parser.add_argument("--crop", type=int, default=321, help="side of the images (default 321)")
-    parser.add_argument("--batch", type=int, default=2, help="images in a batch (default 2)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each way")
+    parser.add_argument("--steps", type=int, default=4, help="steps measured in each")
+    parser.add_argument("--crop", type=int, default=321, help="side of the images")
+    parser.add_argument("--batch", type=int, default=2, help="images in a batch")
     parser.add_argument("--ways", default=",".join(WAYS), help="some of: " + ", ".join(WAYS))
     asked = parser.parse_args()
     size = Size(asked.crop, asked.batch, asked.steps)

@@ -11,12 +11,13 @@ usage: python3 -m benchmarks.training [--steps 12] [--updates 3] [--rounds 2] [-
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from common.command_line import Parser
 
 from . import measure
 
@@ -171,12 +172,12 @@ def show_steps(size: Size) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=12, help="steps of each way (default 12, at least 2)")
-    parser.add_argument("--updates", type=int, default=3, help="updates of a moving mask (default 3)")
-    parser.add_argument("--rounds", type=int, default=2, help="processes of each moving mask (default 2)")
-    parser.add_argument("--crop", type=int, default=64, help="side of the images (default 64)")
-    parser.add_argument("--batch", type=int, default=16, help="images in a batch (default 16)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=12, help="steps of each way (at least 2)")
+    parser.add_argument("--updates", type=int, default=3, help="updates of a moving mask")
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each moving mask")
+    parser.add_argument("--crop", type=int, default=64, help="side of the images")
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
     asked = parser.parse_args()
     size = Size(asked.crop, asked.batch, asked.steps, asked.updates, asked.threads)

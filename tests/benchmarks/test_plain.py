@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import plain
+from benchmarks import all as all_of_them
+from benchmarks import plain, rows
 from benchmarks.all import COMMANDS, PAGE, put_in
 from benchmarks.cases import make_case
 from prune_utils import keep_by_ratio, prunable, score, xavier_copy
@@ -45,3 +46,19 @@ def test_the_page_has_a_place_for_every_table(name):
 def test_a_place_that_is_missing_is_named():
     with pytest.raises(ValueError, match="0 places for the table 'masks'"):
         put_in("# nothing", "masks", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        (all_of_them, ["--only", "nothing"], "benchmark 'nothing' is not one of startup, masks, crop, "),
+        (rows, ["--data-root", "no/such", "--dest", "no/dest"], "there is no data folder no/such\n"),
+    ],
+)
+def test_a_mistake_is_one_sentence(command, words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["it", *words])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"error: {sentence}") and said.count("\n") == 1
+    assert not PAGE.parents[1].joinpath("no").exists()

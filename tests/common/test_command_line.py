@@ -69,6 +69,13 @@ def test_a_script_without_torch_says_what_to_do(tmp_path):
     assert f"`source {ROOT}/.venv/bin/activate`" in said.stderr and said.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["comparison.sheet", "agreement.overlap", "benchmarks.evaluation"])
+def test_a_module_without_torch_says_what_to_do(name):
+    said = run(sys.executable, "-S", "-m", name, "--help", cwd=ROOT)
+    assert said.returncode == 2 and said.stdout == ""
+    assert said.stderr.startswith(f"error: {sys.executable} has no package torch: ")
+
+
 def run(*command, **more):
     return subprocess.run(command, capture_output=True, text=True, **more)
 
