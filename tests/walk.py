@@ -33,6 +33,7 @@ PAGES = (
     "docs/data.md",
     "docs/methods.md",
     "docs/granularity.md",
+    "docs/granularity.md",
     "docs/deploy.md",
     "docs/running.md",
     "docs/agreement.md",
