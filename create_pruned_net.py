@@ -1,5 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Make a sparse network: score every weight, keep exactly as many as asked, write the file."""
+"""Make a sparse network: score every weight, keep exactly as many as asked, write the file.
+
+With --max-drop: the smallest network in which no task loses more than its limit (docs/contract.md).
+"""
 
 import argparse
 from pathlib import Path
@@ -10,14 +13,16 @@ from common.text import files_table
 from configs.arguments import EXPERIMENT, flags_text, flags_tree, parser
 from configs.load import load
 from configs.origins import settings_table
-from prune_utils.methods import METHODS, method
+from configs.schema import Config
+from prune_utils.methods import METHODS, Method, method
 from training.boards import PACKAGES
 from workflow import terminal
 
 EXAMPLES = """\
   python3 create_pruned_net.py --dataset nyuv2 --num_batches 50 --method disparse_static --ratio 90 --dest DIR
   python3 create_pruned_net.py --dataset nyuv2 --method disparse_pt --ratio 90 --dest DIR  (baseline first)
-  python3 create_pruned_net.py --method random --budget erk --ratio 95 --config configs/tiny.yaml"""
+  python3 create_pruned_net.py --method random --budget erk --ratio 95 --config configs/tiny.yaml
+  python3 create_pruned_net.py --dataset nyuv2 --max-drop seg=1,sn=2 --dest DIR  (baseline first)"""
 
 
 COMMON = (
@@ -26,21 +31,23 @@ COMMON = (
     "--set",
     "--num-batches",
     "--budget",
+    "--max-drop",
     "--preflight",
 )
+FREE = "disparse_static"  # the method where none is named; with --max-drop it is CONTRACT
+CONTRACT = "disparse_pt"
 
 
 def arguments() -> argparse.Namespace:
     result = parser(
         __doc__,
         EXAMPLES + terminal.load_plugins(),
-        ("data", "network", "pruning", "training", "machine"),
+        ("data", "network", "pruning", "contract", "training", "machine"),
         COMMON,
     )
-    method_flag = result.add_argument(
-        "--method", default="disparse_static", metavar="NAME", help="see docs/methods.md"
-    )
-    described(method_flag, [name for name, row in METHODS.items() if not row.by_itself])
+    method_flag = result.add_argument("--method", metavar="NAME", help="see docs/methods.md")
+    choices = [name for name, row in METHODS.items() if not row.by_itself]
+    described(method_flag, choices, f"{FREE}, with --max-drop {CONTRACT}")
     result.add_argument("--init-from", metavar="FILE", help="weights to start from, not the method's own")
     trial = "only try everything in small, and estimate time and space (FILE: as JSON too)"
     result.add_argument("--preflight", nargs="?", const="", metavar="FILE", help=trial)
@@ -52,8 +59,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    row = method(asked.method)
     config = load(asked.dataset, asked.config, flags_tree(asked))
+    limited = bool(config.contract.max_drop)
+    row = method(asked.method or (CONTRACT if limited else FREE))
     if asked.print_config:
         print(settings_table(config, asked))
         return
@@ -61,6 +69,9 @@ def main() -> None:
     terminal.check_targets(asked.dest, asked.export_published)
     terminal.check_data(config.data)
     terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
+    if limited:
+        fulfil_contract(asked, config, row)
+        return
 
     from workflow.create import create
     from workflow.experiment import open_experiment
@@ -82,6 +93,29 @@ def main() -> None:
     if experiment.fabric.is_global_zero:
         print(certificate)
         print(files_table(f"{experiment.name} is made. Train it with launch_training.py.", files))
+
+
+def fulfil_contract(asked: argparse.Namespace, config: Config, row: Method) -> None:
+    """The smallest network that keeps the limits of --max-drop; status 1 where there is none."""
+    if asked.ratio is not None:
+        raise ValueError(f"--max-drop decides the ratio: leave --ratio {asked.ratio} out")
+    if asked.preflight is not None:
+        raise ValueError("--preflight knows nothing of --max-drop: leave one of them out")
+
+    from workflow.contract import Unkept, contract_name, fulfil
+    from workflow.experiment import open_experiment
+    from workflow.files import Options
+
+    name = asked.name or contract_name(asked.dataset, row.name)
+    experiment = open_experiment(config, row.name, asked.dest, name, flags_text(asked))
+    options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
+    try:
+        with experiment.held():
+            report, files = fulfil(experiment, row, options)
+    except Unkept as error:
+        terminal.unmet(str(error))
+    print(report)
+    print(files_table(f"{name} keeps its limits. eval_pruned_net.py --contract checks them again.", files))
 
 
 if __name__ == "__main__":

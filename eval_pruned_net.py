@@ -2,13 +2,14 @@
 """Evaluate any saved network, dense or sparse: scores in both protocols, a JSON file, pictures."""
 
 import argparse
+from pathlib import Path
 
 from common.choices import not_one_of
 from common.command_line import described
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import EXPERIMENT, flags_tree, parser
-from configs.load import carried, overlay
+from configs.load import Tree, carried, overlay
 from configs.origins import settings_table
 from prune_utils.methods import METHODS
 from workflow import terminal
@@ -21,7 +22,8 @@ ENGINES: dict[str, tuple[str, ...]] = {  # with the packages that each needs
 EXAMPLES = """\
   python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --model-path DIR
   python3 eval_pruned_net.py --dataset nyuv2 --method baseline --dest DIR --pictures 4
-  python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --weights best_nyuv2.pth"""
+  python3 eval_pruned_net.py --dataset nyuv2 --method disparse_static --ratio 90 --weights best_nyuv2.pth
+  python3 eval_pruned_net.py --dataset nyuv2 --contract DIR/nyuv2_disparse_pt_contract_limits.json"""
 
 
 COMMON = (
@@ -31,6 +33,7 @@ COMMON = (
     "--pictures",
     "--protocol",
     "--engine",
+    "--contract",
 )
 
 
@@ -49,6 +52,8 @@ def arguments() -> argparse.Namespace:
     result.add_argument("--pictures", default="0", metavar="N", help="PNG panels of N images")
     engine = result.add_argument("--engine", metavar="NAME", help="run the network as deployed")
     described(engine, ENGINES, "PyTorch, as in training")
+    contract = "check the limits of this certificate on --split; status 1 where one is broken"
+    result.add_argument("--contract", metavar="FILE", help=contract)
     result.add_argument("--overwrite", action="store_true", help="also replace scores of something else")
     return result.parse_args()
 
@@ -63,7 +68,10 @@ def main() -> None:
         raise ValueError(not_one_of("--engine", asked.engine, ENGINES))
     terminal.check_packages(f"--engine {asked.engine}", *ENGINES.get(asked.engine, ()))
     given = overlay(asked.dataset, asked.config, flags_tree(asked))
-    terminal.check_files(asked.weights)
+    terminal.check_files(asked.weights, asked.contract)
+    if asked.contract:
+        check_contract(asked, given)
+        return
 
     from workflow.evaluate import evaluate_network, held, open_saved
 
@@ -79,6 +87,31 @@ def main() -> None:
     if experiment.fabric.is_global_zero:
         print(text)
         print(files_table(f"evaluated {saved.path} on {asked.split}.", files))
+
+
+def check_contract(asked: argparse.Namespace, given: Tree) -> None:
+    """Whether the network of a contract keeps its limits on a split."""
+    for flag in ("weights", "method", "ratio", "engine"):
+        if getattr(asked, flag) is not None:
+            raise ValueError(
+                f"--contract names the network itself: leave --{flag} {getattr(asked, flag)} out"
+            )
+    if int(asked.pictures):
+        raise ValueError(f"--contract draws nothing: leave --pictures {asked.pictures} out")
+
+    from workflow.contract_report import read_limits
+    from workflow.evaluate import open_saved
+    from workflow.recheck import contract_files, recheck
+
+    path = Path(asked.contract)
+    content = read_limits(path)
+    network, dense = contract_files(path, content)
+    asked.weights = str(network)
+    experiment, saved = open_saved(asked, given)
+    text, broken = recheck(experiment, saved, dense, content, asked.split)
+    print(text)
+    if broken:
+        terminal.unmet(broken)
 
 
 if __name__ == "__main__":

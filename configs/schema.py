@@ -75,7 +75,8 @@ class Data:
     )
     val_fraction: float = setting(
         0.05,
-        help="share of train to validate on, where the index has no val split",
+        "val-share",
+        "share of train to validate on, where the index has no val split",
         range=Range(lambda value: 0 < value < 1, "between 0 and 1"),
     )
     skip_unreadable: int = setting(
@@ -232,6 +233,49 @@ class Prune:
 
 
 @dataclass(frozen=True)
+class Contract:
+    """A limit for every task: the smallest network that keeps them all is searched for (docs/contract.md)."""
+
+    max_drop: tuple[str, ...] = setting(
+        (),
+        "max-drop",
+        "percent that each task may lose: seg=1,sn=2 or all=2; seg.mIoU=1 one measure; depth=none any",
+        travels=False,
+        unset="none, --ratio decides",
+    )
+    level: float = setting(
+        0.95,
+        "level",
+        "at which the bound of a drop must be inside its limit, one-sided",
+        range=Range(lambda value: 0.5 <= value < 1, "from 0.5 to below 1"),
+        travels=False,
+    )
+    resamples: int = setting(999, help="of the images, for a bound", range=at_least(19), travels=False)
+    resolution: float = setting(
+        2.5,
+        help="percent of the weights by which neighbouring sizes differ",
+        range=Range(lambda value: 0 < value < 100, "above 0 and below 100"),
+        travels=False,
+    )
+    smallest: float = setting(
+        0.1,
+        help="percent of the weights at which the search ends",
+        range=Range(lambda value: 0 < value < 100, "above 0 and below 100"),
+        travels=False,
+    )
+    stride: int = setting(
+        16, help="sizes that a round goes down, until a limit breaks", range=at_least(1), travels=False
+    )
+    turn: float = setting(
+        1.5,
+        help="what a task's factor is multiplied by where its limit breaks",
+        range=Range(lambda value: 1 < value < inf, "above 1 and finite"),
+        travels=False,
+    )
+    turns: int = setting(4, help="how often, 0 = all factors stay 1", range=at_least(0), travels=False)
+
+
+@dataclass(frozen=True)
 class Dynamic:
     """Prune and regrow during training. `until` and `every` below 1 are fractions of the run."""
 
@@ -371,6 +415,7 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     finetune: Finetune = field(default_factory=Finetune)
     prune: Prune = field(default_factory=Prune)
+    contract: Contract = field(default_factory=Contract)
     dynamic: Dynamic = field(default_factory=Dynamic)
     gradual: Gradual = field(default_factory=Gradual)
     weighting: Weighting = field(default_factory=Weighting)
@@ -384,6 +429,7 @@ GROUPS = {
     "optim": "training",
     "finetune": "training",
     "prune": "pruning",
+    "contract": "contract",
     "weighting": "training",
     "run": "machine",
 }

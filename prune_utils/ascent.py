@@ -28,7 +28,8 @@ ROOM = 0.5  # a task whose drops are below this share of their limits gives way
 
 
 class Trial(NamedTuple):
-    """What to try. number: of the round, from 0; keep: weights; factors: of the weighted arbiter, by task."""
+    """What to try. number: of the round, from 0; keep: weights, or multiply-adds where sizes count those;
+    factors: of the weighted arbiter, by task."""
 
     number: int
     level: int
@@ -96,7 +97,7 @@ def task_of(limit: str) -> str:
 class Ascent:
     """The state of a search: ask `next`, try it, `tell` what the drops were, until `next` gives None.
 
-    limits: "task" or "task.what" -> percent that may be lost. sizes: weights kept at each level, falling.
+    limits: "task" or "task.what" -> percent that may be lost. sizes: what is kept at each level, falling.
     stride: levels that a round goes down until the first one is given up. turn: what a rise multiplies a
     factor by, above 1. turns: rises that a task may have above the one with least, 0 = all factors stay 1.
     """

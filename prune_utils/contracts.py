@@ -21,11 +21,14 @@ from .bootstrap import check_level, resample_counts, upper_bound
 from .changes import change, drop
 from .covering import Choice, coverage
 from .data import Forward
+from .granularity import WEIGHT, find_granularity
 from .masked import Masked
 from .masks import dense_mask
 from .methods import Method
 from .methods import method as find_method
-from .prune import Plan, make_mask, make_plan, make_room
+from .multiply_adds import weight_uses
+from .prune import Plan, in_scope, make_mask, make_plan, make_room
+from .ratios import fixed_ratio
 from .sparse import Settings
 from .text import not_one_of
 from .voters import Electorate, Loss, owners_from_graph
@@ -53,6 +56,8 @@ def contract(
     *,
     method: str = "disparse_pt",
     criterion: str | None = None,
+    granularity: str = WEIGHT.name,
+    ratio_of: str = "params",
     forward: Forward | None = None,
     level: float = 0.95,
     resamples: int = 999,
@@ -69,8 +74,9 @@ def contract(
 ) -> Contract:
     """The smallest network that keeps a limit for every task, from a trained one; pruned in place.
 
-    losses, batches, forward, criterion, floor, protect, include, exclude: as `sparsify` takes them. method: a
-        row of METHODS whose tasks vote on a trained network.
+    losses, batches, forward, criterion, floor, protect, include, exclude: as `sparsify` takes them; likewise
+        granularity ("weight", "kernel" or a block) and ratio_of, which says what is made small.
+    method: a row of METHODS whose tasks vote on a trained network.
     scores: name of a limit -> score(model), larger is better: one number, or a tensor [images] whose mean is
         the score. With images a limit counts as kept when the one-sided bound of the drop, at `level`, from
         `resamples` resamples of the images, is inside it. Images that are looked at in every round say too
@@ -82,8 +88,10 @@ def contract(
         the unpruned network breaks a limit after `finetune`; the network is then as it was.
     """
     row = find_method(method)
-    plan = _plan(row, criterion, floor, protect)
+    plan = _plan(row, criterion, floor, protect, granularity, ratio_of)
     taken = list(batches)
+    if plan.counted:
+        plan = replace(plan, uses=weight_uses(model, taken[0], forward))
     covered = coverage(model, include, exclude, batches=taken[:1], forward=forward)
     owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
     electorate = Electorate(losses, dict.fromkeys(losses, 1.0), owners)
@@ -98,7 +106,7 @@ def contract(
     )
     judge = _Judge(model, scores, limits, level, resamples, seed)
     original = state = copy.deepcopy(model.state_dict())
-    tried = mask = dense_mask(model, owners)
+    tried = mask = dense_mask(model, in_scope(model, owners, plan))
 
     def attempt(trial: Trial) -> dict[str, float]:
         nonlocal tried
@@ -146,13 +154,25 @@ def check_voted(row: Method, plan: Plan) -> None:
         raise ValueError(
             f"method {row.name!r} has not its tasks vote once on a trained network, as disparse_pt does"
         )
+    if not find_granularity(plan.granularity).whole:
+        raise ValueError(
+            f"granularity {plan.granularity!r} fixes what each layer keeps: a contract takes 'weight', "
+            "'kernel' or a block"
+        )
     if plan.budget != "global":
         raise ValueError(f"budget {plan.budget!r} fixes what each layer keeps: a contract takes 'global'")
 
 
-def _plan(row: Method, criterion: str | None, floor: float, protect: Iterable[str]) -> Plan:
+def _plan(
+    row: Method,
+    criterion: str | None,
+    floor: float,
+    protect: Iterable[str],
+    granularity: str,
+    ratio_of: str,
+) -> Plan:
     settings = Settings(
-        ratio=0,
+        ratio=fixed_ratio(granularity) or 0.0,
         keep_ratio=None,
         criterion=criterion,
         pt_criterion="magnitude",
@@ -164,6 +184,8 @@ def _plan(row: Method, criterion: str | None, floor: float, protect: Iterable[st
         shuffle=False,
         score_init="own",
         floor=floor,
+        granularity=granularity,
+        ratio_of=ratio_of,
     )
     plan = make_plan(row, settings)
     check_voted(row, plan)

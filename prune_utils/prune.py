@@ -375,7 +375,7 @@ def make_mask(
         1), or a mapping task -> batches of its own. Read only if the criterion needs gradients.
     forward: forward(network, batch) -> predictions, None = network(batch[0]). The model is left untouched.
     keep: so many weights in one round, instead of what the plan's ratio and rounds say. among: the weights
-        that are left to choose from, None = all; the others count in the total.
+        that are left to choose from, None = all; the others count in the total. Never more than are left.
     Raises ValueError as `make_budgets`, `score` and `choose` do.
     """
     names = in_scope(model, electorate.owners, plan)
@@ -408,7 +408,8 @@ def make_mask(
         if keep is None:
             budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
         else:
-            budgets = (make_room(model, plan, electorate.owners).budget(keep),)
+            left = keep if among is None else min(keep, plan.grain.cost(among))
+            budgets = (make_room(model, plan, electorate.owners).budget(left),)
         if isinstance(batches, Iterator) and len(budgets) > 1:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)

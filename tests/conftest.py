@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -85,4 +86,20 @@ def rooms(tmp_path_factory) -> Path:
 
     root = tmp_path_factory.mktemp("rooms")
     write(root, "nyuv2", 12, size=(64, 80))
+    return root
+
+
+@pytest.fixture(scope="session")
+def many_rooms(tmp_path_factory) -> Path:
+    """Root of 48 synthetic rooms of 48 x 64, of which 20 validate and 10 test."""
+    from dataloaders.synthetic import write
+
+    root = tmp_path_factory.mktemp("many_rooms")
+    write(root, "nyuv2", 48, size=(48, 64))
+    path = root / "nyu_v2_3task.json"
+    index = json.loads(path.read_text())
+    missing = 20 - len(index["val"])
+    index["val"] += index["train"][:missing]
+    index["train"] = index["train"][missing:]
+    path.write_text(json.dumps(index))
     return root

@@ -47,6 +47,7 @@ class Place:
     rooms: Path
     prepared: Path
     mtan: Path
+    many: Path  # rooms enough to certify something
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,21 @@ def of(method: str, *more: str) -> Callable[[Place, Path], list[str]]:
     return lambda place, at: [*training(place, at), "--method", method, *more]
 
 
+def contract_words(place: Place, at: Path) -> list[str]:
+    shared = [*TINY.split(), "--dataset", "nyuv2", "--data-root", str(place.many), "--dest", str(at)]
+    limits = [
+        "--max-drop",
+        "seg.err=20,sn.mean=20",
+        "--set",
+        "finetune.lr=1e-5",
+        "--set",
+        "finetune.iterations=3",
+    ]
+    search = ["contract.resolution=30", "contract.smallest=5", "contract.stride=4", "contract.turns=1"]
+    search.append("prune.rounds=1")
+    return [*shared, *limits, *(word for setting in search for word in ("--set", setting))]
+
+
 def study_words(place: Place, at: Path) -> list[str]:
     shared = [*training(place, at), "--methods", "snip,rigl", "--seeds", "1"]
     return [*shared, "--set", "run.preflight=false"]
@@ -97,6 +113,7 @@ COMMANDS = {
             "create pretrained", CREATE, of("disparse_pt"), (DENSE, "best_nyuv2_baseline.pth"), ("--resume",)
         ),
         Command("create in rounds", CREATE, of("imp"), (DENSE, "best_nyuv2_baseline.pth"), ("--resume",)),
+        Command("contract", CREATE, contract_words, (DENSE,), ("--resume",)),
         Command("export", "export_net.py", weights, (SPARSE,)),
         Command(
             "synthetic",
@@ -122,10 +139,10 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def place(rooms, tmp_path_factory) -> Place:
+def place(rooms, many_rooms, tmp_path_factory) -> Place:
     prepared = tmp_path_factory.mktemp("prepared")
     mtan = tmp_path_factory.mktemp("mtan")
-    found = Place(rooms, prepared, mtan)
+    found = Place(rooms, prepared, mtan, many_rooms)
     for script, method in ((LAUNCH, "baseline"), (CREATE, "disparse_static"), (LAUNCH, "disparse_static")):
         done = Script(script, of(method)(found, prepared), prepared / "log").start().wait()
         assert done.code == 0, done.said

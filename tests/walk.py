@@ -43,6 +43,7 @@ PAGES = (
     "docs/results.md",
     "docs/study.md",
     "docs/performance.md",
+    "docs/contract.md",
 )
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 COMMAND = re.compile(r"(python3|make|torchrun|\w+\.py) [^.]")

@@ -85,7 +85,8 @@ class Run:
     the validation split are written to best_{name}.pth, of the moving average where the settings ask for one.
     rewind_step: after which the weights are kept for
     methods that return to them, 0 = before the first step.
-    before: the origin in the file that the weights started from, or in the checkpoint.
+    before: the origin in the file that the weights started from, or in the checkpoint. validate: whether the
+    run looks at the validation split.
     """
 
     experiment: Experiment
@@ -98,6 +99,7 @@ class Run:
     keep_best: bool = True
     rewind_step: int | None = None
     before: Sequence[str] = ()
+    validate: bool = True
     best_step: int | None = None
     best_loss: float | None = None  # infinite where it was not a finite number
 
@@ -175,7 +177,7 @@ class Run:
                     if step % plan.log_every == 0 or last or self.weighing.measures(step):
                         logger.add(step, "tasks", weighed)
                     logger.tick(step, {"loss": losses["total"]} if losses else None)
-                    if step % plan.eval_every == 0 or last:
+                    if self.validate and (step % plan.eval_every == 0 or last):
                         self._evaluate(step, validation, logger)
                     if step % plan.checkpoint_every == 0 or signal:
                         logger.sync()

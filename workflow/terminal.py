@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from common.choices import not_one_of, printable
 from common.command_line import Parser
@@ -110,6 +111,12 @@ def run(main: Callable[[], None]) -> None:
             _end_others()
             raise
         _fail(sentence)
+
+
+def unmet(sentence: str) -> NoReturn:
+    """End a script that did its work and found that what was asked is not so: one sentence, status 1."""
+    print(f"error: {printable(sentence)}", file=sys.stderr)
+    sys.exit(1)
 
 
 class _Told(KeyboardInterrupt):

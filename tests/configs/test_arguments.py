@@ -5,7 +5,7 @@ import pytest
 from configs.arguments import FLAGS, SWITCHES, default_text, flags_text, flags_tree, parser
 from configs.load import load, settings
 
-GROUPS = ("data", "network", "pruning", "training", "machine")
+GROUPS = ("data", "network", "pruning", "contract", "training", "machine")
 
 
 def tree(*words):
@@ -51,9 +51,13 @@ def test_every_flag_fills_a_setting_that_exists(name):
         "start-from": "best",
         "keep-ratio": "0.5",
         "ratio": "50",
+        "ratio-of": "macs",
         "classes": "7",
         "logger": "none",
         "ema-decay": "0.5",
+        "val-share": "0.5",
+        "max-drop": "all=1",
+        "level": "0.9",
     }
     words = [f"--{name}"] if name in SWITCHES else [f"--{name}", example.get(name, "1")]
     given = tree(*words)

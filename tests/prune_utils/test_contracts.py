@@ -7,6 +7,7 @@ import torch
 
 from prune_utils import contract, count, mask_hash, prunable
 from prune_utils.bootstrap import resample_counts, upper_bound
+from prune_utils.multiply_adds import weight_uses
 
 
 def kept_of(model, names):
@@ -78,6 +79,24 @@ def test_masks_nest_and_the_same_call_gives_the_same_network(tiny):
         assert all((larger[name] | ~smaller[name]).all() for name in larger)
 
 
+def test_multiply_adds_are_made_few_and_kernels_go_whole(tiny):
+    net = tiny("a", "b")
+    uses = weight_uses(net.model, net.batches[0])
+    shared = dict(resolution=10, smallest=2, floor=0)
+    found = contract(*arrange(net), {"a": 40, "b": 40}, ratio_of="macs", **shared)
+    mask = found.sparsity.mask
+    cost = sum(uses[name] * int(kept.sum()) for name, kept in mask.items())
+    total = sum(uses[name] * kept.numel() for name, kept in mask.items())
+    assert found.best.trial.keep - max(uses.values()) < cost <= found.best.trial.keep < total
+    assert found.sparsity.certificate["macs"] == {"kept": cost, "total": total}
+    kernels = contract(
+        *arrange(tiny("a", "b")), {"a": 0, "b": 0}, granularity="kernel", protect="heads.*", **shared
+    )
+    for kept in kernels.sparsity.mask.values():
+        assert kept.dim() < 4 or (kept.flatten(2).all(2) | ~kept.flatten(2).any(2)).all()
+    assert kernels.best.trial.level == max(done.trial.level for done in kernels.rounds) > 0
+
+
 def test_scores_by_image_are_bounded(tiny):
     """A drop of 4 % in the mean that some images do not share: the bound is that of their resamples."""
     net = tiny("a", "b")
@@ -132,6 +151,8 @@ def test_a_network_that_cannot_keep_its_limits_is_as_it_was(tiny):
         ({"method": "imp"}, "method 'imp' has not its tasks vote once on a trained network"),
         ({"method": "lamp"}, "factors weigh tasks|method 'lamp' has not its tasks vote"),
         ({"level": 1.5}, "level 1.5 is not a number between 0 and 1"),
+        ({"granularity": "2:4"}, "granularity '2:4' fixes what each layer keeps"),
+        ({"granularity": "fanin"}, "granularity 'fanin' fixes|granularity fanin needs a budget"),
         ({"resolution": 0}, "resolution 0 is not a number between 0 and 100"),
         ({"stride": 0}, "stride 0 is not a whole number"),
     ],

@@ -8,8 +8,9 @@ from lightning_fabric import Fabric
 from torch import multiprocessing
 
 from tasks.base import Target
+from tasks.sums import measures
 from tests.training.examples import BATCHES, Small, make_batch, make_tasks
-from training.evaluate import evaluate, evaluating, figures, format_scores
+from training.evaluate import evaluate, evaluating, figures, format_scores, image_sums
 
 
 def blind(batch, *names):
@@ -224,3 +225,24 @@ def test_images_are_counted_for_each_task():
 def test_batches_of_other_sizes_can_follow_each_other():
     batches = [make_batch(1, 0, size=(8, 12)), make_batch(1, 1, size=(10, 6))]
     assert evaluate(Small(), make_tasks(), batches)["images"] == 2
+
+
+def test_sums_of_images_give_the_scores_of_batches_of_one():
+    model, tasks = Small(), make_tasks()
+    singles = [make_batch(1, seed) for seed in range(5)]
+    together = [
+        (
+            torch.cat([image for image, _ in pair]),
+            {n: Target(*map(torch.cat, zip(*(t[n] for _, t in pair), strict=True))) for n in tasks},
+        )
+        for pair in (singles[:3], singles[3:])
+    ]
+    scores, sums = evaluate(model, tasks, singles)["metrics"], image_sums(model, tasks, together)
+    everything = torch.ones(1, 5, dtype=torch.int64)
+    for name, task in tasks.items():
+        assert len(sums[name]) == 5
+        for protocol, values in scores[name].items():
+            found = {n: float(row[0]) for n, row in measures(task, sums[name], everything, protocol).items()}
+            assert found == pytest.approx(values, rel=1e-5)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        image_sums(model, tasks, [])

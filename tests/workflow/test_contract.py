@@ -1,0 +1,388 @@
+"""A contract by the scripts on small rooms: search, certificate, resumption, re-check, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import runpy
+import shutil
+
+import pytest
+import torch
+
+import workflow.contract
+import workflow.contract_search
+from prune_utils.ascent import Ascent
+from tests.scripts import call
+from tests.test_resume import same
+from workflow.judging import Fall, certainty
+
+CREATE, EVALUATE = "create_pruned_net.py", "eval_pruned_net.py"
+SETTINGS = """
+data: {crop: 33, batch_size: 4, num_workers: 0}
+model: {backbone: resnet18, width: 0.05}
+optim: {iterations: 20, step_every: 100, lr: 1.0e-3}
+finetune: {iterations: 2, lr: 1.0e-5}
+contract: {resolution: 30, stride: 4, smallest: 5, resamples: 99, turns: 1}
+run: {eval_every: 20, checkpoint_every: 1, curves: false, logger: none, preflight: false, device: cpu}
+"""
+LIMITS = "seg.err=1.5,sn=30"
+NAME = "nyuv2_disparse_pt_contract"
+
+
+@pytest.fixture(scope="module")
+def dense(many_rooms, tmp_path_factory):
+    """A folder with the settings and a trained dense network."""
+    folder = tmp_path_factory.mktemp("dense")
+    (folder / "small.yaml").write_text(SETTINGS)
+    words = ["--method", "baseline", "--config", str(folder / "small.yaml"), "--data-root", str(many_rooms)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["launch_training.py", *words, "--dest", str(folder)])
+        runpy.run_path("launch_training.py", run_name="__main__")
+    return folder
+
+
+@pytest.fixture
+def place(dense, tmp_path):
+    """A folder of its own with the dense network, and the words of a command there."""
+    for name in ("final_nyuv2_baseline.pth", "small.yaml"):
+        shutil.copy(dense / name, tmp_path)
+    return tmp_path
+
+
+def words(place, rooms, *more):
+    return ["--config", str(place / "small.yaml"), "--data-root", str(rooms), "--dest", str(place), *more]
+
+
+def checking(place, rooms, split, *more):
+    contract = ["--contract", str(place / f"{NAME}_limits.json"), "--split", split]
+    return ["--data-root", str(rooms), "--num-workers", "0", "--dest", str(place), *contract, *more]
+
+
+@pytest.fixture(scope="module")
+def made(dense, many_rooms, tmp_path_factory):
+    """The folder of a finished search."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("final_nyuv2_baseline.pth", "small.yaml"):
+        shutil.copy(dense / name, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [CREATE, *words(folder, many_rooms, "--max-drop", LIMITS)])
+        runpy.run_path(CREATE, run_name="__main__")
+    return folder
+
+
+def certificate(folder):
+    return json.loads((folder / f"{NAME}_limits.json").read_text())
+
+
+def rows(folder):
+    with (folder / f"{NAME}_search.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --------------------------------------------------------------------- what comes out
+def test_the_network_is_what_the_certificate_says(made):
+    found, content = certificate(made), torch.load(made / f"{NAME}.pth", weights_only=True)
+    kept = sum(int(part.sum()) for part in content["mask"].values())
+    assert found["kept"] == kept == content["certificate"]["kept"] < found["total"]
+    for name, mask in content["mask"].items():
+        assert not content["state"][name][~mask].any()
+    assert found["limits"] == {"seg.err": 1.5, "sn": 30.0}
+    for name, limit in found["limits"].items():
+        assert found["validation"]["certificate"]["drops"][name]["bound"] <= limit
+        assert set(found["test"]["drops"][name]) == {"drop", "bound"}
+    seen = (*found["validation"].values(), found["test"])
+    assert [of["images"] for of in seen] == [10, 10, 10]
+    assert content["config"]["prune"]["ratio"] == pytest.approx(content["certificate"]["ratio"])
+    assert found["sparsity"] == content["certificate"]["ratio"]
+    assert content["config"]["run"]["seed"] == found["seed"] == 0
+    depth = [int(row["kept"]) for row in rows(made) if int(row["size"]) >= kept]  # on the way to it
+    assert content["step"] == found["finetune"]["iterations_behind_these_weights"] == 2 * sum(depth)
+
+
+def test_the_trace_is_that_of_the_search(made):
+    """The same drops told to a search of the same settings give the same rounds."""
+    trace, found = rows(made), certificate(made)
+    weights = sorted({int(row["size"]) for row in trace}, reverse=True)
+    assert weights[0] == found["total"] == int(trace[0]["size"])
+    ladder = tuple(round(found["total"] * 0.7**level) for level in range(9))
+    ascent = Ascent(found["limits"], ("seg", "sn"), ladder, stride=4, turns=1)
+    for row in trace:
+        trial = ascent.next()
+        assert trial.keep == int(row["size"]) and trial.level == int(row["level"])
+        assert trial.factors == {task: float(row[f"factor/{task}"]) for task in ("seg", "sn")}
+        done = ascent.tell({name: float(row[f"bound/{name}"]) for name in found["limits"]})
+        assert done.kept == bool(int(row["kept"]))
+        assert float(row["sparsity"]) == 100 * (1 - trial.keep / found["total"])
+    assert ascent.next() is None
+    looks = found["validation"]["certificate"]["looks"]
+    sure = {}
+    for row, done in zip(trace, ascent.rounds, strict=True):
+        falls = {n: Fall(float(row[f"drop/{n}"]), float(row[f"bound/{n}"])) for n in found["limits"]}
+        sure |= {done.trial.number: certainty(falls, found["limits"])} if done.kept else {}
+    order = sorted(sure, key=lambda number: -sure[number])
+    assert [look["round"] for look in looks] == order[: len(looks)]
+    passed = [
+        look["kept"]
+        for look in looks
+        if all(look["drops"][name]["bound"] <= limit for name, limit in found["limits"].items())
+    ]
+    assert len(passed) in (len(looks), len(looks) - 1) and found["size"]["kept"] == min(passed)
+    assert len(passed) == len(looks) == len(order) or len(passed) == len(looks) - 1
+    assert (made / f"{NAME}_search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_of_the_rounds_is_left(made):
+    assert sorted(path.name for path in made.iterdir() if not path.name.startswith(".")) == sorted(
+        [f"{NAME}.pth", f"{NAME}_limits.json", f"{NAME}_search.csv", f"{NAME}_search.png"]
+        + ["final_nyuv2_baseline.pth", "small.yaml"]
+    )
+
+
+def test_the_drops_are_those_of_ordinary_evaluations(made, many_rooms, capsys):
+    """The mean over measures of the change against the dense network, as the tables' delta counts it."""
+    results = []
+    for weights in ("final_nyuv2_baseline.pth", f"{NAME}.pth"):
+        said = call(
+            EVALUATE,
+            ["--data-root", str(many_rooms), "--num-workers", "0", "--weights", str(made / weights)],
+            capsys,
+        )
+        assert said.code == 0, said.err
+        name = weights.removesuffix(".pth").removeprefix("final_")
+        results.append(json.loads((made / f"{name}.json").read_text()))
+        (made / f"{name}.json").unlink()
+    base, now = (result["metrics"] for result in results)
+    changes = []
+    for measure, direction in results[0]["directions"]["sn"].items():
+        before, after = base["sn"]["paper"][measure], now["sn"]["paper"][measure]
+        changes.append((after - before) / before * (1 if direction["larger_is_better"] else -1))
+    drops = certificate(made)["test"]["drops"]
+    assert drops["sn"]["drop"] == pytest.approx(-100 * sum(changes) / len(changes), rel=1e-9)
+    err = [of["seg"]["paper"]["err"] for of in (base, now)]
+    assert drops["seg.err"]["drop"] == pytest.approx(100 * (err[1] - err[0]) / err[0], rel=1e-9)
+
+
+def test_the_same_command_again_changes_nothing_and_another_is_refused(made, many_rooms, capsys):
+    before = {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()}
+    said = call(CREATE, words(made, many_rooms, "--max-drop", LIMITS), capsys)
+    assert said.code == 0 and "made before, unchanged" in said.out and "seg.err" in said.out
+    said = call(CREATE, words(made, many_rooms, "--max-drop", "all=9"), capsys)
+    assert said.code == 2 and "contract.max_drop=['seg.err=1.5', 'sn=30']" in said.err
+    assert {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()} == before
+
+
+# ----------------------------------------------------------------------------- again
+def test_a_contract_is_checked_again_on_any_split(made, many_rooms, capsys):
+    found = certificate(made)
+    said = call(EVALUATE, checking(made, many_rooms, "val"), capsys)
+    assert said.code == 0, said.err
+    lines = {line.split()[0]: line.split()[2:] for line in said.out.splitlines() if line.strip()}
+    for name, fall in found["validation"]["certificate"]["drops"].items():
+        assert lines[name] == [f"{fall['drop']:.3f}", f"{fall['bound']:.3f}", "kept"]
+    assert "10 images of val" in said.out
+    for split, images in (("test", 10), ("train", 18)):
+        said = call(EVALUATE, checking(made, many_rooms, split), capsys)
+        assert f"{images} images of {split}" in said.out and said.code in (0, 1)
+
+
+def test_a_broken_contract_ends_with_one_sentence_and_status_1(made, many_rooms, place, capsys):
+    for path in made.iterdir():
+        if path.is_file():
+            shutil.copy(path, place)
+    found = certificate(place)
+    drop = found["validation"]["certificate"]["drops"]["sn"]
+    for limit, word in ((drop["drop"] - 1, "broken"), ((drop["drop"] + drop["bound"]) / 2, "not certain")):
+        found["limits"]["sn"] = limit
+        (place / f"{NAME}_limits.json").write_text(json.dumps(found))
+        said = call(EVALUATE, checking(place, many_rooms, "val"), capsys)
+        assert said.code == 1 and word in said.out
+        errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+        assert (
+            len(errors) == 1
+            and f"the contract is {word} on val: 'sn' loses {drop['drop']:.3g} %" in errors[0]
+        )
+
+
+def test_what_cannot_be_checked_is_told(made, many_rooms, place, capsys):
+    for path in made.iterdir():
+        if path.is_file():
+            shutil.copy(path, place)
+    limits = place / f"{NAME}_limits.json"
+
+    def refused(*more):
+        said = call(EVALUATE, checking(place, many_rooms, "val", *more), capsys)
+        assert said.code == 2
+        return said.err
+
+    assert "--contract names the network itself: leave --ratio 90 out" in refused("--ratio", "90")
+    assert "--contract draws nothing" in refused("--pictures", "1")
+    whole = limits.read_text()
+    limits.write_text(whole.replace('"limits"', '"limit"'))
+    assert "is no certificate of a contract: field 'limits' is missing" in refused()
+    limits.write_text(whole.replace('"sn": 30.0', '"depth": 30.0'))
+    assert "the certificate limits 'depth', which this network does not have" in refused()
+    limits.write_text(whole)
+    shutil.copy(place / "final_nyuv2_baseline.pth", place / f"{NAME}.pth")
+    assert "is not the network that the certificate is of: its weights differ" in refused("--seed", "0")
+    (place / f"{NAME}.pth").unlink()
+    assert f"there is no file {NAME}.pth, the network of" in refused()
+
+
+# ------------------------------------------------------------------------ interruption
+class Killed(BaseException):
+    """Unwinds everything, as a kill would end it, but for what `finally` does."""
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["train", *(pytest.param(p, marks=pytest.mark.slow) for p in ("score", "keep", "state", "certificate"))],
+)
+def test_an_interrupted_search_ends_with_the_same_bits(point, made, many_rooms, place, capsys, monkeypatch):
+    homes = {
+        "train": (workflow.contract_search.Run, "_save_checkpoint", 7),
+        "score": (workflow.contract_search, "make_mask", 2),
+        "keep": (workflow.contract_search, "save_network", 3),
+        "state": (workflow.contract_search, "write_file", 4),
+        "certificate": (workflow.contract, "write_json", 1),
+    }
+    home, name, after = homes[point]
+    whole, calls = getattr(home, name), []
+
+    def stop(*given, **more):
+        result = whole(*given, **more)
+        calls.append(name)
+        if len(calls) == after:
+            raise Killed
+        return result
+
+    command = words(place, many_rooms, "--max-drop", LIMITS)
+    with monkeypatch.context() as patch:
+        patch.setattr(home, name, stop)
+        with pytest.raises(Killed):
+            call(CREATE, command, capsys)
+    assert (place / f"{NAME}_search.ckpt").is_file()
+    said = call(CREATE, command, capsys)
+    assert said.code == 0, said.err
+    for file in (f"{NAME}_search.csv", f"{NAME}_search.png"):
+        assert (place / file).read_bytes() == (made / file).read_bytes()
+    same(
+        torch.load(place / f"{NAME}.pth", weights_only=True),
+        torch.load(made / f"{NAME}.pth", weights_only=True),
+    )
+    assert certificate(place) == certificate(made)
+    assert not list(place.glob(f"{NAME}_round*")) and not (place / f"{NAME}_search.ckpt").exists()
+
+
+def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, capsys, monkeypatch):
+    def stop(*given, **more):
+        raise Killed
+
+    command = words(place, many_rooms, "--max-drop", LIMITS)
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.contract_search, "make_optimizer", stop)
+        with pytest.raises(Killed):
+            call(CREATE, command, capsys)
+    said = call(CREATE, words(place, many_rooms, "--max-drop", "all=3"), capsys)
+    assert said.code == 2 and "was started with contract.max_drop=['seg.err=1.5', 'sn=30']" in said.err
+    state = place / f"{NAME}_search.ckpt"
+    whole = torch.load(state, weights_only=True)
+    for change, words_said in (
+        ({"dense": "0" * 64}, "was started from another dense network than"),
+        ({"falls": [{"sn": [0.0, 0.0]}]}, "is no state of this search"),
+        ({"falls": None}, "is no state of a search"),
+    ):
+        torch.save(whole | change, state)
+        said = call(CREATE, command, capsys)
+        assert said.code == 2 and words_said in said.err
+
+
+# ---------------------------------------------------------------------------- refusals
+def test_limits_that_no_size_keeps_end_with_one_sentence_and_status_1(many_rooms, place, capsys):
+    command = words(place, many_rooms, "--max-drop", "seg.err=0,sn=none", "--lr", "0.1")
+    for _ in range(2):  # the second time it is known
+        said = call(CREATE, command, capsys)
+        assert said.code == 1
+        errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert (
+            "no size keeps the limit of 0 % for 'seg.err': with all weights, after 2 iterations" in errors[0]
+        )
+    assert len(rows(place)) == 1 and not (place / f"{NAME}.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--max-drop", "seg=1"], "--max-drop gives no limit for task 'sn': sn=PERCENT, or sn=none"),
+        (["--max-drop", "seg=1,ns=1"], "task 'ns' is not one of seg, sn, all"),
+        (["--max-drop", "seg.miou=1,all=1"], "measure of seg 'miou' is not one of mIoU, pixel_acc"),
+        (["--max-drop", "all=x"], "limit 'x' of 'all' is not a number of at least 0"),
+        (["--max-drop", "all=-1"], "limit '-1' of 'all' is not a number of at least 0"),
+        (["--max-drop", "all=inf"], "limit 'inf' of 'all' is not a number of at least 0"),
+        (["--max-drop", "seg=1,seg=2,sn=1"], "--max-drop gives two limits for 'seg'"),
+        (["--max-drop", "seg"], "--max-drop takes TASK=PERCENT, such as seg=1, not 'seg'"),
+        (["--max-drop", "all=none"], "lets every task lose anything"),
+        (["--max-drop", "all=1", "--ratio", "90"], "--max-drop decides the ratio: leave --ratio 90 out"),
+        (["--max-drop", "all=1", "--preflight"], "--preflight knows nothing of --max-drop"),
+        (["--max-drop", "all=1", "--keep-ratio", "0.1"], "prune.keep_ratio 0.1"),
+        (["--max-drop", "all=1", "--arbiter", "majority"], "prune.arbiter majority"),
+        (["--max-drop", "all=1", "--shuffle"], "prune.shuffle True"),
+        (["--max-drop", "all=1", "--method", "snip"], "method 'snip' has not its tasks vote once"),
+        (["--max-drop", "all=1", "--method", "imp"], "method 'imp' has not its tasks vote once"),
+        (["--max-drop", "all=1", "--budget", "erk"], "a contract takes 'global'"),
+        (["--max-drop", "all=1", "--export-published", "x.pth"], "leave --export-published out"),
+        (["--max-drop", "all=1", "--level", "0.999"], "level 0.999 needs at least 999 resamples, not 99"),
+        (["--max-drop", "all=1", "--level", "2"], "it must be from 0.5 to below 1"),
+        (["--max-drop", "all=1", "--granularity", "2:4"], "granularity '2:4' fixes what each layer keeps"),
+        (["--max-drop", "all=1", "--val-share", "0.3"], "the index has a split 'val' of its own"),
+        (["--max-drop", "all=1", "--start-from", "best"], "prunes a trained dense network and there is no"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(more, said, many_rooms, place, capsys):
+    before = sorted(path.name for path in place.iterdir())
+    told = call(CREATE, words(place, many_rooms, *more), capsys)
+    assert told.code == 2
+    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and said in errors[0]
+    assert sorted(path.name for path in place.iterdir() if path.name[0] != ".") == before
+
+
+def test_too_few_validation_images_are_told(rooms, place, capsys):
+    told = call(CREATE, words(place, rooms, "--max-drop", "all=1"), capsys)
+    assert told.code == 2 and "validation images holds" in told.err and "fewer than 8" in told.err
+
+
+def test_a_larger_share_validates_only_where_the_dense_network_has_not_seen_it(
+    many_rooms, place, tmp_path, capsys, monkeypatch
+):
+    data = tmp_path / "data"
+    shutil.copytree(many_rooms, data)
+    index = json.loads((data / "nyu_v2_3task.json").read_text())
+    index["train"] += index.pop("val")
+    (data / "nyu_v2_3task.json").write_text(json.dumps(index))
+    command = words(place, data, "--max-drop", "all=1", "--val-share", "0.5")
+    told = call(CREATE, command, capsys)
+    assert told.code == 2
+    assert (
+        "was trained with --val-share 0.05, so on images that --val-share 0.5 would judge it by" in told.err
+    )
+    path = place / "final_nyuv2_baseline.pth"
+    content = torch.load(path, weights_only=True)
+    content["config"]["data"]["val_fraction"] = 0.6
+    torch.save(content, path)
+
+    def stop(*given, **more):
+        raise Killed
+
+    monkeypatch.setattr(workflow.contract_search, "make_optimizer", stop)
+    with pytest.raises(Killed):  # nothing was wrong before the first training
+        call(CREATE, [*command, "--max-drop", "seg.err=1,sn.mean=1"], capsys)
+    assert (place / f"{NAME}_search.ckpt").is_file()
+
+
+def test_certainty_is_counted_in_widths_of_the_bounds():
+    limits = {"a": 3.0, "b": 2.0, "c": float("inf")}
+    falls = {"a": Fall(1.0, 2.0), "b": Fall(-1.0, 1.0), "c": Fall(9.0, 99.0)}
+    assert certainty(falls, limits) == 1.5  # b: 3 of its limit's 2 + 1, in widths of 2
+    assert certainty({"a": Fall(1.0, 1.0), "b": Fall(0.0, 0.0), "c": Fall(9.0, 99.0)}, limits) == float("inf")

@@ -1,0 +1,187 @@
+"""A contract for every task: the smallest network that keeps a limit for each.
+
+The rounds (contract_search.py) look at one half of the validation images. The other half is looked at once,
+at the end: kept networks in the order of how certain they are on the first half, up to the first that breaks
+a limit on the second. The smallest of those before it is the result, and is measured on the test split. Tests
+in an order that other data fixed need no correction for their number (Maurer, Hothorn, Lehmacher, 1995).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.files import write_json
+from models.multitask import MultiTaskNet
+from prune_utils.ascent import Round, search
+from prune_utils.methods import Method
+from prune_utils.report import format_certificate
+
+from .contract_report import (
+    draw_search,
+    fingerprint,
+    format_limits,
+    looks_of,
+    plain,
+    question,
+    read_limits,
+    write_trace,
+)
+from .contract_search import Work
+from .experiment import Experiment
+from .files import Files, Options
+from .judging import Fall, certainty, kept, look
+from .networks import Saved, load_network, moved, save_network
+from .origin import origin
+
+
+class Unkept(Exception):
+    """Limits that cannot be kept: one sentence, with the best that was reached."""
+
+
+def contract_name(dataset: str, method: str) -> str:
+    """The stem of the files of a contract."""
+    return f"{dataset}_{method}_contract"
+
+
+def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[str, Files]:
+    """Search for the network, certify it, write it; the report as text, and the files.
+
+    Raises ValueError or OSError for what cannot work, before any training; Unkept where no size keeps the
+    limits.
+    """
+    work = Work(experiment, method, options)
+    work.check()
+    if work.finished:
+        work.remove_rounds()  # whose removal was interrupted
+        return report(work), [(path, "made before, unchanged") for path in work.results]
+    work.begin()
+    best = search(work.ascent, work.attempt, work.done)
+    write_trace(work.trace_path, work.ascent, work.falls)
+    draw_search(work.trace_path.with_suffix(".png"), work.ascent, work.falls, experiment.name)
+    if best is None:
+        raise Unkept(sentence(work, work.falls[0], "the search's half"))
+    return finish(work)
+
+
+def finish(work: Work) -> tuple[str, Files]:
+    """Certify, write, and remove what the rounds left. Unkept where nothing can be certified."""
+    looks: list[tuple[Round, dict[str, Fall]]] = []
+    for done in in_order(work):
+        network, _ = _kept(work, done)
+        falls = work.certifying.falls(look(work.experiment, network, "val", work.places[1]))
+        looks.append((done, falls))
+        if not kept(falls, work.limits):
+            break
+    certified = [seen for seen in looks if kept(seen[1], work.limits)]
+    if not certified:
+        raise Unkept(sentence(work, looks[0][1], "the certificate's half"))
+    best, falls = min(certified, key=lambda seen: seen[0].trial.keep)
+    _write(work, best, falls, looks)
+    work.state_path.unlink()
+    work.remove_rounds()
+    return report(work), [
+        (work.experiment.pruned_path, "the sparse network, fine-tuned"),
+        (work.certificate_path, "limits, drops and bounds, settings"),
+        (work.trace_path, "every round of the search"),
+        (work.trace_path.with_suffix(".png"), "the same as a picture"),
+    ]
+
+
+def in_order(work: Work) -> list[Round]:
+    """The kept rounds, the most certain on the search's half first."""
+    rounds = [done for done in work.ascent.rounds if done.kept]
+    return sorted(rounds, key=lambda done: -certainty(work.falls[done.trial.number], work.limits))
+
+
+def _kept(work: Work, done: Round) -> tuple[MultiTaskNet, Saved]:
+    saved = load_network(work.experiment, work.kept_path(done.trial.number))
+    return moved(work.experiment, saved.network), saved
+
+
+def _write(
+    work: Work, best: Round, falls: dict[str, Fall], looks: list[tuple[Round, dict[str, Fall]]]
+) -> None:
+    """The network and its certificate; measures the test split, where there is one."""
+    experiment = work.experiment
+    config = experiment.config
+    network, saved = _kept(work, best)
+    proof = saved.content["certificate"]
+    size, whole = best.trial.keep, work.ascent.sizes[0]
+    reached = 100 * (1 - size / whole)
+    reached = reached if reached >= 1 else 0.0  # settings know no ratio between
+    prune = replace(config.prune, ratio=reached, arbiter="weighted", factors=dict(best.trial.factors))
+    save_network(
+        replace(experiment, config=replace(config, prune=prune)),
+        experiment.pruned_path,
+        network,
+        mask=saved.mask,
+        certificate=proof,
+        step=saved.content["step"],
+        before=saved.origin,
+    )
+    found = {
+        "network": _named(work, experiment.pruned_path, network),
+        "dense": _named(work, work.dense.path, work.dense.network),
+        "kept": proof["kept"],
+        "total": proof["total"],
+        "sparsity": proof["ratio"],
+        "size": {"kept": size, "total": whole, "counts": work.unit},
+        "factors": best.trial.factors,
+        "finetune": {
+            "iterations_a_round": config.finetune.iterations,
+            "rounds": len(work.ascent.rounds),
+            "iterations_behind_these_weights": saved.content["step"],
+        },
+        "smallest_limits": {name: fall.bound - fall.drop for name, fall in work.falls[0].items()},
+        "validation": {
+            "search": {"images": len(work.places[0]), "drops": plain(work.falls[best.trial.number])},
+            "certificate": {
+                "images": len(work.places[1]),
+                "drops": plain(falls),
+                "looks": looks_of(looks),
+            },
+        },
+        "test": _test(work, network),
+        "remarks": origin(saved.origin, config),
+    }
+    write_json(work.certificate_path, question(experiment, work.limits) | found)
+
+
+def _named(work: Work, path: Path, network: MultiTaskNet) -> dict[str, str]:
+    """A network's file, as seen from the certificate where it lies beside it, and what is in it."""
+    beside = path.resolve().parent == work.experiment.dest.resolve()
+    return {
+        "file": path.name if beside else str(path.resolve()),
+        "sha256": fingerprint(network.state_dict()),
+    }
+
+
+def _test(work: Work, network: MultiTaskNet) -> dict[str, Any] | None:
+    try:
+        images = len(work.experiment.records("test"))
+    except ValueError:  # the index has no such split
+        return None
+    return {
+        "images": images,
+        "drops": plain(work.judge("test").falls(look(work.experiment, network, "test"))),
+    }
+
+
+def report(work: Work) -> str:
+    """What was found, for people."""
+    proof = load_network(work.experiment, work.experiment.pruned_path).content["certificate"]
+    return f"{format_certificate(proof)}\n\n{format_limits(read_limits(work.certificate_path))}"
+
+
+def sentence(work: Work, falls: dict[str, Fall], where: str) -> str:
+    """Why nothing is kept, with the best that was reached."""
+    name = next(name for name, limit in work.limits.items() if not falls[name].bound <= limit)
+    drop, bound = falls[name]
+    config = work.experiment.config
+    return (
+        f"no size keeps the limit of {work.limits[name]:g} % for '{name}': with all weights, after "
+        f"{config.finetune.iterations} iterations, the network loses {drop:.3g} % on {where} of the "
+        f"validation images, at level {config.contract.level:g} at most {bound:.3g} %"
+    )

@@ -1,0 +1,81 @@
+"""What a contract refuses before any work: contradicting settings, validation images that say nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.names import BASELINE
+from configs.load import load
+from dataloaders.index import read_index
+from prune_utils.ascent import task_of
+from prune_utils.bootstrap import check_level
+from prune_utils.contracts import check_voted
+from prune_utils.methods import Method
+from prune_utils.prune import make_plan
+
+from .experiment import Experiment
+from .files import Options
+from .networks import Saved
+
+LEAST_IMAGES = 8  # with a target of each task, in each half: fewer resample to hardly anything
+ALONE: dict[str, tuple[Any, ...]] = {  # settings of a mask that the search makes itself -> what they may be
+    "keep_ratio": (None,),
+    "rounds": (None, 1),
+    "arbiter": ("unanimous", "weighted"),
+    "factors": ({},),
+    "shuffle": (False,),
+    "start_mask": (None,),
+}
+
+
+def check_settings(experiment: Experiment, method: Method, options: Options) -> None:
+    """ValueError for settings and flags that do not go together."""
+    config = experiment.config
+    if experiment.fabric.world_size > 1:
+        raise ValueError("--max-drop works on one device: leave --devices out")
+    for field, usual in ALONE.items():
+        value = getattr(config.prune, field)
+        if value not in usual:
+            raise ValueError(f"--max-drop decides itself what prune.{field} {value} says: leave it out")
+    if options.export_published:
+        raise ValueError("--max-drop writes no published form: leave --export-published out")
+    check_level(config.contract.level, config.contract.resamples)
+    check_voted(method, make_plan(method, config.prune))
+
+
+def check_validation(
+    experiment: Experiment, dense: Saved, limits: Mapping[str, float], halves: Sequence[Sequence[int]]
+) -> None:
+    """ValueError where the dense network has seen validation images, or a half holds too few of them."""
+    _check_unseen(experiment, dense)
+    records = experiment.records("val")
+    for task in experiment.tasks:
+        limited = any(task_of(name) == task and limit < math.inf for name, limit in limits.items())
+        for half in halves if limited else ():
+            known = sum(task in records.planes(records.entries[place]) for place in half)
+            if known < LEAST_IMAGES:
+                raise ValueError(
+                    f"half of the {len(records)} validation images holds {known} with a target of task "
+                    f"'{task}', fewer than {LEAST_IMAGES}, and bounds nothing: where the index has no split "
+                    "'val', a larger --val-share takes more (give it to the dense network's training too)"
+                )
+
+
+def _check_unseen(experiment: Experiment, dense: Saved) -> None:
+    """ValueError where the dense network was trained on images that would judge it."""
+    dataset, data = experiment.dataset, experiment.config.data
+    if "val" in read_index(data.root, dataset.index_file, dataset.how_to_get):
+        if data.val_fraction != load(dataset.name).data.val_fraction:
+            raise ValueError(
+                "the index has a split 'val' of its own, which --val-share does not enlarge: leave it out"
+            )
+        return
+    made = (dense.content.get("config") or {}).get("data", {}).get("val_fraction", 0.0)
+    if made < data.val_fraction:  # held-out images are the first of one order: less is part of more
+        raise ValueError(
+            f"{dense.path} was trained with --val-share {made:g}, so on images that --val-share "
+            f"{data.val_fraction:g} would judge it by: train it with that share, "
+            f"`{experiment.command('launch_training.py', BASELINE)}`, or ask for no more than it left out"
+        )

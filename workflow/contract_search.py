@@ -1,0 +1,307 @@
+"""The rounds of a contract: prune with the tasks' factors, fine-tune, look, keep or take back.
+
+A round takes the last kept network and looks at one half of the validation images; prune_utils/ascent.py says
+what comes next. After every round its network, the drops that the search was told and all else it needs are
+on disk; the same command goes on from there, and from the last checkpoint inside a round.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs.load import as_tree
+from models.multitask import MultiTaskNet
+from prune_utils.ascent import Ascent, Round, Trial, size_ladder
+from prune_utils.masks import Mask, apply, dense_mask
+from prune_utils.methods import Method
+from prune_utils.prune import in_scope, make_mask, make_room
+from prune_utils.seeds import mix_seed
+from training.checkpoint import read_file, write_file
+from training.loop import make_optimizer
+
+from .contract_check import check_settings, check_validation
+from .contract_report import fingerprint, listed, read_limits, told, write_trace
+from .experiment import Experiment
+from .files import Options, refuse_existing, require_same_settings
+from .judging import Fall, Judge, halves, judge, kept, look
+from .limits import parse_limits
+from .networks import Saved, dense_path, load_network, moved, save_network
+from .pruning import NumberedBatches, Pruning
+from .running import Run, training_plan
+
+
+@dataclass
+class Work:
+    """One search for the network that keeps its limits, and its files."""
+
+    experiment: Experiment
+    method: Method
+    options: Options
+
+    def __post_init__(self) -> None:
+        self.falls: list[dict[str, Fall]] = []  # of every round
+        self.tried: dict[str, Fall] = {}  # of the round that is being tried
+
+    # -------------------------------------------------------------------- files
+    @property
+    def certificate_path(self) -> Path:
+        return self.experiment.dest / f"{self.experiment.name}_limits.json"
+
+    @property
+    def state_path(self) -> Path:
+        return self.experiment.dest / f"{self.experiment.name}_search.ckpt"
+
+    @property
+    def trace_path(self) -> Path:
+        return self.experiment.dest / f"{self.experiment.name}_search.csv"
+
+    @property
+    def results(self) -> list[Path]:
+        """What is there at the end."""
+        traces = [self.trace_path, self.trace_path.with_suffix(".png")]
+        return [self.experiment.pruned_path, self.certificate_path, *traces]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the files are those of this command, and nothing is left to do."""
+        return not self.state_path.exists() and not self.options.overwrite and self.certificate_path.exists()
+
+    def stem(self, number: int) -> str:
+        """Of the files of a round, which are gone at the end."""
+        return f"{self.experiment.name}_round{number}"
+
+    def kept_path(self, number: int) -> Path:
+        """The network of a kept round."""
+        return self.experiment.dest / f"{self.stem(number)}.pth"
+
+    # ------------------------------------------------------------- what it is about
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        return parse_limits(self.experiment.config.contract.max_drop, self.experiment.tasks)
+
+    @cached_property
+    def dense(self) -> Saved:
+        """The trained dense network. FileNotFoundError names the command that makes it."""
+        given = self.options.init_from
+        path = Path(given) if given else dense_path(self.experiment, self.method)
+        saved = load_network(self.experiment, path)
+        if saved.mask is not None:
+            raise ValueError(f"{path} holds a sparse network: limits are against a trained dense one")
+        return saved
+
+    @property
+    def unit(self) -> str:
+        """What sizes count."""
+        return {"params": "weights", "macs": "multiply-adds"}[self.experiment.config.prune.ratio_of]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the dense network."""
+        return fingerprint(self.dense.network.state_dict())
+
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """Of the validation images that the search looks at, and of those for the certificate."""
+        return halves(len(self.experiment.records("val")), self.experiment.config.run.seed)
+
+    @cached_property
+    def ascent(self) -> Ascent:
+        settings, network = self.experiment.config.contract, self.dense.network
+        pruning = self.pruning(network, Trial(0, 0, 0, {}))
+        room = make_room(network, pruning.plan, pruning.electorate.owners)
+        sizes = size_ladder(room.total, settings.resolution, settings.smallest, room.protected)
+        return Ascent(
+            self.limits, tuple(self.experiment.tasks), sizes, settings.stride, settings.turn, settings.turns
+        )
+
+    def check(self) -> None:
+        """Raises ValueError or OSError for what cannot work, before anything is computed."""
+        experiment = self.experiment
+        check_settings(experiment, self.method, self.options)
+        _ = self.limits
+        experiment.check_dest()
+        self._check_files()
+        experiment.check_data("train", "val")
+        check_validation(experiment, self.dense, self.limits, self.places)
+        self.pruning(self.dense.network, Trial(0, 0, 0, {})).check()
+        _ = self.ascent
+
+    def _check_files(self) -> None:
+        """ValueError where files of something else are in the way."""
+        if self.options.overwrite:
+            return
+        if self.state_path.exists():
+            require_same_settings(self._state()["settings"], self.experiment, str(self.state_path))
+        elif self.certificate_path.exists():
+            content = read_limits(self.certificate_path)
+            require_same_settings(content["config"], self.experiment, str(self.certificate_path))
+        else:
+            refuse_existing(self.results, self.options)
+
+    # ------------------------------------------------------------------- rounds
+    def judge(self, split: str, places: list[int] | None = None) -> Judge:
+        """What knows the dense network on images of a split."""
+        return judge(self.experiment, self.limits, moved(self.experiment, self.dense.network), split, places)
+
+    @cached_property
+    def searching(self) -> Judge:
+        """On the half that the search looks at."""
+        return self.judge("val", self.places[0])
+
+    @cached_property
+    def certifying(self) -> Judge:
+        """On the half that it never sees."""
+        return self.judge("val", self.places[1])
+
+    def begin(self) -> None:
+        """Tell what the images can tell, or take up an earlier search."""
+        if self.state_path.exists() and not self.options.overwrite:
+            self._go_on()
+            return
+        self.searching.check()
+        self.certifying.check()
+        self.remove_rounds()
+        for path in (*self.results, self.state_path):
+            path.unlink(missing_ok=True)
+        self.experiment.say(
+            "{} images for the search, {} for the certificate: ".format(*map(len, self.places))
+            + f"enough for limits (%) from {listed(self.searching.alone())} on, "
+            "for a network whose mistakes are all its own"
+        )
+        self._write_state()
+
+    def _go_on(self) -> None:
+        """Take up the search that the state tells of. ValueError for one that is none of this command."""
+        state = self._state()
+        if state.get("dense") != self.fingerprint:
+            raise ValueError(
+                f"{self.state_path} was started from another dense network than {self.dense.path} is now: "
+                "--overwrite starts anew"
+            )
+        try:
+            self.falls = [
+                {name: Fall(*map(float, of[name])) for name in self.limits} for of in state["falls"]
+            ]
+            self.ascent.load_state_dict({"drops": [_bounds(of) for of in self.falls]})
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.state_path} is no state of this search: --overwrite starts anew"
+            ) from error
+        self.remove_rounds(len(self.falls))
+
+    def _write_state(self) -> None:
+        falls = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
+        content = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
+        write_file(self.state_path, content | {"falls": falls})
+
+    def _state(self) -> dict[str, Any]:
+        """The search so far. ValueError for a file that is none."""
+        content = read_file(self.state_path)
+        if not isinstance(content.get("settings"), dict) or not isinstance(content.get("falls"), list):
+            raise ValueError(f"{self.state_path} is no state of a search: --overwrite starts anew")
+        return content
+
+    def pruning(self, network: MultiTaskNet, trial: Trial) -> Pruning:
+        """The method on a network, with the factors of a trial."""
+        experiment = self.experiment
+        config = experiment.config
+        depth = self._depth if trial.number else 0
+        prune = replace(config.prune, ratio=0.0, arbiter="weighted", factors=dict(trial.factors))
+        # every kept round trains on batches of its own, a level that is tried again on the same
+        run = replace(config.run, seed=mix_seed(config.run.seed, "contract", depth) % 2**32, logger="none")
+        asked: dict[str, Any] = {
+            "method": self.method.name,
+            "max_drop": list(config.contract.max_drop),
+            "factors": {task: round(factor, 4) for task, factor in trial.factors.items()},
+            "seed": config.run.seed,
+            "protocol": config.run.protocol,
+        }
+        small = replace(experiment, config=replace(config, prune=prune, run=run))
+        pruning = Pruning(small, self.method, network, asked, before=self.dense.origin)
+        if pruning.plan.counted:  # what a certificate needs to count multiply-adds
+            asked |= {"granularity": prune.granularity, "ratio_of": prune.ratio_of}
+            asked |= {"uses": pruning.plan.uses, "resolution": list(experiment.evaluation_size())}
+        return pruning
+
+    @property
+    def _depth(self) -> int:
+        """Kept rounds so far."""
+        return sum(done.kept for done in self.ascent.rounds)
+
+    def attempt(self, trial: Trial) -> dict[str, float]:
+        """Prune the last kept network, train it, look at it: the bound of every limit's drop."""
+        best, experiment = self.ascent.best, self.experiment
+        saved = self.dense if best is None else load_network(experiment, self.kept_path(best.trial.number))
+        network = moved(experiment, load_network(experiment, saved.path).network)
+        pruning = self.pruning(network, trial)
+        mask = self._pruned(pruning, trial, saved.mask)
+        run = self._run(pruning, mask, trial)
+        run.train(resume=True)
+        apply(network, mask)
+        self.tried = self.searching.falls(look(self.experiment, network, "val", self.places[0]))
+        if kept(self.tried, self.limits):
+            save_network(
+                pruning.experiment,
+                self.kept_path(trial.number),
+                network,
+                mask=mask,
+                certificate=pruning.certify(mask),
+                step=run.plan.steps * (self._depth + 1),
+                before=run.before,
+            )
+        return _bounds(self.tried)
+
+    def _pruned(self, pruning: Pruning, trial: Trial, among: Mask | None) -> Mask:
+        names = in_scope(pruning.network, pruning.electorate.owners, pruning.plan)
+        everything, device = dense_mask(pruning.network, names), self.experiment.fabric.device
+        if trial.level == 0:
+            return everything
+        left = everything if among is None else among
+        left = {name: part.to(device) for name, part in left.items()}
+        batches = NumberedBatches(pruning.experiment)
+        seed = pruning.experiment.config.run.seed
+        return make_mask(
+            *(pruning.network, pruning.plan, pruning.electorate, batches, seed), keep=trial.keep, among=left
+        )
+
+    def _run(self, pruning: Pruning, mask: Mask, trial: Trial) -> Run:
+        plan = training_plan(pruning.experiment, self.method)
+        optimizer = make_optimizer(pruning.network, plan)
+        sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)
+        return Run(
+            *(pruning.experiment, pruning.network, optimizer, sparsifier, plan, self.stem(trial.number)),
+            pruning=pruning,
+            keep_best=False,
+            before=pruning.before,
+            validate=False,
+        )
+
+    def done(self, last: Round) -> None:
+        """Write down what came of a round, then drop what belongs to it alone."""
+        self.falls.append(self.tried)
+        self._write_state()
+        write_trace(self.trace_path, self.ascent, self.falls)
+        self.remove_rounds(len(self.falls))
+        self.experiment.say(told(last, self.tried, self.limits, self.unit))
+        if last.trial.number == 0:
+            margins = {name: fall.bound - fall.drop for name, fall in self.tried.items()}
+            self.experiment.say(
+                f"enough for limits from {listed(margins)} on, for one as like the dense network as this"
+            )
+
+    def remove_rounds(self, before: int | None = None) -> None:
+        """Remove what rounds before this one (None = all) left, but for the networks of kept ones."""
+        needed = {self.kept_path(done.trial.number).name for done in self.ascent.rounds if done.kept}
+        for path in self.experiment.dest.glob(f"{glob.escape(self.experiment.name)}_round*"):
+            number = re.match(r"(\d+)\.", path.name.removeprefix(f"{self.experiment.name}_round"))
+            if number and (before is None or (int(number[1]) < before and path.name not in needed)):
+                path.unlink(missing_ok=True)
+
+
+def _bounds(falls: dict[str, Fall]) -> dict[str, float]:
+    return {name: fall.bound for name, fall in falls.items()}
