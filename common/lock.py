@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from common.choices import printable
+
 BEAT, STALE = 10.0, 60.0  # seconds between heartbeats; without one for so long another host's lock is stale
 
 NAME_OR_DEST = "--name or --dest"
@@ -38,7 +40,8 @@ class Holder:
     since: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}"
+        host, since = (printable(text)[:80] for text in (self.host, self.since))  # of a file of anybody's
+        return f"process {self.pid} on {host} since {since}"
 
 
 class Held(ValueError):
@@ -110,10 +113,13 @@ def _take(path: Path, what: str, instead: str) -> int:
 
 
 def _read(handle: int) -> Holder | None:
+    """Who has put their name into a lock file; None where it is no such name."""
     try:
-        return Holder(**json.loads(os.pread(handle, 4096, 0)))
-    except (ValueError, TypeError):
+        holder = Holder(**json.loads(os.pread(handle, 4096, 0)))
+    except (ValueError, TypeError, RecursionError):
         return None
+    kinds = tuple(map(type, (holder.host, holder.pid, holder.since)))
+    return holder if kinds == (str, int, str) else None
 
 
 def _is_at(path: Path, handle: int) -> bool:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import yaml
 
-from common.choices import not_one_of
+from common.choices import not_one_of, printable
 from common.granularity import fixed_ratio
 
 from .fields import Setting
 from .schema import Config
 
+LONGEST = 80  # letters of a value that a sentence shows
 FOLDER = Path(__file__).parent
 # a data set's name is that of its file; the other files are overlays, which name no data set
 DATASETS = tuple(
@@ -106,13 +107,13 @@ def _convert(value: typing.Any, kind: typing.Any, where: str) -> typing.Any:
         return tuple(_convert(part, inside[0], where) for part in parts)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"setting '{where}' needs names with values, not {value!r}")
+            raise ValueError(f"setting '{where}' needs names with values, not {quoted(value)}")
         return {str(key): _convert(part, inside[1], f"{where}.{key}") for key, part in value.items()}
     return _plain(value, kind, where)
 
 
 def _plain(value: typing.Any, kind: type, where: str) -> typing.Any:
-    wrong = ValueError(f"setting '{where}' needs {_NAMES[kind]}, not {value!r}")
+    wrong = ValueError(f"setting '{where}' needs {_NAMES[kind]}, not {quoted(value)}")
     if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value).strip()
     if kind is bool:
@@ -136,7 +137,7 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def _build(tree: typing.Any, cls: typing.Any, where: str = "") -> typing.Any:
     if not isinstance(tree, dict):
-        raise ValueError(f"setting '{where.rstrip('.')}' is a section with fields, not {tree!r}")
+        raise ValueError(f"setting '{where.rstrip('.')}' is a section with fields, not {quoted(tree)}")
     kinds = typing.get_type_hints(cls)
     for key in tree:
         if key not in kinds:
@@ -151,7 +152,9 @@ def _check(config: Config, given: Tree | None = None) -> Config:
         looked_at = given is None or field in given.get(section, {})
         if looked_at and about.range and value is not None and not about.range.holds(value):
             hint = about.range.hint(value)
-            raise ValueError(f"setting '{section}.{field}' is {value}, it must be {about.range.words}{hint}")
+            raise ValueError(
+                f"setting '{section}.{field}' is {shown(value)}, it must be {about.range.words}{hint}"
+            )
     for task, weight in config.loss_weights.items():
         if not 0 <= weight < math.inf:
             raise ValueError(f"setting 'loss_weights.{task}' is {weight}, it must be at least 0 and finite")
@@ -187,14 +190,27 @@ def result_settings(tree: Tree) -> Tree:
 def _chosen(tree: Tree, wanted: typing.Callable[[Setting], bool]) -> Tree:
     tree, default = _renamed(tree), asdict(Config())
     result: Tree = {"loss_weights": tree.get("loss_weights", {})}
+    if not isinstance(result["loss_weights"], dict) or not _is_plain(result["loss_weights"]):
+        raise ValueError(f"setting 'loss_weights' needs names with values, not {shown(tree['loss_weights'])}")
     for section, field, about in settings():
         given = tree.get(section, {})
         if not isinstance(given, dict):
-            raise ValueError(f"setting '{section}' is a section with fields, not {given!r}")
+            raise ValueError(f"setting '{section}' is a section with fields, not {shown(given)}")
         if wanted(about):
             value = given.get(field, default[section][field])
+            if not _is_plain(value):
+                raise ValueError(f"setting '{section}.{field}' is a {type(value).__name__}, no plain value")
             result.setdefault(section, {})[field] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value of somebody's file can be compared: a number, a text, nothing, or several of these."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def carried(tree: Tree) -> Tree:
@@ -255,6 +271,24 @@ def _with_ratio(tree: Tree) -> Tree:
     if fixed is None or "ratio" in pruning:
         return tree
     return merge(tree, {"prune": {"ratio": fixed}})
+
+
+def shown(value: object) -> str:
+    """A value of somebody's file for a sentence: never long, never what a terminal acts on."""
+    return _clipped(str, value)
+
+
+def quoted(value: object) -> str:
+    """The same, texts with their quotes."""
+    return _clipped(repr, value)
+
+
+def _clipped(as_text: typing.Callable[[object], str], value: object) -> str:
+    try:
+        text = printable(as_text(value))
+    except RecursionError:
+        return "something nested too deep"
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def as_tree(config: Config) -> Tree:

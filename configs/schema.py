@@ -79,6 +79,12 @@ class Data:
         "share of train to validate on, where the index has no val split",
         range=Range(lambda value: 0 < value < 1, "between 0 and 1"),
     )
+    allow_overlap: bool = setting(
+        False,
+        "allow-overlap",
+        "go on though images are in a training split and in one that is scored on",
+        changes_result=False,
+    )
     skip_unreadable: int = setting(
         0, "skip-unreadable", "broken samples to replace before stopping", range=at_least(0), travels=False
     )

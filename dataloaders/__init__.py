@@ -67,9 +67,25 @@ class DataSet:
         _check_choice("protocol", protocol, PROTOCOLS)
         layout = import_module(self.module).make_layout(data, protocol)
         index = read_index(data.root, self.index_file, self.how_to_get)
-        chosen = entries(index, split, layout.files, data.val_fraction, Path(data.root), layout.image.column)
+        chosen = entries(
+            index,
+            split,
+            layout.files,
+            data.val_fraction,
+            Path(data.root),
+            layout.image.column,
+            data.allow_overlap,
+        )
         records = open_records(layout, data, split, chosen, tasks, protocol)
         return cached(records, data.cache) if data.cache else records
+
+    def overlaps(self, data: Data) -> bool:
+        """Whether an image is both learnt from and scored on. Raises as `open`."""
+        from dataloaders.index import read_index, shared_images
+
+        layout = import_module(self.module).make_layout(data, PROTOCOLS[0])
+        index = read_index(data.root, self.index_file, self.how_to_get)
+        return any(one.startswith("train") for one, _, _ in shared_images(index, layout.image.column))
 
     def open_all(self, data: Data, tasks: dict[str, Task], protocol: str) -> dict[str, Records]:
         """Records of every split that the index holds, as it holds them (none is taken from train)."""

@@ -116,7 +116,8 @@ class Records:
             stored = planes[name] = self._open(plane, entry)
             if self.size is None and stored.shape[:2] != image.shape[:2]:
                 found, wanted = (" x ".join(map(str, a.shape[:2])) for a in (stored, image))
-                raise self._broken(plane, entry, f"is {found} where the image is {wanted}")
+                name = printable(str(entry.files[self.layout.image.column]))
+                raise self._broken(plane, entry, f"is {found} where the image is {wanted} ({name})")
         return Sample(str(entry.files[self.layout.image.column]), image, planes)
 
     def planes(self, entry: Entry) -> dict[str, Plane]:

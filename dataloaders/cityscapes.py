@@ -13,13 +13,13 @@ import numpy as np
 
 from configs.schema import Data
 from dataloaders.base import Layout, Plane
+from dataloaders.conventions import check_not_negative
 from dataloaders.files import map_grid, map_image, map_labels
 from tasks.base import Geometry, Task
 
 IGNORED = -1
 LABEL_COLUMNS = {2: 2, 7: 3, 19: 4}  # number of classes -> column of the record
 SMALLEST_DISPARITY = 3e-5
-UNKNOWN = -1
 METRIC_DISPARITY = Geometry(scale="multiply")  # a scene that looks twice as large is half as far away
 
 
@@ -79,12 +79,10 @@ def decode_labels(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def check_disparity(stored: np.ndarray) -> None:
     """Missing disparity is 0 (or -1, as some converters write it), never NaN or infinite."""
-    if not np.isfinite(stored.min()) or not np.isfinite(stored.max()):
+    lowest = stored.min()
+    if not np.isfinite(lowest) or not np.isfinite(stored.max()):
         raise ValueError("holds NaN or infinity where disparity belongs")
-    negative = stored[stored < 0]
-    if negative.size and (negative != UNKNOWN).any():
-        wrong = negative[negative != UNKNOWN][0]
-        raise ValueError(f"holds {wrong:g} where disparity belongs, 0 or {UNKNOWN} (unknown) or above")
+    check_not_negative(stored, lowest, "disparity")
 
 
 def decode_disparity(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,9 @@ def data_parser(command: str, description: str) -> Parser:
     own = "that of configs/DATASET.yaml"
     described(p.add_argument("--classes", type=int, help="segmentation classes"), unset=own)
     described(p.add_argument("--size", type=int, help="side to which files are resized"), unset=own)
+    p.add_argument(
+        "--allow-overlap", action="store_true", help="go on though images are learnt from and scored on"
+    )
     p.add_argument("--workers", type=int, default=default_workers(), help="processes")
     return p
 
@@ -29,6 +32,7 @@ def data_parser(command: str, description: str) -> Parser:
 def data_settings(a: argparse.Namespace, cache: str | None = None) -> Data:
     """The data set's own settings with what the command line says laid over; all tasks if it names none."""
     given = {"root": a.root, "classes": a.classes, "size": a.size, "tasks": a.tasks}
+    given["allow_overlap"] = a.allow_overlap
     said = {name: value for name, value in given.items() if value is not None}
     data = load(a.dataset, flags={"data": said}).data
     return replace(data, cache=cache, tasks=data.tasks if a.tasks else DATASETS[a.dataset].task_names)

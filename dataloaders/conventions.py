@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+UNKNOWN = -1  # depth or disparity, as some converters write it
 # Cityscapes' 19 train ids by group: flat, construction, object, nature, sky, human, vehicle
 TO_7 = (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6, 6, 6, 6, 6, 6)
 # background (all that stands), foreground (human, vehicle)
@@ -13,6 +14,14 @@ TO_2 = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
 def coarser(label: np.ndarray, groups: tuple[int, ...]) -> np.ndarray:
     """int8 labels of fewer classes; -1 stays -1."""
     return np.array([*groups, -1], np.int8)[label]  # -1 picks the last
+
+
+def check_not_negative(stored: np.ndarray, lowest: float, what: str) -> None:
+    """ValueError for what is below 0 and not -1. lowest: of the stored numbers, none of which is NaN."""
+    if lowest < 0:
+        wrong = stored[(stored < 0) & (stored != UNKNOWN)]
+        if wrong.size:
+            raise ValueError(f"holds {wrong[0]:g} where {what} belongs, 0 or {UNKNOWN} (unknown) or above")
 
 
 def median_frequency(counts: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 Errors are ValueErrors whose text is the end of a sentence that begins with the file's name ("is no complete
 picture"); base.py puts the name in front. Files that cannot be opened raise OSError.
 Refused by name: pipes and devices (reading would never end), pictures of more than MAX_PIXELS, palettes (a
-label holds class numbers, not colours), pictures to be shown turned (EXIF; nobody knows if their targets are
-turned), and pickled arrays, which could run code.
+label holds class numbers, not colours), other formats than PNG where pixels are numbers, pictures to be shown
+turned (EXIF; nobody knows if their targets are turned), and pickled arrays, which could run code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import stat
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 
@@ -25,25 +26,38 @@ PNG, PALETTE = b"\x89PNG\r\n\x1a\n", 3  # how every PNG begins; its colour type 
 ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for "as stored"
 KINDS = {"f": "floating point", "iuf": "integer or floating point"}
 
-
-def read_colour(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3], channels in cv2's order (blue first); grey pictures are repeated three times."""
-    return _decode(path, cv2.IMREAD_COLOR)
+# what OpenCV finds in a damaged picture is said here, in one sentence
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def read_channels(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3] as stored, channels in cv2's order: pictures whose channels are no colours."""
-    return _expect(_decode(path, cv2.IMREAD_UNCHANGED), np.uint8, 3)
+@dataclass(frozen=True)
+class Pictures:
+    """Reads a picture as an array [H, W] of one channel, or [H, W, 3] in cv2's order (blue first).
+
+    colours: pixels are colours, so that pictures of other kinds are converted; else they are refused.
+    """
+
+    dtype: type
+    channels: int
+    colours: bool = False
+
+    def __call__(self, path: Path) -> np.ndarray:
+        if self.colours:
+            return _decode(path, cv2.IMREAD_COLOR)
+        return _expect(_decode(path, cv2.IMREAD_UNCHANGED), self.dtype, self.channels)
+
+    def gives(self, array: np.ndarray) -> bool:
+        """Whether it might have read this array."""
+        behind = () if self.channels == 1 else (self.channels,)
+        return bool(
+            array.dtype == self.dtype and array.ndim >= 2 and array.shape[2:] == behind and array.size
+        )
 
 
-def read_grey8(path: Path) -> np.ndarray:
-    """uint8 [H, W]."""
-    return _expect(_decode(path, cv2.IMREAD_UNCHANGED), np.uint8, 1)
-
-
-def read_grey16(path: Path) -> np.ndarray:
-    """uint16 [H, W]."""
-    return _expect(_decode(path, cv2.IMREAD_UNCHANGED), np.uint16, 1)
+read_colour = Pictures(np.uint8, 3, colours=True)  # grey pictures are repeated three times
+read_channels = Pictures(np.uint8, 3)  # three channels that are no colours
+read_grey8 = Pictures(np.uint8, 1)
+read_grey16 = Pictures(np.uint16, 1)
 
 
 def map_grid(path: Path) -> np.ndarray:
@@ -79,6 +93,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _check_header(content: bytes, as_colours: bool) -> None:
+    """as_colours: whether pixels are colours, which other formats than PNG keep well enough."""
     is_png = content.startswith(PNG) and len(content) >= 26
     if is_png:
         _check_pixels(*struct.unpack(">II", content[16:24]))
@@ -87,10 +102,10 @@ def _check_header(content: bytes, as_colours: bool) -> None:
                 "is a palette picture, whose pixels are colours: save its numbers as grey values"
             )
     if not is_png or b"eXIf" in content:
-        _check_other_header(content)
+        _check_other_header(content, as_colours)
 
 
-def _check_other_header(content: bytes) -> None:
+def _check_other_header(content: bytes, as_colours: bool) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels: they are refused here
@@ -101,6 +116,8 @@ def _check_other_header(content: bytes) -> None:
     except (OSError, SyntaxError, ValueError):  # the decoder judges
         return
     _check_pixels(*header.size)
+    if header.format != "PNG" and not as_colours:
+        raise ValueError(f"is a {header.format} picture where PNG, which keeps every number, belongs")
     if turned:
         raise ValueError("is marked to be shown turned (EXIF orientation): turn its pixels and drop the mark")
 
@@ -119,11 +136,18 @@ def _expect(picture: np.ndarray, dtype: type, channels: int) -> np.ndarray:
     return picture
 
 
-def open_npy(path: Path) -> np.ndarray:
-    """Any npy array but pickled ones, mapped and not read."""
+def open_npy(path: Path, behind: int | None = None) -> np.ndarray:
+    """Any npy array but pickled ones, mapped and not read.
+
+    behind: bytes that must follow the array in its file; None = however many.
+    """
     _check_regular(path)
     try:
-        return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
+        with np.errstate(over="ignore"):  # sizes beyond any file
+            array = np.lib.format.open_memmap(path, mode="r")
+        if behind is not None and array.offset + array.nbytes + behind != path.stat().st_size:
+            raise ValueError("its array is longer or shorter than its file")
+        return array.view(np.ndarray)
     except (
         ValueError,
         OverflowError,

@@ -80,11 +80,18 @@ def elsewhere(folder: Path, name: str) -> str:
 
 
 def entries(
-    index: Index, split: str, length: int, val_fraction: float, root: Path = Path(), image: int = 0
+    index: Index,
+    split: str,
+    length: int,
+    val_fraction: float,
+    root: Path = Path(),
+    image: int = 0,
+    allow_overlap: bool = False,
 ) -> tuple[Entry, ...]:
     """The records of one split, checked.
 
     length: files in a record; val_fraction: see _held_out; image: the column of the image, never null.
+    allow_overlap: whether an image may be in a training split and in one that is scored on.
     """
     source = "train" if split == "val" and "val" not in index else split
     if source not in index:
@@ -96,7 +103,7 @@ def entries(
     ]
     if not checked:
         raise ValueError(f"split {source!r} of the index holds no record")
-    _warn_of_shared(index, image)
+    _refuse_shared(index, image, allow_overlap)
     if "val" not in index and split in ("train", "val"):
         held = _held_out(len(checked), val_fraction)
         if split == "val" and not held:
@@ -108,27 +115,48 @@ def entries(
     return tuple(checked)
 
 
-def _warn_of_shared(index: Index, image: int) -> None:
-    """An image that is learnt from and scored on makes scores look better than they are: said, not refused.
+def shared_images(index: Index, image: int) -> list[tuple[str, str, list[str]]]:
+    """Pairs of splits and the images that stand in both, those of training splits first.
 
     Splits named train... may share images (train1 and train2 are parts of train in published indices).
     """
     splits = {
         split: {
-            record[image].strip().replace("\\", "/")
+            _spelled(record[image])
             for record in records
             if isinstance(record, list) and len(record) > image and isinstance(record[image], str)
         }
         for split, records in index.items()
     }
-    for one, other in combinations(splits, 2):
-        shared = splits[one] & splits[other]
-        if shared and not (one.startswith("train") and other.startswith("train")):
-            more = f" and {len(shared) - 1} more stand" if len(shared) > 1 else " stands"
-            warnings.warn(
-                f"image {min(shared)!r}{more} in split {one!r} and in split {other!r} of the index: "
-                "scores on an image that was learnt from say nothing about new ones",
-                stacklevel=3,
+    pairs = [sorted(pair, key=lambda split: not _is_training(split)) for pair in combinations(splits, 2)]
+    found = [(one, other, sorted(splits[one] & splits[other])) for one, other in pairs]
+    found = [each for each in found if each[2] and not _is_training(each[1])]
+    return sorted(found, key=lambda each: not _is_training(each[0]))
+
+
+def _is_training(split: str) -> bool:
+    return split.startswith("train")
+
+
+def _spelled(file: str) -> str:
+    return PurePosixPath(file.strip().replace("\\", "/")).as_posix()
+
+
+def _refuse_shared(index: Index, image: int, allow: bool) -> None:
+    """An image that is learnt from and scored on makes scores look better than they are: ValueError, or said
+    aloud where that is allowed. Said, too, of one that chooses the best weights and is scored on."""
+    for one, other, images in shared_images(index, image):
+        more = f" and {len(images) - 1} more stand" if len(images) > 1 else " stands"
+        name = printable(images[0])[:200]
+        said = f"image '{name}'{more} in split {one!r} and in split {other!r} of the index: "
+        if not _is_training(one):
+            warnings.warn(f"{said}weights chosen on it score too well on it", stacklevel=3)
+        elif allow:
+            warnings.warn(f"{said}scores on it say nothing about new ones", stacklevel=3)
+        else:
+            raise ValueError(
+                f"{said}scores on an image that was learnt from say nothing about new ones; take it out of "
+                "one, or go on with --allow-overlap (data.allow_overlap=true), which results remark"
             )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from configs.schema import Data
 from dataloaders.base import Layout, Plane
+from dataloaders.conventions import check_not_negative
 from dataloaders.files import map_grid, read_channels, read_colour, read_grey8
 from tasks.base import Geometry, Task
 
@@ -87,9 +88,11 @@ def decode_normals(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_depth(stored: np.ndarray) -> None:
-    """Missing depth is 0 or infinite, never NaN."""
-    if np.isnan(stored.min()):  # min passes NaN on: one pass, no temporary array
+    """Missing depth is 0 or infinite (or -1, as some converters write it), never NaN."""
+    lowest = stored.min()
+    if np.isnan(lowest):  # min passes NaN on: one pass, no temporary array
         raise ValueError("holds NaN where depth in metres belongs")
+    check_not_negative(stored, lowest, "depth in metres")
     farthest = float(stored.max())
     if FARTHEST < farthest < np.inf:
         warnings.warn(

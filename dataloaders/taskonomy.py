@@ -86,9 +86,15 @@ def class_weights(root: str, classes: int) -> Tensor:
         raise ValueError(f"{path} {error}") from error
     if weights.shape != (classes,):
         raise ValueError(f"{path} has shape {list(weights.shape)} where [{classes}] belongs (data.classes)")
-    if weights.dtype.kind not in "iuf" or not (np.isfinite(weights) & (weights >= 0)).all():
+    if weights.dtype.kind not in "iuf":
+        raise ValueError(f"{path} holds {weights.dtype} values where weights belong")
+    with np.errstate(over="ignore"):  # what is too large for 32 bits becomes infinite
+        narrow = np.array(weights, np.float32)  # read, not mapped
+    if not (np.isfinite(narrow) & (narrow >= 0)).all():
         raise ValueError(f"{path} holds weights that are negative or not finite")
-    return torch.from_numpy(np.array(weights, np.float32))  # read, not mapped
+    if not narrow.any():
+        raise ValueError(f"{path} holds no weight above 0: no class would count")
+    return torch.from_numpy(narrow)
 
 
 def decode_image(crop: np.ndarray) -> np.ndarray:

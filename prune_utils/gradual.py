@@ -179,6 +179,9 @@ class Gradual(Regrowth):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"reopened": self.reopened, "twin": self.twin}
 
+    def to_come(self) -> dict[str, Any]:
+        return super().to_come() | {"twin": dict(self.model.state_dict())}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.reopened, self.twin = bool(state["reopened"]), state["twin"]

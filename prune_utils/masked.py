@@ -197,6 +197,11 @@ class Masked:
         """The mask and how far it has come; tensors and plain values only."""
         return {"mask": self.mask, "step": self.step}
 
+    def to_come(self) -> dict[str, Any]:
+        """What a later `state_dict` may hold where the first one has None or {}: by the part's name the whole
+        of it. None is replaced by all of it, {} is filled bit by bit."""
+        return {}
+
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over the mask and zeroes what it prunes. Raises ValueError when it does not fit."""

@@ -280,6 +280,16 @@ class Regrowth(Masked):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"updates": self.updates, "average": self._average}
 
+    def to_come(self) -> dict[str, Any]:
+        if not self.growth.memory:
+            return super().to_come()
+        weights = self.weights
+        seen = {
+            voter.name: {name: weights[name] for name in weights if name in voter.owns}
+            for voter in self.growth.voters
+        }
+        return super().to_come() | {"average": seen}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = int(state["updates"])

@@ -19,7 +19,7 @@ from common.interrupt import StopRequest
 from common.lock import Held, locked
 from common.text import duration, table
 from configs.arguments import flags_tree, parser
-from configs.load import Tree, as_tree, load, result_settings
+from configs.load import Tree, as_tree, load, result_settings, shown
 
 from .isolated import Stopped, kill_running, last_line, run_script
 from .plan import Command, Job
@@ -109,8 +109,8 @@ def check(job: Job) -> None:
             was = made[section].get(field)
             if was != value:
                 raise ValueError(
-                    f"{job.result} was made with {section}.{field}={was}, this study asks for {value}: "
-                    "name another --dest, or remove the file to run it again"
+                    f"{job.result} was made with {section}.{field}={shown(was)}, this study asks for "
+                    f"{value}: name another --dest, or remove the file to run it again"
                 )
 
 

@@ -68,6 +68,9 @@ CASES = [
     (CREATE, "--data-root {empty}", ["nyu_v2_3task.json", "dataloaders.synthetic"]),
     (CREATE, "--data-root {leaving}", ["'../../secret.png'", "record 0", "out of the data folder"]),
     (CREATE, "--data-root {cut_short}", ["record", "is missing"]),
+    (CREATE, "--data-root {twice}", ["image 'img/", "'train'", "'test'", "--allow-overlap"]),
+    (LAUNCH, "--method baseline --data-root {twice}", ["image 'img/", "--allow-overlap"]),
+    (EVALUATE, "--weights {dense} --data-root {twice}", ["image 'img/", "--allow-overlap"]),
     (CREATE, "--tasks seg,dpeth", ["'dpeth'", "depth, seg, sn"]),
     (CREATE, "--tasks edge", ["'edge'", "depth, seg, sn"]),
     (CREATE, "--classes 3", ["record", "label", "neither below 3"]),
@@ -176,15 +179,17 @@ def tiny_network(rooms: Path, root: Path) -> dict:
 def bad_data(rooms: Path, root: Path) -> dict[str, str]:
     """Data sets that are wrong in one way each."""
     (root / "empty").mkdir()
-    for name in ("leaving", "cut_short", "scrambled"):
+    for name in ("leaving", "cut_short", "scrambled", "twice"):
         shutil.copytree(rooms, root / name)
     index = json.loads((rooms / "nyu_v2_3task.json").read_text())
     for record in index["train"]:
         (root / "cut_short" / record[1]).unlink()
         (root / "scrambled" / record[0]).write_bytes(b"\x89PNG but not really")
+    both = index | {"test": [*index["test"], index["train"][0]]}
+    (root / "twice" / "nyu_v2_3task.json").write_text(json.dumps(both))
     index["train"][0][0] = "../../secret.png"
     (root / "leaving" / "nyu_v2_3task.json").write_text(json.dumps(index))
-    return {name: str(root / name) for name in ("empty", "leaving", "cut_short", "scrambled")}
+    return {name: str(root / name) for name in ("empty", "leaving", "cut_short", "scrambled", "twice")}
 
 
 def snapshot(*folders: Path) -> set[tuple]:

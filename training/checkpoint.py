@@ -124,6 +124,11 @@ def check_fields(content: dict, path: Path) -> dict:
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
             raise ValueError(f"{path}: field '{field}' is a {type(value).__name__}, not a {wanted}")
+    for field in ("name", "method"):
+        text = content.get(field, "unknown")  # earlier versions did not tell the method
+        plain = isinstance(text, str) and text.isprintable() and text == Path(text).name
+        if not plain or text in ("", ".."):
+            raise ValueError(f"{path}: field '{field}' is {printable(repr(text))[:80]}, no name")
     check_origin(content, path)
     if not 0 <= content["step"] <= MOST_STEPS:
         raise ValueError(f"{path}: field 'step' is {content['step']}, not within 0 and {MOST_STEPS}")

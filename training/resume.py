@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from common.choices import printable
 from common.files import remove_partial
 from common.tensors import flaw
 
@@ -49,23 +50,23 @@ def latest_checkpoint(
     folder: Path,
     name: str,
     say: Callable[[str], object] = print,
-    check: Callable[[dict[str, Any]], object] = lambda content: None,
+    check: Callable[[dict[str, Any], Path], object] = lambda content, path: None,
 ) -> dict[str, Any] | None:
     """The newest good checkpoint, None where there is none; `say` hears of damaged ones.
 
-    check: raises ValueError for a content that the run cannot go on from, OtherRun where it is not its own.
-    ValueError where there are checkpoints and none is good.
+    check: raises ValueError, naming the file, for a content that the run cannot go on from, OtherRun where it
+    is not its own. ValueError where there are checkpoints and none is good.
     """
     paths = checkpoint_paths(folder, name)
     for path in paths:
         try:
             content = _complete(read_file(path), path)
-            check(content)
+            check(content, path)
             return content
         except OtherRun:
             raise
         except (ValueError, OSError) as error:
-            say(f"passing over a checkpoint: {error}")
+            say(printable(f"passing over a checkpoint: {error}"))
     if paths:
         raise ValueError(
             f"none of the {len(paths)} checkpoints of {name} in {folder} can be read: --overwrite starts anew"

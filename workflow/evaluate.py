@@ -12,11 +12,23 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.choices import not_one_of, printable
 from common.commands import script
 from common.files import read_json, write_json
 from common.names import BASELINE, network_file, result_file
-from configs.load import Tree, as_tree, carried, left_behind, load, merge, result_settings
+from configs.load import (
+    Tree,
+    as_tree,
+    carried,
+    left_behind,
+    load,
+    merge,
+    quoted,
+    result_settings,
+    shown,
+)
 from configs.schema import Config, Prune
+from dataloaders import DATASETS as DATA_SETS
 from training.checkpoint import check_fields, is_own, read_file, versions
 from training.evaluate import evaluate, format_scores
 from training.panels import write_panels
@@ -53,12 +65,11 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     content = read_saved(path) if path.suffix == ".safetensors" else read_file(path)
     if is_own(content):
         check_fields(content, path)
-        made_for = content["config"]["data"]["dataset"]
-        if made_for != asked.dataset:
-            raise ValueError(
-                f"{path} is a network for {made_for}, not for {asked.dataset}: --dataset {made_for}"
-            )
-        base, method = carried(content["config"]), content["method"]
+        base = _settings_of(content, path, asked.dataset)
+        found = content.get("method", asked.method)
+        if found is None:
+            raise ValueError(f"{path} does not say of which method it is (field 'method'): --method NAME")
+        method = found
         if asked.weights:
             name = asked.name or content["name"]
     config = load(asked.dataset, flags=given, base=base)
@@ -68,11 +79,38 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     return experiment, load_network(experiment, path, content)
 
 
+def _settings_of(content: dict, path: Path, dataset: str) -> Tree:
+    """What later commands take over of the settings in a network's file; ValueError where they are none."""
+    made_for = content["config"].get("data")
+    made_for = made_for.get("dataset") if isinstance(made_for, dict) else made_for
+    if made_for != dataset:
+        raise ValueError(
+            f"{path} is a network for {shown(made_for)}, not for {dataset}: --dataset {shown(made_for)}"
+            if isinstance(made_for, str) and made_for in DATA_SETS
+            else f"{path}: field 'config' has {quoted(made_for)} in the place of a data set (data.dataset)"
+        )
+    try:
+        base = carried(content["config"])
+        config = load(dataset, base=base)
+        for task in config.data.tasks:
+            if task not in config.loss_weights:
+                raise ValueError(f"loss_weights has no weight for task '{printable(task)[:80]}'")
+            if task not in DATA_SETS[dataset].task_names:
+                raise ValueError(not_one_of("task", task[:80], DATA_SETS[dataset].task_names))
+        for name in ("backbone", "width"):
+            built, said = content["network"].get(name), getattr(config.model, name)
+            if built != said:
+                raise ValueError(f"model.{name} is {shown(said)}, field 'network' says {shown(built)}")
+    except ValueError as error:
+        raise ValueError(f"{path}: field 'config': {printable(str(error))}") from None
+    return base
+
+
 def _require_as_trained(path: Path, content: dict, method: str | None, config: Config) -> None:
     """ValueError for a flag that would put another label on the network's scores than it was trained with."""
     trained = result_settings(content["config"])
     labels = {
-        "method": (content["method"], method or content["method"]),
+        "method": (content.get("method", method), method or content.get("method")),
         "protocol": (trained["run"]["protocol"], config.run.protocol),
         "seed": (trained["run"]["seed"], config.run.seed),
     }

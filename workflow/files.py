@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.load import as_tree, result_settings
+from configs.load import as_tree, result_settings, shown
 from training.checkpoint import check_fields, is_own, read_file
 from training.resume import OtherRun, checkpoint_paths
 
@@ -74,7 +74,8 @@ def require_same_settings(before: dict[str, Any], experiment: Experiment, what: 
     for section, fields in result_settings(as_tree(experiment.config)).items():
         for field, value in fields.items():
             if was[section].get(field) != value:
+                old = shown(was[section].get(field))
                 raise OtherRun(
-                    f"{what} was started with {section}.{field}={was[section].get(field)}, this command says "
-                    f"{value}: resume with the same settings or start anew with --overwrite"
+                    f"{what} was started with {section}.{field}={old}, this command says "
+                    f"{shown(value)}: resume with the same settings or start anew with --overwrite"
                 )

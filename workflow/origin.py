@@ -7,7 +7,10 @@ from pathlib import Path
 
 from configs.load import load
 from configs.schema import Config
+from dataloaders import DATASETS
 from dataloaders.synthetic import SETTINGS_FILE
+
+OVERLAP = "images both learnt from and scored on"
 
 
 def origin(before: Iterable[str], config: Config) -> list[str]:
@@ -18,11 +21,14 @@ def origin(before: Iterable[str], config: Config) -> list[str]:
 def remarks(config: Config) -> list[str]:
     """What sets these data and this network apart from the data set and its own settings; [] for nothing.
 
-    "synthetic rooms", where the data's folder holds the file that dataloaders/synthetic.py leaves there; a
+    "synthetic rooms", where the data's folder holds the file that dataloaders/synthetic.py leaves there;
+    OVERLAP, where the settings allow that and the index has such images; a
     width, backbone, number of classes or tasks that are not those of the data set's YAML file.
     """
     usual = load(config.data.dataset)
     words = ["synthetic rooms"] if (Path(config.data.root) / SETTINGS_FILE).is_file() else []
+    if config.data.allow_overlap and DATASETS[config.data.dataset].overlaps(config.data):
+        words.append(OVERLAP)
     if config.model.width != usual.model.width:
         words.append(f"width {config.model.width:g}")
     if config.model.backbone != usual.model.backbone:

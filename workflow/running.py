@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 
 from common.interrupt import Interrupted, StopRequest
-from common.tensors import flaw, mask_flaw
 from configs.load import as_tree
 from configs.schema import Finetune, Optim
 from models.multitask import MultiTaskNet
@@ -20,30 +19,24 @@ from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.averaging import Average
 from training.boards import board_folder
-from training.checkpoint import check_origin, check_state, load_state
 from training.curves import draw_curves, read_curves
 from training.evaluate import evaluate, figures, headline
 from training.learner import Learner
 from training.logger import MetricLogger
 from training.loop import Plan, train
 from training.panels import FirstBatch, strip
-from training.resume import (
-    check_optimizer,
-    latest_checkpoint,
-    load_optimizer,
-    remove_checkpoints,
-    save_checkpoint,
-)
+from training.resume import remove_checkpoints, save_checkpoint
 from training.sharing import Batch, shared_statistics
 from training.sparsifier import Sparsifier
 from training.weighing import Weighing
 
 from .experiment import Experiment
-from .files import Files, require_same_settings
+from .files import Files
 from .networks import rewind_path, save_network
 from .origin import origin, remarks
 from .processes import largest, require_same
 from .pruning import Pruning
+from .resuming import restore
 from .weighting import make_weighing
 
 
@@ -132,6 +125,23 @@ class Run:
         """What is kept now; None = the network is dense."""
         return getattr(self.sparsifier, "mask", None)
 
+    def learner(self) -> Learner:
+        """All that takes part in a step, on its device."""
+        experiment, network = self.experiment, self.network
+        subject: Any = torch.compile(network) if experiment.config.run.compile else network
+        wrapped, optimizer = experiment.fabric.setup(subject, self.optimizer)
+        parameters, owners = dict(network.named_parameters()), network.owners()
+        owned = [(parameters[name], tasks) for name, tasks in owners.items()]
+        return Learner(
+            experiment.fabric,
+            wrapped,
+            optimizer,
+            experiment.objective,
+            self.sparsifier,
+            self.weighing,
+            owned,
+        )
+
     def train(self, resume: bool = False) -> None:
         """Train to the end: `network` holds the final weights, `outcome` what is kept. Raises as `steps`."""
         for _ in self.steps(resume):
@@ -144,16 +154,9 @@ class Run:
         Interrupted after a signal, with a checkpoint written; ValueError where a loss is not finite.
         """
         experiment, plan = self.experiment, self.plan
-        fabric = experiment.fabric
-        subject: Any = torch.compile(self.network) if experiment.config.run.compile else self.network
-        network, optimizer = fabric.setup(subject, self.optimizer)
-        parameters, owners = dict(self.network.named_parameters()), self.network.owners()
-        owned = [(parameters[name], tasks) for name, tasks in owners.items()]
-        learner = Learner(
-            fabric, network, optimizer, experiment.objective, self.sparsifier, self.weighing, owned
-        )
+        fabric, learner = experiment.fabric, self.learner()
         average = self.average  # begins with the first weights
-        start = self._resume(learner) if resume else 0
+        start = restore(self, learner) if resume else 0
         require_same(fabric, "the step to go on from", start)
         if start == 0:
             if fabric.is_global_zero:
@@ -282,97 +285,3 @@ class Run:
             if self.average:
                 content["average"] = self.average.state_dict()
             save_checkpoint(self.experiment.dest, self.stem, step, content)
-
-    def _resume(self, learner: Learner) -> int:
-        """Load the newest checkpoint into all parts; the step that it is of, 0 where there is none yet."""
-        experiment = self.experiment
-
-        def check(state: dict[str, Any]) -> None:
-            self._check(state, learner)
-
-        state = latest_checkpoint(experiment.dest, self.stem, experiment.say, check)
-        if state is None:
-            return 0
-        threads = torch.get_num_threads()
-        if state.get("threads", threads) != threads:
-            experiment.say(
-                f"{self.stem} ran with {state['threads']} threads and goes on with {threads}: sums are taken "
-                "in another order, the last bits may differ from those of an uninterrupted run"
-            )
-        load_state(self.network, state["network"], f"checkpoint of {self.stem}")
-        load_optimizer(learner.optimizer, state["optimizer"])
-        learner.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.sparsifier.load_state_dict(state["sparsifier"])
-        if "weighing" in state:
-            self.weighing.load_state_dict(state["weighing"])
-        if self.average:
-            self.average.load_state_dict(state["average"], state["step"])
-        self.before = state.get("origin", [])
-        self.best_step, self.best_loss = state["outcome"]["best_step"], state["best"]
-        if experiment.fabric.is_global_zero:
-            remove_checkpoints(experiment.dest, self.stem, after=state["step"])
-        return state["step"]
-
-    def _check(self, state: dict[str, Any], learner: Learner) -> None:
-        """ValueError for a checkpoint that is damaged or forged, OtherRun for one with other settings."""
-        source, step = f"checkpoint of {self.stem}", state["step"]
-        for name in ("settings", "outcome", "network", "scaler", "sparsifier"):
-            if not isinstance(state[name], dict):
-                raise ValueError(f"{source}: field '{name}' is a {type(state[name]).__name__}, not a dict")
-        require_same_settings(state["settings"], self.experiment, self.stem)
-        check_origin(state, source)
-        if not 0 < step <= self.plan.steps:
-            raise ValueError(f"{source}: step {step} is none of a run of {self.plan.steps}")
-        best_step = state["outcome"].get("best_step")
-        known = best_step is None or (type(best_step) is int and 0 < best_step <= step)
-        if (
-            not known
-            or not isinstance(state["best"], float | None)
-            or (best_step is None) != (state["best"] is None)
-        ):
-            raise ValueError(f"{source}: its best step or score is none of this run")
-        check_state(self.network, state["network"], source)
-        if self.average:
-            if not isinstance(state.get("average"), dict):
-                raise ValueError(f"{source}: it lacks 'average', the moving average of the weights")
-            check_state(self.average.network, state["average"], f"{source}, average")
-        check_optimizer(self.optimizer, state["optimizer"], step)
-        scaler = learner.fabric.strategy.precision.state_dict()
-        if {name: type(value) for name, value in state["scaler"].items()} != {
-            name: type(value) for name, value in scaler.items()
-        }:
-            raise ValueError(f"{source}: its loss scale is not that of this precision")
-        own, theirs = self.sparsifier.state_dict(), state["sparsifier"]
-        if set(theirs) != set(own):
-            raise ValueError(f"{source}: the state of its mask is not that of this method")
-        for name, value in theirs.items():
-            wrong = _unlike(value, own[name], step)
-            if wrong:
-                raise ValueError(f"{source}: '{name}' of its mask {wrong}")
-        if "weighing" in state:  # earlier versions had none, and nothing to remember
-            wrong = _unlike(state["weighing"], self.weighing.state_dict(), step)
-            if wrong:
-                raise ValueError(f"{source}: the state of its weighing {wrong}")
-        for name, kept in own.get("mask", {}).items():
-            found = theirs["mask"][name].to(kept.device)
-            steady = getattr(self.sparsifier, "steady", False) and found.sum() != kept.sum()
-            if steady or not (self.sparsifier.moves or torch.equal(found, kept)):
-                raise ValueError(f"{source}: its mask of '{name}' is not one that this run can have")
-
-
-def _unlike(value: Any, own: Any, step: int) -> str:
-    """What keeps a value of a checkpoint from taking the place of the run's own; "" for nothing.
-
-    Numbers count something that happens at most once a step. Where the run has nothing yet, anything goes.
-    """
-    if own is None or value is None:
-        return "" if own is None else "is missing"
-    if isinstance(own, dict):
-        if not isinstance(value, dict) or set(value) != set(own):
-            return "is not of the layers of this network"
-        return next((wrong for name in own if (wrong := _unlike(value[name], own[name], step))), "")
-    if isinstance(own, torch.Tensor):
-        return (mask_flaw if own.dtype == torch.bool else flaw)(value, own)
-    if type(value) is not type(own) or (type(own) is int and not 0 <= value <= step):
-        return f"is {str(value)[:40]!r}"
-    return ""

@@ -96,6 +96,15 @@ def test_another_host_is_believed_while_its_heart_beats(tmp_path):
         assert json.loads(path.read_text())["host"] == socket.gethostname()
 
 
+def test_what_a_file_says_of_its_holder_reaches_no_terminal(tmp_path):
+    said = {"host": "\x1b[31mred\n" + 200 * "x", "pid": 7, "since": "now\nerror: all is well"}
+    (tmp_path / ".a.lock").write_text(json.dumps(said))
+    with pytest.raises(Held) as error, locked(tmp_path, "a"):
+        pass
+    assert str(error.value).isprintable() and "process 7 on \\x1b[31mred" in str(error.value)
+    assert len(str(error.value)) < 300
+
+
 def test_the_heart_beats(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.01)
     path = tmp_path / ".a.lock"
@@ -107,7 +116,13 @@ def test_the_heart_beats(tmp_path, monkeypatch):
         assert path.stat().st_mtime > 0
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"host": "x", "pid": 1, "y": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '{"host": 1}', '{"host": "x", "pid": 1, "y": 1}', "[" * 4000,
+        '{"host": "x", "pid": "1", "since": "now"}', '{"host": "x", "pid": 1, "since": {}}',
+    ],
+)  # fmt: skip
 def test_a_file_that_nobody_wrote_holds_nothing(tmp_path, content):
     (tmp_path / ".a.lock").write_text(content)
     with locked(tmp_path, "a"):

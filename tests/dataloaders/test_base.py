@@ -46,7 +46,7 @@ FAULTS = [
     ),
     ("seg/0.png", holding(np.zeros(small.SIZE, np.uint16)), "holds uint16 values where uint8 belongs"),
     ("seg/0.png", holding(np.zeros((*small.SIZE, 3), np.uint8)), "has 3 channel(s) a pixel where 1 belong"),
-    ("seg/0.png", holding(np.zeros((5, 7), np.uint8)), "is 5 x 7 where the image is 12 x 16"),
+    ("seg/0.png", holding(np.zeros((5, 7), np.uint8)), "is 5 x 7 where the image is 12 x 16 (img/0.png)"),
     ("normal/0.png", holding(np.zeros(small.SIZE, np.uint8)), "has 1 channel(s) a pixel where 3 belong"),
     ("depth/0.npy", cut_short, "is no complete npy array"),
     ("depth/0.npy", lambda path: path.write_bytes(b""), "is no complete npy array"),
@@ -62,6 +62,11 @@ FAULTS = [
     ),
     ("depth/0.npy", holding(np.ones((*small.SIZE, 2))), "has shape [12, 16, 2] where [H, W] belongs"),
     ("depth/0.npy", holding(np.array([{}])), "is no complete npy array"),
+    (
+        "depth/0.npy",
+        holding(np.full(small.SIZE, -2.5)),
+        "holds -2.5 where depth in metres belongs, 0 or -1 (unknown) or above",
+    ),
 ]
 
 

@@ -111,6 +111,25 @@ def test_damaged_entries_are_made_again(nyu, harm):
     assert entry.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        np.zeros((48, 64, 3), np.float32),
+        np.zeros(48, np.uint8),
+        np.zeros((48, 64), np.uint8),
+        np.zeros((0, 64, 3), np.uint8),
+        np.full((48, 64, 3), "text"),
+    ],
+)
+def test_an_entry_that_no_picture_gives_is_made_again_whatever_its_seal_says(nyu, forged):
+    data, root, entry = nyu
+    whole = entry.read_bytes()
+    stat = (root / "img/0000.png").stat()
+    store(entry, (stat.st_size, stat.st_mtime_ns), forged)
+    np.testing.assert_array_equal(opened(data)[0].image, cv2.imread(str(root / "img/0000.png")))
+    assert entry.read_bytes() == whole
+
+
 def test_every_changed_byte_is_noticed(tmp_path):
     """Of the header, the pixels and the seal: an entry is what was stored, or none."""
     path, stored = tmp_path / "a.npy", np.arange(12, dtype=np.uint8).reshape(3, 4)

@@ -13,6 +13,7 @@ from dataloaders.check import main, panel
 from dataloaders.class_names import class_names
 from dataloaders.findings import quick_check
 from dataloaders.synthetic import write
+from tests.dataloaders import small
 
 SIZE = (48, 64)
 
@@ -120,14 +121,6 @@ def test_every_broken_file_of_a_record_is_named(nyu, capsys):
     assert "1 broken files:" in capsys.readouterr().out
 
 
-def test_one_image_in_two_splits_is_warned_of(nyu):
-    index = json.loads((nyu / "nyu_v2_3task.json").read_text())
-    index["test"] = index["train"]
-    (nyu / "nyu_v2_3task.json").write_text(json.dumps(index))
-    with pytest.warns(UserWarning, match="^image 'img/0000.png' and 1 more stand in split 'train' and in"):
-        assert run(nyu) == 0
-
-
 @pytest.mark.parametrize(
     ("index", "words"),
     [
@@ -166,3 +159,17 @@ def test_quick_check_finds_a_missing_file_anywhere(tmp_path):
     (tmp_path / "set/seg/0002.png").unlink()
     with pytest.raises(BrokenSample, match=r"depth/0001.npy .* is missing \(and 1 more\)"):
         quick_check(*opened(tmp_path / "set"))
+
+
+def test_an_image_in_two_splits_is_refused_and_can_be_allowed(tmp_path, capsys):
+    root = small.nyuv2(tmp_path, 2)
+    index = json.loads((root / "nyu_v2_3task.json").read_text())
+    small.write_index(root, "nyuv2", index | {"test": index["train"]})
+    assert main(["nyuv2", str(root), "--workers", "1"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("error: image 'img/0.png' and 1 more stand in split 'train'")
+        and said.count("\n") == 1
+    )
+    with pytest.warns(UserWarning, match="img/0.png"):
+        assert main(["nyuv2", str(root), "--workers", "1", "--allow-overlap"]) == 0

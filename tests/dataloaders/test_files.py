@@ -120,6 +120,20 @@ def test_palettes_are_named_where_numbers_belong(tmp_path):
     assert read_colour(tmp_path / "a.png").shape == (4, 5, 3)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "TIFF"])
+def test_numbers_are_read_from_png_alone(tmp_path, kind):
+    """JPEG changes them, GIF counts colours."""
+    path = tmp_path / "0.png"
+    for pixels, read in (
+        (small.numbers(0, 40), read_grey8),
+        (small.numbers(0, 40, (8, 9, 3)), read_channels),
+    ):
+        Image.fromarray(pixels).save(path, kind)
+        with pytest.raises(ValueError, match=f"is a {kind} picture where PNG, which keeps every number"):
+            read(path)
+        assert read_colour(path).shape == (*pixels.shape[:2], 3)
+
+
 def test_an_array_of_nothing_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((0, 5), np.float32))
     with pytest.raises(ValueError, match="which holds nothing"):

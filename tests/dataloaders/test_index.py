@@ -107,15 +107,30 @@ def test_null_is_a_target_that_an_image_lacks():
         entries({"train": [[None, "a"]]}, "train", 2, 0)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "warned"),
-    [("train", "test", True), ("train1", "val", True), ("val", "test", True), ("train", "train1", False)],
-)
-def test_one_image_in_two_splits(one, other, warned):
-    index = {one: TEN, other: [[" 3.png"]]}
+@pytest.mark.parametrize("spelled", ["3.png", " 3.png", "./3.png", ".\\3.png"])
+@pytest.mark.parametrize(("one", "other"), [("train", "test"), ("train1", "val"), ("test", "train")])
+def test_an_image_that_is_learnt_from_and_scored_on_is_refused(one, other, spelled):
+    index = {one: TEN, other: [[spelled], ["new.png"]]}
+    learnt, scored = sorted((one, other), key=lambda split: not split.startswith("train"))
+    sentence = f"image '3.png' stands in split '{learnt}' and in split '{scored}' of the index: "
+    with pytest.raises(ValueError, match=f"^{sentence}.*--allow-overlap"):
+        entries(index, one, 1, 0)
+    with pytest.warns(UserWarning, match=sentence):
+        assert len(entries(index, one, 1, 0, allow_overlap=True)) == len(index[one])
+
+
+def test_images_in_several_splits_are_counted():
+    with pytest.raises(
+        ValueError, match="image '0.png' and 9 more stand in split 'train' and in split 'val'"
+    ):
+        entries({"test": [["a.png"]], "val": TEN, "train": TEN}, "test", 1, 0)
+
+
+@pytest.mark.parametrize(("one", "other", "warned"), [("val", "test", True), ("train", "train1", False)])
+def test_an_image_that_chooses_and_is_scored_on_is_said(one, other, warned):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert len(entries(index, one, 1, 0)) == 10
+        assert len(entries({one: TEN, other: [["3.png"]]}, one, 1, 0)) == 10
     sentence = f"image '3.png' stands in split '{one}' and in split '{other}' of the index"
     assert [str(warning.message).startswith(sentence) for warning in told] == [True] * warned
 

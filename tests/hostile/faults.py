@@ -46,6 +46,14 @@ class Case:
         return content
 
 
+@dataclass(frozen=True)
+class Raw(Case):
+    """One fault of a file that is no nested value: `value` is the whole file, `path` where it is wrong."""
+
+    def content(self, clean: Any) -> Any:
+        return self.value
+
+
 def copied(value: Any) -> Any:
     """The same containers anew, with the same leaves in them."""
     if isinstance(value, dict):

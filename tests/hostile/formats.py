@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ from models.published import from_published, to_published
 from prune_utils.masks import count, layer_name, mask_hash, size
 from prune_utils.sparse_file import KEY
 from study.runner import FIELDS, Times
-from tests.hostile.faults import DEEP, nested
+from tests.hostile.faults import DEEP, Case, cases, nested
 from training.checkpoint import check_tensors, read_file
 from workflow.saved import build_network, read_saved, write_saved
 
@@ -45,7 +45,11 @@ def network() -> MultiTaskNet:
 
 @dataclass(frozen=True)
 class Format:
-    """One file format. fields: what of the clean content is replaced; the rest stays as it is."""
+    """One file format.
+
+    faults: the cases, None = every fault of every field of the clean content. words: what of a case an error
+    must name, one of them, beside the file; [] = the file alone. slow: takes long to read.
+    """
 
     name: str
     file: str
@@ -55,6 +59,14 @@ class Format:
     tensors: bool = False
     deep: int = DEEP
     legal: Callable[[Path, str], bool] = lambda path, fault: False  # what is no fault in this format, and why
+    faults: Callable[[], Sequence[Case]] | None = None
+    said: str = ""  # how sentences name the file, "" = as `file` does
+    words: Callable[[Case], Sequence[str]] = lambda case: [key for key in case.path if isinstance(key, str)]
+
+    slow: bool = False
+
+    def cases(self) -> Sequence[Case]:
+        return self.faults() if self.faults else cases(self.clean(), self.tensors, self.deep)
 
 
 def write_torch(path: Path, content: Any) -> None:
@@ -351,9 +363,9 @@ def sparse_legal(path: Path, fault: str) -> bool:
 
 
 FORMATS = (
-    Format("network", "net.pth", own_network, write_torch, read_own, True, 100, own_legal),
-    Format("published network", "pub.pth", published, write_torch, read_published, tensors=True, deep=100),
-    Format("backbone", "back.pth", torchvision_file, write_torch, read_torchvision, tensors=True, deep=100),
+    Format("network", "net.pth", own_network, write_torch, read_own, True, 100, own_legal, slow=True),
+    Format("published network", "pub.pth", published, write_torch, read_published, True, 100, slow=True),
+    Format("backbone", "back.pth", torchvision_file, write_torch, read_torchvision, True, 100, slow=True),
     index_format("nyuv2", "nyu_v2_3task.json", 4),
     index_format("cityscapes", "cityscape.json", 5),
     index_format("taskonomy", "taskonomy.json", 6),
@@ -361,8 +373,8 @@ FORMATS = (
     Format("agreement", "nyuv2_iou.json", agreement, write_json, read_agreement, legal=agreement_legal),
     # damaged rows are left out: they are about how long a study takes
     Format("times", "times.csv", times, write_times, read_times, legal=lambda path, fault: True),
-    Format("sparse", "net.safetensors", sparse_file, write_sparse, read_own, legal=sparse_legal),
-    Format("settings", "mine.yaml", settings, write_yaml, read_settings, legal=settings_legal),
+    Format("sparse", "net.safetensors", sparse_file, write_sparse, read_own, legal=sparse_legal, slow=True),
+    Format("settings", "mine.yaml", settings, write_yaml, read_settings, legal=settings_legal, slow=True),
 )
 
 

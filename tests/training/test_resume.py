@@ -58,14 +58,14 @@ def test_what_is_no_checkpoint_is_passed_over(folder):
 def test_one_that_a_run_cannot_go_on_from_is_passed_over_and_another_run_is_told(folder):
     said = []
 
-    def check(content):
+    def check(content, path):
         if content["step"] == 15:
             raise ValueError("its mask is another")
 
     assert latest_checkpoint(folder, "run[1]", said.append, check)["step"] == 10
     assert said == ["passing over a checkpoint: its mask is another"]
 
-    def other(content):
+    def other(content, path):
         raise OtherRun("it was started with another seed")
 
     with pytest.raises(OtherRun, match="another seed"):

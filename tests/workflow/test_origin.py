@@ -6,12 +6,13 @@ import json
 import shutil
 from dataclasses import replace
 
+import pytest
 import torch
 
 from configs.load import load
 from dataloaders.synthetic import SETTINGS_FILE, write
 from tests.scripts import TINY, call
-from workflow.origin import origin, remarks
+from workflow.origin import OVERLAP, origin, remarks
 
 
 def test_the_data_sets_own_settings_need_no_word(tmp_path):
@@ -24,6 +25,18 @@ def test_synthetic_rooms_are_known_by_the_file_that_they_come_with(tmp_path):
     write(tmp_path / "rooms", "nyuv2", 1, size=(32, 32))
     config = load("nyuv2", flags={"data": {"root": str(tmp_path / "rooms")}})
     assert remarks(config) == ["synthetic rooms"]
+
+
+@pytest.mark.filterwarnings("ignore:image")
+def test_images_that_are_learnt_from_and_scored_on_are_remarked(rooms, tmp_path):
+    index = json.loads((rooms / "nyu_v2_3task.json").read_text())
+    sound, both = tmp_path / "sound", tmp_path / "both"
+    for root, more in ((sound, []), (both, index["train"][:1])):
+        root.mkdir()
+        (root / "nyu_v2_3task.json").write_text(json.dumps(index | {"test": [*index["test"], *more]}))
+    for root, words in ((sound, []), (both, [OVERLAP])):
+        config = load("nyuv2", flags={"data": {"root": str(root), "allow_overlap": True}})
+        assert remarks(config) == words
 
 
 def test_network_and_tasks_that_are_not_the_data_sets_own(tmp_path):

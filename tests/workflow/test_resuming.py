@@ -1,0 +1,114 @@
+"""What a run takes over from its checkpoint, and what it refuses by the name of the field."""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import closing
+
+import pytest
+import torch
+
+from configs.arguments import parse_assignments
+from configs.load import load
+from prune_utils.methods import METHODS
+from tests.dataloaders import small
+from workflow.experiment import open_experiment
+from workflow.files import Options
+from workflow.launch import training_run
+
+SETTINGS = (
+    *(
+        "data.crop=16",
+        "data.batch_size=2",
+        "data.num_workers=0",
+        "data.val_fraction=0.25",
+        "data.scale=[1,1]",
+    ),
+    *(
+        "model.backbone=resnet18",
+        "model.width=0.02",
+        "dynamic.every=2",
+        "run.eval_every=2",
+        "run.curves=false",
+    ),
+    *("run.checkpoint_every=3", "run.logger=none", "run.device=cpu", "optim.iterations=6"),
+)
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory):
+    """make_run(method, *settings) is a run of six steps on tiny pictures, saved after the third."""
+    tmp_path = tmp_path_factory.mktemp("runs")
+    root = small.nyuv2(tmp_path / "data", 8)
+
+    def make(method, *more, dest="out"):
+        flags = parse_assignments([*SETTINGS, *more, f"data.root={root}"])
+        experiment = open_experiment(load("nyuv2", flags=flags), method, str(tmp_path / dest), None)
+        return training_run(experiment, METHODS.get(method), Options())[0]
+
+    return make
+
+
+def stopped(run):
+    """The run's content after its third step, as it stands in its checkpoint, and the file."""
+    with closing(run.steps()) as steps:
+        assert [next(steps) for _ in range(5)] == [0, 1, 2, 3, 4]
+    path = run.experiment.dest / f"{run.stem}.step00000003.ckpt"
+    return torch.load(path, weights_only=True), path
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("disparse_dynamic", ("dynamic.memory=0.5",)),
+        ("ac_dc", ("gradual.start=1", "gradual.every=1", "gradual.end=5")),
+        ("baseline", ("weighting.method=famo",)),
+    ],
+)
+def test_what_a_run_has_gathered_by_then_is_taken_over(method, more, make_run):
+    """The memory of votes, the dense twin, a weighing's state: nothing that a new run has."""
+    whole = make_run(method, *more, dest="whole")
+    whole.train()
+    stopped(make_run(method, *more))
+    again = make_run(method, *more)
+    assert list(again.steps(resume=True)) == [4, 5, 6]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert again.best_loss == whole.best_loss
+
+
+FORGERIES = {
+    "'best'": lambda state: state.update(best=math.nan),
+    "'outcome/best_loss'": lambda state: state["outcome"].update(best_loss=0.5),
+    "'outcome/best_step'": lambda state: state["outcome"].update(best_step=2.0),
+    "'threads'": lambda state: state.update(threads="\x1b[31mred"),
+    "'weighing'": lambda state: state["weighing"].update(conflicting=3),
+    "'weighing/pairs'": lambda state: state["weighing"].update(pairs={}),
+    "entry 'twin'": lambda state: state["sparsifier"].update(twin=None),
+    "'sparsifier/average'": lambda state: state["sparsifier"].update(average={"seg": {}}),
+    "'sparsifier/mask/backbone.conv1.weight'": lambda state: state["sparsifier"]["mask"].update(
+        {next(iter(state["sparsifier"]["mask"])): torch.ones(1)}
+    ),
+    "'loss_weights'": lambda state: state["settings"].update(loss_weights="text"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_run):
+    return stopped(make_run("disparse_dynamic", dest="forged"))
+
+
+@pytest.mark.parametrize("named", FORGERIES)
+def test_a_forged_field_is_named(named, make_run, checkpoint):
+    state, path = copy.deepcopy(checkpoint)
+    first = next(iter(state["sparsifier"]["mask"]))
+    FORGERIES[named](state)
+    torch.save(state, path)
+    said = []
+    run = make_run("disparse_dynamic", dest="forged")
+    run.experiment.__dict__["say"] = said.append
+    with pytest.raises(ValueError) as error:
+        next(run.steps(resume=True))
+    heard = " ".join([*said, str(error.value)])
+    assert named.replace("backbone.conv1.weight", first) in heard and heard.isprintable()
