@@ -152,7 +152,9 @@ def legal(path: tuple, fault: str) -> bool:
     return unknown or early or counted or stepped  # a parameter without a gradient takes no step
 
 
-def kind(name: str, method: str, *more: str, only: tuple[str, ...] = (), most: int = 10**6) -> Format:
+def kind(
+    name: str, method: str, *more: str, only: tuple[str, ...] = (), most: int = 10**6, quick: bool = False
+) -> Format:
     """only: the fields that get faults, () = all but the settings. most: cases."""
     only = only or ("step", "best", "outcome", "network", "optimizer", "scaler", "sparsifier", *LAST)
     left_out = tuple(field for field in ALL if field not in only)
@@ -168,6 +170,7 @@ def kind(name: str, method: str, *more: str, only: tuple[str, ...] = (), most: i
         said=f"{NAME}_training",
         words=words,
         slow=True,
+        quick_to_make=quick,
     )
 
 
@@ -179,7 +182,7 @@ FORMATS = (
     kind("settings", "baseline", only=("settings",), most=300),  # of 1,600, which are read alike
     kind("static", "disparse_static", only=MASK),
     kind("dynamic", "disparse_dynamic", only=MASK),
-    kind("dynamic with memory", "disparse_dynamic", "dynamic.memory=0.5", only=MASK),
+    kind("dynamic with memory", "disparse_dynamic", "dynamic.memory=0.5", only=MASK, quick=True),
     kind("gradual", "disparse_granet", "gradual.start=1", "gradual.every=1", only=MASK),
     kind("alternating", "ac_dc", "gradual.start=1", "gradual.every=1", "gradual.end=6", only=MASK),
     kind("top_kast", "top_kast", only=MASK),

@@ -48,7 +48,8 @@ class Format:
     """One file format.
 
     faults: the cases, None = every fault of every field of the clean content. words: what of a case an error
-    must name, one of them, beside the file; [] = the file alone. slow: takes long to read.
+    must name, one of them, beside the file; [] = the file alone. slow: takes long to read. quick_to_make:
+    whether its clean content is there at once, and no run has to be trained for it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Format:
     words: Callable[[Case], Sequence[str]] = lambda case: [key for key in case.path if isinstance(key, str)]
 
     slow: bool = False
+    quick_to_make: bool = True
 
     def cases(self) -> Sequence[Case]:
         return self.faults() if self.faults else cases(self.clean(), self.tensors, self.deep)
