@@ -27,7 +27,7 @@ from ..sparse_file import save_sparse
 from ..text import duration, not_one_of
 from .charts import latency_bars, speed_curve
 from .measuring import load_by, measure, speedup
-from .runtimes import OURS, REFERENCE, RUNTIMES
+from .runtimes import OURS, OURS_BF16, REFERENCE, RUNTIMES
 
 
 def arguments(words: list[str] | None = None, loader: str | None = None) -> argparse.Namespace:
@@ -128,10 +128,11 @@ def _summary(rows: list[dict[str, Any]], limit: float | None) -> str:
         lines.append(
             f"  {'arithmetic limit':<23} {limit:8.1f} ms  kept multiply-adds at the rate of a dense layer"
         )
-    for kind in ("fp32", "bf16"):
-        times = speedup(rows, kind)
-        if times:
-            lines.append(f"  {OURS}: {times:.2f} times the fastest dense {kind} runtime")
+    for label in (OURS, OURS_BF16):
+        for kind in ("fp32", "bf16"):
+            times = speedup(rows, kind, label)
+            if times:
+                lines.append(f"  {label}: {times:.2f} times the fastest dense {kind} runtime")
     return "\n".join(lines)
 
 

@@ -45,6 +45,8 @@ def cache_folder() -> Path:
 def _flags() -> list[str]:
     capability = torch.backends.cpu.get_cpu_capability()
     flags = ["-O3", "-fopenmp", "-ffp-contract=fast"]
+    if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+        flags.append("-mavx512bf16")
     if capability in _INSTRUCTIONS:
         flags += [
             *_INSTRUCTIONS[capability],

@@ -8,7 +8,7 @@ from typing import Any
 from ..figures import COLOURS, INK, new_figure, plain_axes
 
 KINDS = {"fp32": COLOURS[0], "bf16": COLOURS[4], "ours": COLOURS[2]}
-NAMES = {"fp32": "dense, fp32", "bf16": "dense, bf16", "ours": "kept weights only, fp32"}
+NAMES = {"fp32": "dense, fp32", "bf16": "dense, bf16", "ours": "kept weights only"}
 STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 
 

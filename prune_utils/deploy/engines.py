@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ..text import not_one_of
 from .build import sparse_engine
+from .comparing import differences
 from .graph import Graph
 from .layers import SparseLayer
 from .plain import PlainNet
@@ -50,11 +51,15 @@ class DenseEngine(Engine):
 
 
 class SparseEngine(Engine):
-    """The CPU engine for unstructured sparsity, tuned on the first inputs that it sees, for their sizes."""
+    """The CPU engine for unstructured sparsity, tuned on the first inputs that it sees, for their sizes.
 
-    def __init__(self, graph: Graph) -> None:
+    error: as in `wrap`.
+    """
+
+    def __init__(self, graph: Graph, error: float = 0.0) -> None:
         super().__init__(graph)
         self.graph: Graph | None = graph  # until it is tuned: dense weights need not stay in memory
+        self.error = error
         self.net: PlainNet | None = None
         sparse_engine()  # built now, so that a missing compiler is said before any work
 
@@ -62,17 +67,18 @@ class SparseEngine(Engine):
     def __call__(self, *inputs: Any) -> Any:
         host = pytree.tree_map_only(Tensor, _on_host, inputs)
         if self.graph is not None:
-            self.net, self.graph = tuned(self.graph, *host), None
+            self.net, self.graph = tuned(self.graph, *host, error=self.error), None
         assert self.net is not None
         device = _device(inputs)
         return pytree.tree_map_only(Tensor, lambda value: value.to(device), self.net(*host))
 
     def layers(self) -> dict[str, str]:
-        """Convolutions and linear layers -> "sparse" or "dense", as tuning decided at the first call."""
+        """Convolutions and linear layers -> "sparse", "dense", or either with "bf16" behind it.
+
+        Tuning decides at the first call; empty before.
+        """
         found = {} if self.net is None else self.net.layers
-        return {
-            name: "sparse" if isinstance(layer, SparseLayer) else "dense" for name, layer in found.items()
-        }
+        return {name: _way(layer) for name, layer in found.items()}
 
 
 class OnnxEngine(Engine):
@@ -107,6 +113,11 @@ class OnnxEngine(Engine):
         return self.graph.result(values)
 
 
+def _way(layer: nn.Module) -> str:
+    kind = "sparse" if isinstance(layer, SparseLayer) else "dense"
+    return f"{kind} bf16" if getattr(layer, "bf16", False) else kind
+
+
 TOLERANCE = 1e-3  # share of an output's range: rounding is far below, another program far above
 
 ENGINES: dict[str, Callable[[Graph], Engine]] = {
@@ -129,40 +140,43 @@ def wrap(
     mask: Mapping[str, Tensor] | None,
     engine: str,
     example: tuple[Any, ...] | None = None,
+    error: float = 0.0,
 ) -> Engine:
     """A callable with the network's own arguments and results: the masked network in evaluation mode.
 
     engine: dense, sparse or onnx. The weights are those of now: train on and wrap again.
     example: arguments of one call, where the network takes optional ones; the outputs for them are compared
-    with
-        the network's own.
+        with the network's own.
+    error: engine sparse: how far an output may be from that in 32 bits, as a share of its range, on the
+        inputs that the engine is tuned on (the example, or the first call); layers may then run in bfloat16
+        where that is quicker and the processor has it. In [0, 1); 0 = all in 32 bits.
     ValueError for another engine, naming the package that one needs, or where outputs differ.
     """
     if engine not in ENGINES:
         raise ValueError(not_one_of("engine", engine, ENGINES))
+    if not 0 <= error < 1:
+        raise ValueError(f"error is a share of an output's range, from 0 to below 1, not {error!r}")
+    if error and engine != "sparse":
+        raise ValueError(f"engine '{engine}' computes in 32 bits: error={error} is for 'sparse'")
     graph = masked_graph(model, mask, inputs=None if example is None else len(example))
-    made = ENGINES[engine](graph)
+    made = SparseEngine(graph, error) if error else ENGINES[engine](graph)
     if example is not None:
-        _compare(made(*example), model, mask, example)
+        _compare(made(*example), model, mask, example, max(TOLERANCE, 2 * error))
     return made
 
 
 def _compare(
-    found: Any, model: nn.Module, mask: Mapping[str, Tensor] | None, example: tuple[Any, ...]
+    found: Any, model: nn.Module, mask: Mapping[str, Tensor] | None, example: tuple[Any, ...], allowed: float
 ) -> None:
     """ValueError where an engine's outputs are not those of the masked network."""
     with torch.no_grad():
         expected = masked_copy(model, mask)(*pytree.tree_map_only(Tensor, _on_host, example))
-    pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
-    for index, (ours, theirs) in enumerate(pairs):
-        if isinstance(theirs, Tensor) and theirs.is_floating_point() and theirs.numel():
-            scale = float((theirs.max() - theirs.min()).clamp_min(1e-30))
-            off = float((ours.cpu() - theirs).abs().max()) / scale
-            if not off <= TOLERANCE:
-                raise ValueError(
-                    f"output {index} of the traced network is off by {off:.1e} of its range: its code "
-                    "decides by values that a trace does not see"
-                )
+    for index, off in enumerate(differences(found, expected)):
+        if not off <= allowed:
+            raise ValueError(
+                f"output {index} of the traced network is off by {off:.1e} of its range: its code "
+                "decides by values that a trace does not see"
+            )
 
 
 def _device(inputs: tuple[Any, ...]) -> torch.device:

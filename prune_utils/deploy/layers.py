@@ -1,4 +1,4 @@
-"""The ways to run one convolution or linear layer: packed dense (oneDNN), plain dense, sparse."""
+"""The ways to run one convolution or linear layer: packed dense (oneDNN), plain, sparse; 32 or 16 bits."""
 
 from __future__ import annotations
 
@@ -10,26 +10,42 @@ from .graph import Conv
 from .plain import Layer
 
 TILINGS = ((6, 96), (4, 128), (8, 64), (4, 256))  # (vectors per tile, columns per block) that are tried
+TILINGS16 = ((6, 192), (8, 128), (4, 256), (6, 256))
 
 
 class DenseLayer(Layer):
-    """Weights in channels-last order; fused and prepacked where this PyTorch has oneDNN."""
+    """Weights in channels-last order; fused and prepacked where this PyTorch has oneDNN.
 
-    def __init__(self, node: Conv) -> None:
+    bf16: multiply in bfloat16, with sums of 32 bits; input and output stay float32.
+    """
+
+    def __init__(self, node: Conv, bf16: bool = False) -> None:
         super().__init__(node)
+        self.bf16, self.kind = bf16, torch.bfloat16 if bf16 else torch.float32
+        self.weight, self.bias = self.weight.to(self.kind), self.bias.to(self.kind)
         if not node.linear:
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
-        self.packed: dict[tuple[int, ...], Tensor] = {}
+        self.packed_for: tuple[int, ...] | None = None
 
     def _packed(self, shape: tuple[int, ...]) -> Tensor:
-        if shape not in self.packed:
-            self.packed.clear()  # one shape at a time: a packed weight is as large as the weight
-            self.packed[shape] = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, self.padding, self.stride, self.dilation, self.groups, list(shape)
+        """The weight in oneDNN's own order for inputs of this shape; it takes the place of the plain one."""
+        if self.packed_for != shape:
+            plain = self.weight if self.packed_for is None else self.weight.to_dense()
+            self.weight, self.packed_for = (
+                torch.ops.mkldnn._reorder_convolution_weight(
+                    plain, self.padding, self.stride, self.dilation, self.groups, list(shape)
+                ),
+                shape,
             )
-        return self.packed[shape]
+        return self.weight
 
     def run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        if self.kind == torch.float32:
+            return self._run(image, residual, relu)
+        added = None if residual is None else residual.to(self.kind)
+        return self._run(image.to(self.kind), added, relu).float()
+
+    def _run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         if self.axis == -1:
             return super().run(image, residual, relu)
         image = image.contiguous(memory_format=torch.channels_last)
@@ -49,19 +65,21 @@ class DenseLayer(Layer):
 class SparseLayer(Layer):
     """Walks the kept weights (csrc/). tiling: (vectors per tile of pixels, columns per block).
 
-    ValueError for a grouped convolution, and where the engine cannot be built.
+    bf16: pixels and weights in bfloat16, sums in 32 bits.
+    ValueError for a grouped convolution, and where the engine cannot be built or lacks these instructions.
     """
 
-    def __init__(self, node: Conv, tiling: tuple[int, int] = TILINGS[0]) -> None:
+    def __init__(self, node: Conv, tiling: tuple[int, int] = TILINGS[0], bf16: bool = False) -> None:
         super().__init__(node)
         engine = sparse_engine()
-        if engine is None or node.groups > 1:
-            raise ValueError(
-                f"'{node.name}' cannot run sparse: {'groups' if engine else 'no compiled engine'}"
-            )
+        make = getattr(engine, "SparseConv16" if bf16 else "SparseConv", None)
+        if make is None or node.groups > 1:
+            lack = "no AVX512-BF16 instructions" if engine else "no compiled engine"
+            raise ValueError(f"'{node.name}' cannot run sparse: {'groups' if make else lack}")
+        self.bf16 = bf16
         self.weight = torch.empty(0)  # the kernel holds what is kept
         geometry = node.stride, node.padding, node.dilation
-        self.kernel_of = engine.SparseConv(node.weight, node.bias.float(), *geometry, *tiling)
+        self.kernel_of = make(node.weight, node.bias.float(), *geometry, *tiling)
 
     def run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         if self.axis == 1:
@@ -73,6 +91,11 @@ class SparseLayer(Layer):
             _as_pixels(image), None if residual is None else _as_pixels(residual), relu
         )
         return rows[0, :, 0].t().reshape(shape)
+
+
+def bf16_runs() -> bool:
+    """Whether the sparse convolution has been built with bfloat16 here."""
+    return hasattr(sparse_engine(), "SparseConv16")
 
 
 def _as_pixels(rows: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from .comparing import differences
 from .plain import PlainNet
 from .reading import read_network
 from .runtimes import OURS, Run, Runtime, find_runtime
@@ -88,14 +88,6 @@ def peak_rate() -> float:
     return 1024 * 1024 * 48 * 48 / timed(lambda: layer(image), 1.0)["best"] / 1e6
 
 
-def _difference(found: Any, expected: Any) -> float:
-    """Largest difference as a share of the output's range, the worst of the outputs."""
-    return max(
-        float((ours.float() - value).abs().max() / (value.max() - value.min()).clamp_min(1e-30))
-        for ours, value in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
-    )
-
-
 def load_by(loader: str, path: str) -> nn.Module:
     """The network of a file by a "module:function" that is given the path; ValueError where there is none."""
     module, _, name = loader.partition(":")
@@ -116,7 +108,7 @@ def _ready(
     if runtime.label == OURS:
         known = {"peak": peak_rate(), "operations": kept_operations(network, image)}
     run = runtime.make(network, image, threads)
-    return run, known | {"difference": _difference(run(), expected)}
+    return run, known | {"difference": max(differences(run(), expected))}
 
 
 def measure_here(
@@ -160,9 +152,9 @@ def measure(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def speedup(rows: Sequence[dict[str, Any]], kind: str) -> float | None:
-    """How many times faster the engine is than the fastest runtime of a kind: medians, rows of one case."""
-    ours = [row["milliseconds"]["median"] for row in rows if row["runtime"] == OURS]
+def speedup(rows: Sequence[dict[str, Any]], kind: str, label: str = OURS) -> float | None:
+    """How many times faster a runtime is than the fastest one of a kind: medians, rows of one case."""
+    ours = [row["milliseconds"]["median"] for row in rows if row["runtime"] == label]
     theirs = [row["milliseconds"]["median"] for row in rows if row["kind"] == kind]
     return min(theirs) / ours[0] if ours and theirs else None
 

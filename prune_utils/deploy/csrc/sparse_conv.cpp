@@ -7,9 +7,11 @@
 #include <mutex>
 
 #include "kernel.h"
+#include "kernel16.h"
 
 namespace sparse {
 
+template <class Kind>
 class SparseConv {
  public:
   using Two = std::pair<int, int>;  // height, width
@@ -26,7 +28,7 @@ class SparseConv {
     TORCH_CHECK(weight.scalar_type() == at::kFloat && bias.scalar_type() == at::kFloat, "float32 only");
     TORCH_CHECK(vectors == 2 || vectors == 4 || vectors == 6 || vectors == 8, "vectors is 2, 4, 6 or 8");
     auto dense = weight.contiguous();
-    blocks_ = regroup(dense.data_ptr<float>(), outputs_, inputs_, geometry_.taps(), columns, tile_size());
+    blocks_ = regroup<Kind>(dense.data_ptr<float>(), outputs_, inputs_, geometry_.taps(), columns, tile_size());
     for (const auto& block : blocks_) widest_ = std::max(widest_, block.columns.size());
     auto values = bias.contiguous();
     bias_.assign(values.data_ptr<float>(), values.data_ptr<float>() + outputs_);
@@ -71,50 +73,58 @@ class SparseConv {
       for (int64_t worker = begin; worker < end; ++worker)
         for (int64_t item = next++; item < work; item = next++) {
           int64_t image = item / tiles, offset = image * outputs_ * out_plane;
-          one_tile(plan.tiles[item % tiles], in + image * inputs_ * plane, limit, plane,
-                   residual ? residual + offset : nullptr, relu, to + offset, out_plane);
+          Planes planes{in + image * inputs_ * plane, limit, plane, geometry_.x.stride};
+          one_tile(plan.tiles[item % tiles], planes, residual ? residual + offset : nullptr, relu, to + offset,
+                   out_plane);
         }
     });
   }
 
-  void one_tile(const Tile& tile, const float* in, const float* limit, int64_t plane, const float* residual, bool relu,
-                float* out, int64_t out_plane) const {
+  void one_tile(const Tile& tile, const Planes& planes, const float* residual, bool relu, float* out,
+                int64_t out_plane) const {
+    using Pixel = typename Kind::Pixel;
     static thread_local std::vector<float> buffer;  // kept: fresh pages cost more than the arithmetic
-    const size_t size = tile_size(), align = 16;
-    buffer.resize(std::max(buffer.size(), (widest_ + outputs_ + 2) * size + 2 * align));
+    const size_t size = tile_size(), align = 16, packed_floats = (widest_ + 1) * size * sizeof(Pixel) / sizeof(float);
+    buffer.resize(std::max(buffer.size(), packed_floats + (outputs_ + 3) * size + 2 * align));
     auto address = reinterpret_cast<uintptr_t>(buffer.data());
-    float* packed = buffer.data() + (64 - address % 64) % 64 / sizeof(float);
-    float* sums = packed + (widest_ + 1) * size;
+    float* aligned = buffer.data() + (64 - address % 64) % 64 / sizeof(float);
+    Pixel* packed = reinterpret_cast<Pixel*>(aligned);
+    float* sums = aligned + packed_floats;
+    float* scratch = sums + (outputs_ + 1) * size;  // with a vector to spare behind
     for (int o = 0; o < outputs_; ++o) std::fill_n(sums + o * size, size, bias_[o]);
-    for (const Block& block : blocks_) {
-      if (std::all_of(block.taps.begin(), block.taps.end(), [&](int tap) { return tile.taps[tap].empty(); })) continue;
-      float* target = packed;
-      for (const Column& column : block.columns) {
-        if (tile.taps[column.tap].empty())
-          std::fill_n(target, size, 0.f);
-        else
-          pack(in + column.channel * plane, limit, tile.taps[column.tap], geometry_.x.stride, target);
-        target += size;
-      }
-      step(block, packed, sums);
+    switch (vectors_) {
+      case 2: add<2>(tile, planes, packed, sums, scratch); break;
+      case 4: add<4>(tile, planes, packed, sums, scratch); break;
+      case 6: add<6>(tile, planes, packed, sums, scratch); break;
+      default: add<8>(tile, planes, packed, sums, scratch);
     }
     for (int o = 0; o < outputs_; ++o)
       write(sums + o * size, tile.output, relu, residual ? residual + o * out_plane : nullptr, out + o * out_plane);
   }
 
-  void step(const Block& block, const float* packed, float* sums) const {
-    switch (vectors_) {
-      case 2: return walk<2>(block, packed, sums);
-      case 4: return walk<4>(block, packed, sums);
-      case 6: return walk<6>(block, packed, sums);
-      default: return walk<8>(block, packed, sums);
+  // Adds every block's products for a tile of V vectors to the sums.
+  template <int V>
+  void add(const Tile& tile, const Planes& planes, typename Kind::Pixel* packed, float* sums, float* scratch) const {
+    constexpr int size = V * Vec::size();
+    for (const auto& block : blocks_) {
+      auto meets = [&](const Part& part) { return !tile.taps[part.tap].empty(); };
+      if (std::none_of(block.parts.begin(), block.parts.end(), meets)) continue;
+      for (const Part& part : block.parts) {
+        auto* target = packed + part.begin * size;
+        const Column* columns = block.columns.data();
+        if (meets(part))
+          Kind::template put<V>(planes, tile.taps[part.tap], columns + part.begin, columns + part.end, scratch, target);
+        else
+          std::fill_n(target, (part.end - part.begin) * size, typename Kind::Pixel(0));
+      }
+      Kind::template walk<V>(block, packed, sums);
     }
   }
 
   Geometry geometry_;
   int outputs_, inputs_, vectors_, columns_;
   size_t widest_ = 0;
-  std::vector<Block> blocks_;
+  std::vector<Block<Kind>> blocks_;
   std::vector<float> bias_;
   std::map<std::pair<int, int>, Plan> plans_;
   std::mutex lock_;
@@ -122,10 +132,19 @@ class SparseConv {
 
 }  // namespace sparse
 
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+template <class Kind>
+void bind(pybind11::module_& m, const char* name) {
   namespace py = pybind11;
-  py::class_<sparse::SparseConv>(m, "SparseConv", py::module_local())
-      .def(py::init<const at::Tensor&, const at::Tensor&, sparse::SparseConv::Two, sparse::SparseConv::Two,
-                    sparse::SparseConv::Two, int, int>())
-      .def("forward", &sparse::SparseConv::forward, py::call_guard<py::gil_scoped_release>());
+  using Conv = sparse::SparseConv<Kind>;
+  py::class_<Conv>(m, name, py::module_local())
+      .def(py::init<const at::Tensor&, const at::Tensor&, typename Conv::Two, typename Conv::Two, typename Conv::Two, int,
+                    int>())
+      .def("forward", &Conv::forward, py::call_guard<py::gil_scoped_release>());
+}
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  bind<sparse::Kind32>(m, "SparseConv");
+#ifdef __AVX512BF16__
+  bind<sparse::Kind16>(m, "SparseConv16");
+#endif
 }

@@ -30,9 +30,23 @@ struct Run {
   int length;
 };
 
+// Lanes of the 16 pixels at source; bit k for pixel k.
+struct Load {
+  int source;
+  uint16_t lanes;
+};
+
+struct Tap {
+  std::vector<Run> runs;  // empty where the tap meets padding only
+  // The same for vectors of 16, where neighbours in a run are neighbours in the image: the loads that fill each vector,
+  // other lanes are 0. Two vectors that follow each other have equally many, at least one.
+  std::vector<std::vector<Load>> vectors;
+  bool empty() const { return runs.empty(); }
+};
+
 struct Tile {
   std::vector<Run> output;
-  std::vector<std::vector<Run>> taps;  // empty where the tap meets padding only
+  std::vector<Tap> taps;
 };
 
 struct Plan {
@@ -88,7 +102,27 @@ inline void extend(std::vector<Run>& runs, int position, int source, int step) {
   runs.push_back({position, source, 1});
 }
 
-inline Tile make_tile(const Pixel* pixels, int count, const Plan& plan, const Geometry& g) {
+// size: positions in a tile, a multiple of 32.
+inline void plan_loads(Tap& tap, int size) {
+  constexpr int lanes = 16;
+  tap.vectors.resize(size / lanes);
+  for (const Run& run : tap.runs) {
+    if (run.source < 0) continue;
+    for (int at = run.tile; at < run.tile + run.length;) {
+      int vector = at / lanes, end = std::min(run.tile + run.length, (vector + 1) * lanes);
+      uint32_t bits = ((1u << (end - at)) - 1) << at % lanes;
+      tap.vectors[vector].push_back({run.source + vector * lanes - run.tile, uint16_t(bits)});
+      at = end;
+    }
+  }
+  for (size_t at = 0; at < tap.vectors.size(); at += 2) {
+    size_t most = std::max({size_t(1), tap.vectors[at].size(), tap.vectors[at + 1].size()});
+    tap.vectors[at].resize(most, {0, 0});
+    tap.vectors[at + 1].resize(most, {0, 0});
+  }
+}
+
+inline Tile make_tile(const Pixel* pixels, int count, int size, const Plan& plan, const Geometry& g) {
   Tile tile;
   for (int at = 0; at < count; ++at) extend(tile.output, at, pixels[at].y * plan.out_w + pixels[at].x, 1);
   for (int ky = 0; ky < g.y.kernel; ++ky)
@@ -100,7 +134,9 @@ inline Tile make_tile(const Pixel* pixels, int count, const Plan& plan, const Ge
         extend(runs, at, inside ? y * plan.width + x : -1, g.x.stride);
       }
       if (runs.size() == 1 && runs[0].source < 0) runs.clear();
-      tile.taps.push_back(std::move(runs));
+      Tap tap{std::move(runs), {}};
+      if (!tap.empty() && g.x.stride == 1 && size % 32 == 0) plan_loads(tap, size);
+      tile.taps.push_back(std::move(tap));
     }
   return tile;
 }
@@ -109,7 +145,7 @@ inline Plan make_plan(int height, int width, const Geometry& g, int tile_size) {
   Plan plan{height, width, g.y.out(height), g.x.out(width), {}};
   auto pixels = ordered_pixels(plan, g);
   for (size_t at = 0; at < pixels.size(); at += tile_size)
-    plan.tiles.push_back(make_tile(&pixels[at], int(std::min<size_t>(tile_size, pixels.size() - at)), plan, g));
+    plan.tiles.push_back(make_tile(&pixels[at], int(std::min<size_t>(tile_size, pixels.size() - at)), tile_size, plan, g));
   return plan;
 }
 

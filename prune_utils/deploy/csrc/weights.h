@@ -1,4 +1,4 @@
-// Kept weights of one convolution, regrouped for the walk in kernel.h.
+// Kept weights of one convolution, regrouped for the walks in kernel.h and kernel16.h.
 //
 // A column is one (tap, input channel) pair that at least one kept weight reads. Columns are sorted by tap and cut into
 // blocks small enough for their pixels to stay in the first-level cache. In a block, output rows are walked in pairs: a
@@ -19,15 +19,9 @@ struct Column {
   int channel;
 };
 
-// Offsets are those of a column's pixels in the packed block, in floats.
-struct Shared {
-  uint32_t offset;
-  float first, second;
-};
-
-struct Single {
-  uint32_t first_offset, second_offset;
-  float first, second;
+// Columns from begin to end in a block, which read one tap.
+struct Part {
+  int tap, begin, end;
 };
 
 struct Pair {
@@ -35,12 +29,25 @@ struct Pair {
   int shared, single;  // entries of each kind
 };
 
+// A column that both rows of a pair keep; one that a row keeps alone.
+struct Both {
+  uint32_t column;
+  float first, second;
+};
+
+struct Own {
+  uint32_t column;
+  float weight;
+};
+
+// Kind: how pixels and weights are held and walked (kernel.h, kernel16.h), with its entries Shared and Single.
+template <class Kind>
 struct Block {
   std::vector<Column> columns;
-  std::vector<int> taps;
+  std::vector<Part> parts;
   std::vector<Pair> pairs;
-  std::vector<Shared> shared;
-  std::vector<Single> single;
+  std::vector<typename Kind::Shared> shared;
+  std::vector<typename Kind::Single> single;
 };
 
 // Kept weights of one output row in one block.
@@ -64,8 +71,9 @@ inline std::vector<std::vector<Column>> used_columns(const float* weight, int ou
 }
 
 // Cuts the columns into blocks of at most `limit`. A tap that fills a block gets its own, so that tiles can skip it.
-inline std::vector<Block> cut(const std::vector<std::vector<Column>>& by_tap, int limit) {
-  std::vector<Block> blocks;
+template <class Kind>
+std::vector<Block<Kind>> cut(const std::vector<std::vector<Column>>& by_tap, int limit) {
+  std::vector<Block<Kind>> blocks;
   bool open = false;  // whether the last block still takes columns of another tap
   for (const auto& columns : by_tap) {
     int size = int(columns.size());
@@ -76,8 +84,9 @@ inline std::vector<Block> cut(const std::vector<std::vector<Column>>& by_tap, in
       if (!joins) blocks.emplace_back();
       auto begin = columns.begin() + int64_t(size) * part / parts;
       auto end = columns.begin() + int64_t(size) * (part + 1) / parts;
-      blocks.back().columns.insert(blocks.back().columns.end(), begin, end);
-      blocks.back().taps.push_back(columns[0].tap);
+      auto& own = blocks.back().columns;
+      blocks.back().parts.push_back({columns[0].tap, int(own.size()), int(own.size() + (end - begin))});
+      own.insert(own.end(), begin, end);
     }
     open = size * 2 < limit;
   }
@@ -85,12 +94,13 @@ inline std::vector<Block> cut(const std::vector<std::vector<Column>>& by_tap, in
 }
 
 // Rows of the block that keep anything, longest first.
-inline std::vector<Row> rows_of(const Block& block, const float* weight, int outputs, int inputs, int taps) {
+inline std::vector<Row> rows_of(const std::vector<Column>& columns, const float* weight, int outputs, int inputs,
+                                int taps) {
   std::vector<Row> rows;
   for (int o = 0; o < outputs; ++o) {
-    Row row{o, {}, {}, std::vector<uint64_t>((block.columns.size() + 63) / 64, 0)};
-    for (size_t at = 0; at < block.columns.size(); ++at) {
-      const auto& column = block.columns[at];
+    Row row{o, {}, {}, std::vector<uint64_t>((columns.size() + 63) / 64, 0)};
+    for (size_t at = 0; at < columns.size(); ++at) {
+      const auto& column = columns[at];
       float value = weight[(size_t(o) * inputs + column.channel) * taps + column.tap];
       if (value == 0) continue;
       row.columns.push_back(uint32_t(at));
@@ -110,36 +120,43 @@ inline int overlap(const Row& a, const Row& b) {
   return common;
 }
 
-// Splits two rows into what they share and what they do not; the shorter rest is filled up with weights of 0.
-inline void join(Block& block, const Row& a, const Row& b, int second_output, uint32_t stride) {
-  std::vector<std::pair<uint32_t, float>> rest_a, rest_b;
-  size_t i = 0, j = 0, shared = block.shared.size();
+// Splits two rows into what they share and what they do not, for the kind to make its entries of.
+template <class Kind>
+void join(Block<Kind>& block, const Row& a, const Row& b, int second_output, uint32_t stride) {
+  std::vector<Both> both;
+  std::vector<Own> rest_a, rest_b;
+  size_t i = 0, j = 0;
   while (i < a.columns.size() || j < b.columns.size()) {
     bool has_a = i < a.columns.size(), has_b = j < b.columns.size();
     if (has_a && has_b && a.columns[i] == b.columns[j]) {
-      block.shared.push_back({a.columns[i] * stride, a.weights[i], b.weights[j]});
+      both.push_back({a.columns[i], a.weights[i], b.weights[j]});
       ++i, ++j;
     } else if (has_a && (!has_b || a.columns[i] < b.columns[j])) {
-      rest_a.push_back({a.columns[i] * stride, a.weights[i]});
+      rest_a.push_back({a.columns[i], a.weights[i]});
       ++i;
     } else {
-      rest_b.push_back({b.columns[j] * stride, b.weights[j]});
+      rest_b.push_back({b.columns[j], b.weights[j]});
       ++j;
     }
   }
-  size_t length = std::max(rest_a.size(), rest_b.size());
-  rest_a.resize(length, {0, 0.f});
-  rest_b.resize(length, {0, 0.f});
-  for (size_t at = 0; at < length; ++at)
-    block.single.push_back({rest_a[at].first, rest_b[at].first, rest_a[at].second, rest_b[at].second});
-  block.pairs.push_back({a.output, second_output, int(block.shared.size() - shared), int(length)});
+  size_t shared = block.shared.size(), single = block.single.size();
+  Kind::enter(both, rest_a, rest_b, stride, block.shared, block.single);
+  block.pairs.push_back(
+      {a.output, second_output, int(block.shared.size() - shared), int(block.single.size() - single)});
 }
 
-// Pairs every row with the one of the next few that spares most loads and padding. stride: floats between columns.
-inline void pair_up(Block& block, const std::vector<Row>& rows, int outputs, uint32_t stride) {
+// Pairs every row with the one of the next few that spares most loads and padding. stride: pixels between columns.
+// Pairs whose loops are equally long follow each other.
+template <class Kind>
+void pair_up(Block<Kind>& block, const std::vector<Row>& rows, int outputs, uint32_t stride) {
   constexpr size_t candidates = 24;
+  struct Match {
+    const Row *first, *second;
+    int output, shared, single;
+  };
   const Row nobody{};
   std::vector<char> taken(rows.size(), 0);
+  std::vector<Match> matches;
   for (size_t at = 0; at < rows.size(); ++at) {
     if (taken[at]) continue;
     size_t best = at;
@@ -152,16 +169,22 @@ inline void pair_up(Block& block, const std::vector<Row>& rows, int outputs, uin
       if (best == at || spared > most) most = spared, best = other;
     }
     taken[at] = taken[best] = 1;
-    if (best == at)
-      join(block, rows[at], nobody, outputs, stride);  // the odd one: its partner's sums are read by nobody
-    else
-      join(block, rows[at], rows[best], rows[best].output, stride);
+    bool odd = best == at;  // its partner's sums are read by nobody
+    int shared = odd ? 0 : overlap(rows[at], rows[best]), longest = int(rows[at].columns.size());
+    matches.push_back({&rows[at], odd ? &nobody : &rows[best], odd ? outputs : rows[best].output,
+                       Kind::shared_entries(shared), Kind::single_entries(shared, longest - shared)});
   }
+  std::stable_sort(matches.begin(), matches.end(), [](const Match& a, const Match& b) {
+    return std::pair(a.single, a.shared) > std::pair(b.single, b.shared);
+  });
+  for (const Match& match : matches) join(block, *match.first, *match.second, match.output, stride);
 }
 
-inline std::vector<Block> regroup(const float* weight, int outputs, int inputs, int taps, int limit, int stride) {
-  auto blocks = cut(used_columns(weight, outputs, inputs, taps), limit);
-  for (auto& block : blocks) pair_up(block, rows_of(block, weight, outputs, inputs, taps), outputs, uint32_t(stride));
+template <class Kind>
+std::vector<Block<Kind>> regroup(const float* weight, int outputs, int inputs, int taps, int limit, int stride) {
+  auto blocks = cut<Kind>(used_columns(weight, outputs, inputs, taps), limit);
+  for (auto& block : blocks)
+    pair_up(block, rows_of(block.columns, weight, outputs, inputs, taps), outputs, uint32_t(stride));
   return blocks;
 }
 

@@ -1,5 +1,7 @@
 """The compiled convolution against PyTorch's, and every engine against the masked network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,9 +10,10 @@ from torch.nn import functional
 
 from prune_utils.deploy import build
 from prune_utils.deploy.engines import wrap
-from prune_utils.deploy.graph import Conv
-from prune_utils.deploy.layers import TILINGS, DenseLayer, SparseLayer
+from prune_utils.deploy.graph import Conv, Graph
+from prune_utils.deploy.layers import TILINGS, TILINGS16, DenseLayer, SparseLayer, bf16_runs
 from prune_utils.deploy.plain import Layer
+from prune_utils.deploy.tuning import Choice, Timed, within
 from tests.prune_utils.deploy.networks import random_image, random_network, worst
 
 
@@ -56,6 +59,17 @@ def test_the_sparse_convolution_is_the_dense_one(case, tiling):
     node, image, residual = case
     expected = Layer(node)(image, residual)
     torch.testing.assert_close(SparseLayer(node, tiling)(image, residual), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not bf16_runs(), reason="this processor has no AVX512-BF16")
+@given(case=convolutions(), tiling=st.sampled_from([*TILINGS16, (2, 1), (8, 3)]))
+@settings(max_examples=150, deadline=None)
+def test_in_16_bits_it_is_that_of_rounded_pixels_and_weights(case, tiling):
+    node, image, residual = case
+    rounded = replace(node, weight=node.weight.bfloat16().float())
+    expected = Layer(rounded)(image.bfloat16().float(), residual)
+    found = SparseLayer(node, tiling, bf16=True)(image, residual)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @given(case=convolutions())
@@ -124,6 +138,16 @@ def test_the_number_of_threads_changes_nothing():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+def test_the_packed_dense_convolution_takes_one_size_after_another():
+    node = Conv("n", "image", torch.randn(5, 2, 3, 3), torch.zeros(5).double(), padding=1)
+    for bf16, off in ((False, 1e-5), (True, 0.1)):
+        layer = DenseLayer(node, bf16)
+        for size in ((9, 20), (4, 4), (9, 20)):
+            image = torch.randn(2, 2, *size)
+            with torch.inference_mode():
+                torch.testing.assert_close(layer(image), Layer(node)(image), rtol=0, atol=off)
+
+
 @pytest.mark.parametrize("engine", ["dense", "sparse", "onnx"])
 def test_every_engine_gives_the_masked_networks_outputs(engine):
     if engine == "onnx":
@@ -168,3 +192,48 @@ def test_without_a_compiler_the_sparse_engine_is_dense_and_says_so_once(monkeypa
         build.sparse_engine.cache_clear()
     with torch.no_grad():
         assert worst(found, network(image)) < 1e-5
+
+
+@compiled
+def test_the_error_that_is_allowed_is_kept_and_0_allows_none():
+    network, mask = random_network(5, density=0.1)
+    image = random_image(1, 1)
+    with torch.no_grad():
+        expected = network(image)
+    exact = wrap(network, mask, "sparse")
+    assert worst(exact(image), expected) < 1e-5
+    assert not any("bf16" in way for way in exact.layers().values())
+    for error in (1e-6, 1e-2):
+        assert worst(wrap(network, mask, "sparse", error=error)(image), exact(image)) <= error
+
+
+@pytest.mark.parametrize(("engine", "error", "says"), [("sparse", 1, "below 1"), ("dense", 0.1, "32 bits")])
+def test_an_error_that_makes_no_sense_is_refused(engine, error, says):
+    network, mask = random_network(5, density=0.1)
+    with pytest.raises(ValueError, match=says):
+        wrap(network, mask, engine, error=error)
+
+
+def test_layers_that_spare_most_for_their_error_run_in_16_bits():
+    """Two layers on a path: either alone is within the limit, both are not; the cheaper one is taken."""
+    one, two = (
+        Conv(name, source, torch.ones(1, 1, 1, 1), torch.zeros(1).double())
+        for name, source in (("a", "image"), ("b", "a"))
+    )
+    graph = Graph([one, two], {"y": "b"})
+
+    def layer(shift):
+        class Shifted(torch.nn.Module):
+            def forward(self, image, residual=None):
+                return image + shift * (torch.arange(image.numel()).reshape(image.shape) == 0)
+
+        return Shifted()
+
+    choices = {
+        "a": Choice(Timed(layer(0.0), 3.0), Timed(layer(0.06), 1.0), 0.06, 9.0),
+        "b": Choice(Timed(layer(0.0), 3.0), Timed(layer(0.06), 1.5), 0.06, 9.0),
+    }
+    image = torch.linspace(0, 1, 9).reshape(1, 1, 3, 3)
+    assert within(graph, choices, 0.5, (image,)) == {"a", "b"}
+    assert within(graph, choices, 0.1, (image,)) == {"a"}
+    assert within(graph, choices, 0.01, (image,)) == set()
