@@ -1,7 +1,8 @@
 """Builds the sparse convolution (csrc/) at first use and keeps it in the user's cache folder.
 
-The folder's name holds a digest of the sources, PyTorch's version and the vector instructions, so nothing
-stale is ever loaded. Without a compiler the caller falls back to dense convolutions.
+A module that was built before and installed as a package (wheel.py) is taken instead. Names of modules hold
+a digest of the sources, PyTorch's version and the vector instructions, so nothing stale is ever loaded.
+Without a compiler the caller falls back to dense convolutions.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import warnings
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 
 NAME = "sparse_conv"
 LIBRARY = f"{NAME}.so"
+PACKAGE = "disparse_engine"  # of a wheel with engines that were built before
 SOURCES = Path(__file__).with_name("csrc")
 _INSTRUCTIONS = {  # as torch names them -> what the compiler is told
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"),
@@ -29,35 +32,55 @@ _INSTRUCTIONS = {  # as torch names them -> what the compiler is told
 }
 
 
+class Variant(NamedTuple):
+    """A set of vector instructions. capability: as torch names it. bf16: AVX512-BF16 as well."""
+
+    capability: str
+    bf16: bool = False
+
+    @property
+    def flags(self) -> list[str]:
+        """What the compiler is told."""
+        named = [f"-DCPU_CAPABILITY_{self.capability}", f"-DCPU_CAPABILITY={self.capability}"]
+        chosen = [*_INSTRUCTIONS[self.capability], *named] if self.capability in _INSTRUCTIONS else []
+        return ["-O3", "-fopenmp", "-ffp-contract=fast", *(["-mavx512bf16"] if self.bf16 else []), *chosen]
+
+    @property
+    def module(self) -> str:
+        """The module's name, without its suffix: it tells all that its code depends on."""
+        known = [torch.__version__, platform.python_version(), platform.machine(), *self.flags]
+        digest = hashlib.sha256("".join(known).encode())
+        for source in sorted(SOURCES.iterdir()):
+            digest.update(source.read_bytes())
+        return f"{NAME}_{digest.hexdigest()[:16]}"
+
+
+def variant_here() -> Variant:
+    """The instructions that torch uses on this processor."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Variant(capability, capability == "AVX512" and torch.cpu._is_avx512_bf16_supported())
+
+
 def cache_folder() -> Path:
-    """Where the built engine lies: below TORCH_EXTENSIONS_DIR if that is set, else the user cache folder."""
+    """Where the engine built here lies: below TORCH_EXTENSIONS_DIR, or else the user's cache folder."""
     root = (
         os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     )
-    digest = hashlib.sha256(
-        "".join([torch.__version__, platform.python_version(), platform.machine(), *_flags()]).encode()
-    )
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.read_bytes())
-    return Path(root) / "disparse" / f"{NAME}_{digest.hexdigest()[:16]}"
+    return Path(root) / "disparse" / variant_here().module
 
 
-def _flags() -> list[str]:
-    capability = torch.backends.cpu.get_cpu_capability()
-    flags = ["-O3", "-fopenmp", "-ffp-contract=fast"]
-    if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
-        flags.append("-mavx512bf16")
-    if capability in _INSTRUCTIONS:
-        flags += [
-            *_INSTRUCTIONS[capability],
-            f"-DCPU_CAPABILITY_{capability}",
-            f"-DCPU_CAPABILITY={capability}",
-        ]
-    return flags
+def installed() -> Path | None:
+    """The engine for this processor in an installed package, None where there is none."""
+    found = importlib.util.find_spec(PACKAGE)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        library = Path(folder) / f"{variant_here().module}.so"
+        if library.is_file():
+            return library
+    return None
 
 
-def _compile(folder: Path) -> None:
-    """Writes the shared library into `folder`, whole or not at all."""
+def compile_engine(folder: Path, variant: Variant, name: str = LIBRARY) -> Path:
+    """Writes the shared library into `folder`, whole or not at all; RuntimeError or OSError."""
     from torch.utils.cpp_extension import load
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,12 +93,12 @@ def _compile(folder: Path) -> None:
             load(
                 NAME,
                 [str(SOURCES / "sparse_conv.cpp")],
-                extra_cflags=_flags(),
+                extra_cflags=variant.flags,
                 extra_ldflags=["-fopenmp"],
                 build_directory=workshop,
                 is_python_module=False,
             )
-            next(Path(workshop).glob("*.so")).replace(folder / LIBRARY)
+            return next(Path(workshop).glob("*.so")).replace(folder / name)
     finally:
         os.environ["PATH"] = path
         if jobs is None:
@@ -96,18 +119,18 @@ def _load(library: Path) -> ModuleType:
 @cache
 def sparse_engine() -> ModuleType | None:
     """The compiled module with its class SparseConv, or None (said once) where it cannot be built."""
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
+    compiler, folder = os.environ.get("CXX", "c++"), cache_folder()
+    library = installed() or folder / LIBRARY
+    if not library.exists() and shutil.which(compiler) is None:
         warnings.warn(
             f"no C++ compiler '{compiler}': the sparse engine runs dense convolutions", stacklevel=2
         )
         return None
-    folder = cache_folder()
     try:
-        if not (folder / LIBRARY).exists():
+        if not library.exists():
             print(f"building the sparse engine once into {folder} (about half a minute)", file=sys.stderr)
-            _compile(folder)
-        return _load(folder / LIBRARY)
+            compile_engine(folder, variant_here())
+        return _load(library)
     except (RuntimeError, OSError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         warnings.warn(

@@ -19,6 +19,7 @@ from .build import sparse_engine
 from .comparing import differences
 from .graph import Graph
 from .layers import SparseLayer
+from .memory import give_back
 from .plain import PlainNet
 from .reading import masked_copy, read_network
 from .simplify import simplify
@@ -68,6 +69,7 @@ class SparseEngine(Engine):
         host = pytree.tree_map_only(Tensor, _on_host, inputs)
         if self.graph is not None:
             self.net, self.graph = tuned(self.graph, *host, error=self.error), None
+            give_back()
         assert self.net is not None
         device = _device(inputs)
         return pytree.tree_map_only(Tensor, lambda value: value.to(device), self.net(*host))

@@ -25,19 +25,13 @@ class DenseLayer(Layer):
         self.weight, self.bias = self.weight.to(self.kind), self.bias.to(self.kind)
         if not node.linear:
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
-        self.packed_for: tuple[int, ...] | None = None
+        self.packed = False
 
-    def _packed(self, shape: tuple[int, ...]) -> Tensor:
-        """The weight in oneDNN's own order for inputs of this shape; it takes the place of the plain one."""
-        if self.packed_for != shape:
-            plain = self.weight if self.packed_for is None else self.weight.to_dense()
-            self.weight, self.packed_for = (
-                torch.ops.mkldnn._reorder_convolution_weight(
-                    plain, self.padding, self.stride, self.dilation, self.groups, list(shape)
-                ),
-                shape,
-            )
-        return self.weight
+    def _pack(self, shape: tuple[int, ...]) -> None:
+        """Put the weight into oneDNN's own order for inputs of this shape; others are taken as well."""
+        geometry = self.padding, self.stride, self.dilation, self.groups
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *geometry, list(shape))
+        self.packed = True
 
     def run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         if self.kind == torch.float32:
@@ -51,7 +45,9 @@ class DenseLayer(Layer):
         image = image.contiguous(memory_format=torch.channels_last)
         if not torch.backends.mkldnn.is_available() or image.device.type != "cpu":
             return super().run(image, residual, relu)
-        weight = self._packed(tuple(image.shape))
+        if not self.packed:
+            self._pack(tuple(image.shape))
+        weight = self.weight
         tail = (self.bias, self.padding, self.stride, self.dilation, self.groups)
         if residual is None:
             after = "relu" if relu else "none"

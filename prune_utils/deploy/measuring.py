@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import resource
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .comparing import differences
+from .memory import give_back
 from .plain import PlainNet
 from .reading import read_network
 from .runtimes import OURS, Run, Runtime, find_runtime
@@ -132,7 +132,7 @@ def measure_here(
         }
         with torch.no_grad():  # inference_mode would keep torch.compile from freezing the weights
             run, known = _ready(path, loader, runtime, example_image(batch, size), threads)
-            gc.collect()
+            give_back()
             row |= known | {"milliseconds": timed(run), "memory": resident_mebibytes() - idle}
         rows.append(row)
         del run

@@ -3,7 +3,8 @@
 #include <torch/extension.h>
 
 #include <atomic>
-#include <map>
+#include <deque>
+#include <memory>
 #include <mutex>
 
 #include "kernel.h"
@@ -39,7 +40,8 @@ class SparseConv {
     TORCH_CHECK(image.dim() == 4 && image.size(1) == inputs_ && image.scalar_type() == at::kFloat,
                 "the convolution takes float32 [N, ", inputs_, ", H, W]");
     auto input = image.contiguous();
-    const Plan& plan = plan_for(int(input.size(2)), int(input.size(3)));
+    const auto kept = plan_for(int(input.size(2)), int(input.size(3)));
+    const Plan& plan = *kept;
     TORCH_CHECK(plan.out_h > 0 && plan.out_w > 0, "the image is smaller than the kernel");
     auto out = at::empty({input.size(0), outputs_, plan.out_h, plan.out_w}, input.options());
     at::Tensor added;
@@ -54,12 +56,15 @@ class SparseConv {
  private:
   int tile_size() const { return vectors_ * Vec::size(); }
 
-  const Plan& plan_for(int height, int width) {
+  // The plans of the last few image sizes are kept.
+  std::shared_ptr<const Plan> plan_for(int height, int width) {
+    constexpr size_t most = 8;
     std::lock_guard<std::mutex> guard(lock_);
-    auto found = plans_.find({height, width});
-    if (found == plans_.end())
-      found = plans_.emplace(std::pair(height, width), make_plan(height, width, geometry_, tile_size())).first;
-    return found->second;
+    for (const auto& plan : plans_)
+      if (plan->height == height && plan->width == width) return plan;
+    if (plans_.size() == most) plans_.pop_front();
+    plans_.push_back(std::make_shared<const Plan>(make_plan(height, width, geometry_, tile_size())));
+    return plans_.back();
   }
 
   void run(const Plan& plan, const at::Tensor& input, const float* residual, bool relu, at::Tensor& out) {
@@ -126,7 +131,7 @@ class SparseConv {
   size_t widest_ = 0;
   std::vector<Block<Kind>> blocks_;
   std::vector<float> bias_;
-  std::map<std::pair<int, int>, Plan> plans_;
+  std::deque<std::shared_ptr<const Plan>> plans_;
   std::mutex lock_;
 };
 
