@@ -17,6 +17,7 @@ from workflow import terminal
 ENGINES: dict[str, tuple[str, ...]] = {  # with the packages that each needs
     "dense": (),
     "sparse": (),
+    "sparse-bf16": (),
     "onnx": ("onnx", "onnxruntime"),
 }
 EXAMPLES = """\

@@ -8,6 +8,7 @@ names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,11 +121,13 @@ def _way(layer: nn.Module) -> str:
     return f"{kind} bf16" if getattr(layer, "bf16", False) else kind
 
 
+BF16_ERROR = 1e-2  # of engine sparse-bf16
 TOLERANCE = 1e-3  # share of an output's range: rounding is far below, another program far above
 
 ENGINES: dict[str, Callable[[Graph], Engine]] = {
     "dense": DenseEngine,
     "sparse": SparseEngine,
+    "sparse-bf16": partial(SparseEngine, error=BF16_ERROR),
     "onnx": OnnxEngine,
 }
 
@@ -146,7 +149,8 @@ def wrap(
 ) -> Engine:
     """A callable with the network's own arguments and results: the masked network in evaluation mode.
 
-    engine: dense, sparse or onnx. The weights are those of now: train on and wrap again.
+    engine: dense, sparse, sparse-bf16 (sparse with error=1e-2) or onnx. The weights are those of now: train
+        on and wrap again.
     example: arguments of one call, where the network takes optional ones; the outputs for them are compared
         with the network's own.
     error: engine sparse: how far an output may be from that in 32 bits, as a share of its range, on the

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..text import not_one_of
+from .engines import BF16_ERROR
 from .packages import need
 from .reading import read_network
 from .simplify import simplify
@@ -97,7 +98,6 @@ def _ours(network: nn.Module, image: Tensor, error: float) -> Run:
 FP32, BF16, CONTIGUOUS, LAST = torch.float32, torch.bfloat16, torch.contiguous_format, torch.channels_last
 OURS = "sparse engine"
 OURS_BF16 = "sparse engine bf16"
-BF16_ERROR = 1e-2  # share of an output's range that OURS_BF16 may be off
 REFERENCE = "PyTorch"
 RUNTIMES = (
     Runtime(REFERENCE, "fp32", lambda net, image, _: _torch(net, image, CONTIGUOUS, FP32)),

@@ -175,7 +175,7 @@ def test_weights_outside_the_mask_count_as_pruned():
 
 def test_an_unknown_engine_is_refused_with_the_choices():
     network, mask = random_network(0)
-    with pytest.raises(ValueError, match="engine 'gpu' is not one of dense, sparse, onnx"):
+    with pytest.raises(ValueError, match="engine 'gpu' is not one of dense, sparse, sparse-bf16, onnx"):
         wrap(network, mask, "gpu")
 
 
