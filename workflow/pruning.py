@@ -120,6 +120,11 @@ class Pruning:
         proof: its certificate; published networks have none and are taken at their word.
         """
         made = proof["asked"] if proof else {}
+        if "max_drop" in made:
+            raise ValueError(
+                f"{source} is the network of a contract, fine-tuned and certified as it is: further training "
+                "makes another network, which --max-drop with a larger finetune.iterations looks for itself"
+            )
         if made:  # what files of earlier versions do not say
             made = {"granularity": WEIGHT.name, "ratio_of": "params"} | made
         now: dict[str, Any] = {"granularity": self.plan.granularity, "ratio_of": self.plan.ratio_of}

@@ -172,6 +172,12 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(made, man
     assert {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()} == before
 
 
+def test_the_network_is_not_trained_further_under_its_name(made, many_rooms, capsys):
+    command = words(made, many_rooms, "--method", "disparse_pt", "--name", NAME)
+    said = call("launch_training.py", command, capsys)
+    assert said.code == 2 and "is the network of a contract, fine-tuned and certified as it is" in said.err
+
+
 # ----------------------------------------------------------------------------- again
 def test_a_contract_is_checked_again_on_any_split(made, many_rooms, capsys):
     found = certificate(made)
