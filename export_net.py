@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import Parser, described
-from common.files import check_file
+from common.files import check_apart, check_file
 from common.lock import locked
 from common.names import BASELINE
 from common.text import files_table, table
@@ -102,6 +102,7 @@ def main() -> None:
     tasks = None if asked.tasks is None else tuple(task for task in asked.tasks.split(",") if task)
     out = target(asked, path, tasks, form.ending)
     check_file(out, "--out")
+    check_apart(out, "--out", path)
     content = read_saved(path)
     if asked.only_voted:
         content = drop_unvoted(asked, path, content, tasks)

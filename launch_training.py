@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 from common.command_line import described
-from common.files import write_json
+from common.files import check_apart, write_json
 from common.names import BASELINE
 from common.text import files_table
 from configs.arguments import EXPERIMENT, flags_text, flags_tree, parser
@@ -66,6 +66,8 @@ def main() -> None:
         return
     terminal.check_files(asked.init_from)
     terminal.check_targets(asked.dest, asked.export_published)
+    if asked.export_published:
+        check_apart(asked.export_published, "--export-published", asked.init_from)
     terminal.check_data(config.data)
     terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
 

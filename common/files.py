@@ -10,7 +10,16 @@ from typing import Any
 
 from prune_utils.files import PARTIAL, remove_partial, replacing
 
-__all__ = ["PARTIAL", "check_file", "check_folder", "read_json", "remove_partial", "replacing", "write_json"]
+__all__ = [
+    "PARTIAL",
+    "check_apart",
+    "check_file",
+    "check_folder",
+    "read_json",
+    "remove_partial",
+    "replacing",
+    "write_json",
+]
 
 
 def check_folder(folder: str | Path, said: str) -> None:
@@ -35,6 +44,13 @@ def check_file(path: str | Path, said: str) -> None:
         check_folder(Path(path).parent, "its folder")
     except OSError as error:
         raise type(error)(f"{said} {path} cannot be written: {error}") from None
+
+
+def check_apart(path: str | Path, said: str, *sources: str | Path | None) -> None:
+    """ValueError where a file to be written is one that is read; None = not asked."""
+    for source in (source for source in sources if source is not None):
+        if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
+            raise ValueError(f"{said} {path} is the network itself, which would be lost: name another file")
 
 
 def read_json(path: Path) -> Any:

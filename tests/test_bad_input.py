@@ -110,6 +110,16 @@ CASES = [
     (LAUNCH, "--method baseline --select-on dev", ["'dev'", "test, train, val"]),
     (LAUNCH, "--method baseline --set loss_weights.seg=heavy", ["loss_weights.seg", "'heavy'"]),
     (LAUNCH, "--method baseline --init-from {malicious}", ["malicious.pth", "not loaded"]),
+    (
+        LAUNCH,
+        "--method baseline --init-from {dense} --export-published {dense}",
+        ["--export-published", "dense.pth is the network itself"],
+    ),
+    (
+        CREATE,
+        "--init-from {dense} --export-published {root}/../{folder}/dense.pth",
+        ["--export-published", "dense.pth is the network itself"],
+    ),
     (LAUNCH, "--method baseline --data-root {scrambled}", ["record", "img/", "no complete picture"]),
     (LAUNCH, "--method rigl --set dynamic.fraction=2", ["dynamic.fraction", "2", "between 0 and 1"]),
     (LAUNCH, "--method baseline --set data.crop=8", ["data.crop", "8", "at least 16"]),
@@ -156,7 +166,9 @@ def place(rooms, tmp_path_factory) -> dict[str, str]:
     torch.save(wrong, root / "other_shape.pth")
     folders = bad_data(rooms, root)
     files = {path.stem: str(path) for path in root.glob("*.pth")}
-    return {"root": str(root), "broken_yaml": str(root / "broken.yaml")} | files | folders
+    return (
+        {"root": str(root), "folder": root.name, "broken_yaml": str(root / "broken.yaml")} | files | folders
+    )
 
 
 def tiny_network(rooms: Path, root: Path) -> dict:
