@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.command_line import described
 from common.files import check_apart, write_json
+from common.granularity import NEEDS
 from common.text import files_table
 from configs.arguments import EXPERIMENT, flags_text, flags_tree, parser
 from configs.load import load
@@ -70,6 +71,8 @@ def main() -> None:
     if asked.export_published:
         check_apart(asked.export_published, "--export-published", asked.init_from)
     terminal.check_data(config.data)
+    unit = config.prune.granularity
+    terminal.check_packages(f"--granularity {unit}", *NEEDS.get(unit, ()))
     terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
     if limited:
         fulfil_contract(asked, config, row)

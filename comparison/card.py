@@ -99,6 +99,9 @@ def _what(content: Mapping[str, Any]) -> str:
     if mask:
         cert = content["certificate"]
         method = content.get("method", "not told")
+        if "removed" in cert:
+            left, whole = (cert["removed"][when]["channels"] for when in ("after", "before"))
+            lines.append(f"{whole - left:,} of its {whole:,} channels were removed (`{method}`).")
         lines.append(
             f"{cert['ratio']:.4g} % of its prunable weights are exactly 0 (`{method}`): "
             f"{cert['kept']:,} of {cert['total']:,} are kept."

@@ -159,12 +159,18 @@ def _constants(content: dict, columns: Iterable[Column]) -> dict[str, dict[Colum
 
 
 def _density(content: dict, dense: bool) -> float:
-    """The share of weights that is kept; a sparse network without a certificate says nothing of it."""
+    """The share of weights that is kept, of parameters where channels were removed; a sparse network without
+    a certificate says nothing of it."""
     if _field(content, "certificate") is None:
         return 1.0 if dense else math.nan
     density = _number(content, "certificate", "density")
     if density > 1:
         raise ValueError(f"field 'certificate.density' holds {density:g}, not a share of the weights")
+    if "removed" in _table(content, "certificate"):
+        left, whole = (
+            _number(content, "certificate", "removed", when, "params") for when in ("after", "before")
+        )
+        return density * min(1.0, left / whole) if whole else math.nan
     return density
 
 

@@ -167,6 +167,12 @@ class Prune:
         "what the ratio counts: weights, or multiply-adds",
         range=one_of("params", "macs"),
     )
+    channel_multiple: int = setting(
+        1,
+        "channel-multiple",
+        "granularity channel: what is left of a layer's channels is a multiple of this",
+        range=at_least(1),
+    )
     keep_ratio: float | None = setting(
         None,
         "keep-ratio",

@@ -5,12 +5,14 @@ It says which parameters each task owns; pruning reads that and nothing else abo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.choices import not_one_of
+from common.resizing import resize
 
 from .aspp import HIDDEN, Head
 from .resnet import Backbone, backbone_units, scaled
@@ -24,6 +26,7 @@ class MultiTaskNet(nn.Module):
     branch_after: name of the last shared unit ("stem", "stages.2.3", ...); what follows exists once per task.
     channels_last: compute with features in channels-last memory order; weights keep theirs. Shapes are the
         same, values too but for rounding and, in training, which features dropout draws.
+    shapes: of tensors that have lost channels, by name.
 
     forward: image [N, 3, H, W] -> {task: [N, channels, h, w]}, h and w about H / 8 and W / 8.
     """
@@ -35,6 +38,7 @@ class MultiTaskNet(nn.Module):
         width: float = 1.0,
         branch_after: str | None = None,
         channels_last: bool = False,
+        shapes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         if not channels:
@@ -58,6 +62,18 @@ class MultiTaskNet(nn.Module):
         self.heads = nn.ModuleDict(
             {task: Head(units[-1].outputs, hidden, count) for task, count in channels.items()}
         )
+        if shapes:
+            self.cut(shapes)
+
+    def cut(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Gives tensors the shapes that they have without some channels; their values are to be loaded."""
+        resize(self, shapes)
+        self.describe(shapes)
+
+    def describe(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Tells in the description of which shapes tensors are now."""
+        known = self.description.get("shapes", {})
+        self.description["shapes"] = known | {name: list(shape) for name, shape in shapes.items()}
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ _HOMES = {
     "ranking": "rank_fractions share_fractions",
     "regrow": "Growth Regrowth Schedule make_schedule",
     "registering": "load_plugin register",
+    "removing": "Removal",
+    "shrinking": "remove_channels",
     "report": "certificate format_certificate",
     "rounds": "Rounds geometric_keeps progressive",
     "scoring": "score",

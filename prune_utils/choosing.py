@@ -162,14 +162,13 @@ def _choose_in_parts(
 
     Voters rank over the whole pool, so that in each part those decide to whom it matters most.
     """
-    place = find_arbiter(arbiter).standings
     theirs = {voter: {name: of[name] for name in like if name in of} for voter, of in scores.items()}
-    standings = arbitrate({voter: place(of, among) for voter, of in theirs.items()}, arbiter)
+    found = standings(theirs, arbiter, among)
     total = sum(tensor.numel() for tensor in like.values())
     mask: Mask = {}
     for name, tensor in like.items():
         each = pool.keep * grain.granularity.size(tensor.shape) // total
-        standing = standings.get(name, torch.zeros_like(tensor, dtype=torch.float64))
+        standing = found.get(name, torch.zeros_like(tensor, dtype=torch.float64))
         if among is not None:
             standing = standing.masked_fill(~among[name], torch.inf)
         mask[name] = grain.best_of_parts(standing, each)
@@ -219,6 +218,12 @@ def _everybody(tensor: Tensor, name: str, among: Mask | None) -> Tensor:
     return torch.ones_like(tensor, dtype=torch.bool) if among is None else among[name].clone()
 
 
+def standings(scores: Mapping[str, Scores], arbiter: str | Arbiter, among: Mask | None = None) -> Scores:
+    """The owners' decision about everything that is scored, small = wanted: rank, arbitrate."""
+    place = find_arbiter(arbiter).standings
+    return arbitrate({voter: place(of, among) for voter, of in scores.items()}, arbiter)
+
+
 def _decide(contest: Contest, costs: Mapping[str, int]) -> Mask:
     """Large pools by bracket, wider if need be; small ones, what is left, and what has several costs by
     sorting everything."""
@@ -240,10 +245,7 @@ def choose_by_sorting(contest: Contest, costs: Mapping[str, int] | None = None) 
 
     costs: of a candidate, by layer; contest.keep is then what may be spent, not a number of candidates.
     """
-    place = find_arbiter(contest.arbiter).standings
-    theirs = {voter: place(of, contest.among) for voter, of in contest.scores.items()}
-    standings = arbitrate(theirs, contest.arbiter)
-    flat = flatten(standings, list(contest.like))
+    flat = flatten(standings(contest.scores, contest.arbiter, contest.among), list(contest.like))
     keep = contest.keep if costs is None else _affordable(flat, contest, costs)
     parts = smallest(flat, keep).split([tensor.numel() for tensor in contest.like.values()])
     layers = zip(contest.like.items(), parts, strict=True)

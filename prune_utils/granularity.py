@@ -32,11 +32,13 @@ class Granularity:
 
     whole: a part is kept or pruned as one; False: weights are ranked one by one.
     aligned: where a channel stands in its layer decides about its parts, so that exports keep the channels.
+    removes: the units leave the network, which is smaller afterwards (removing.py); its masks have no parts.
     """
 
     name: str = "weight"
     whole: bool = True
     aligned: bool = False
+    removes: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -206,7 +208,12 @@ def find_granularity(name: str) -> Granularity:
     >>> find_granularity("block:4x1").size((8, 3, 3, 3)), find_granularity("2:4").ratio
     (4, 50.0)
     """
-    plain: dict[str, Granularity] = {"weight": WEIGHT, "kernel": Kernel(), "fanin": FanIn()}
+    plain: dict[str, Granularity] = {
+        "weight": WEIGHT,
+        "kernel": Kernel(),
+        "fanin": FanIn(),
+        "channel": Granularity("channel", removes=True),
+    }
     if name in plain:
         return plain[name]
     pattern = neighbours(name)

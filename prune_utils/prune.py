@@ -62,12 +62,18 @@ class Plan:
     factors: dict[str, float] | None = None  # task -> what its rank fractions are divided by
     granularity: str = "weight"
     ratio_of: str = "params"
+    channel_multiple: int = 1
     uses: dict[str, int] | None = None  # multiply-adds of one weight (multiply_adds.py), where known
 
     @property
     def counted(self) -> bool:
         """Whether multiply-adds are counted: where the ratio is of them, or units are not single weights."""
         return self.ratio_of == "macs" or self.granularity != WEIGHT.name
+
+    @property
+    def removes(self) -> bool:
+        """Whether units leave the network, instead of being masked."""
+        return find_granularity(self.granularity).removes
 
     @property
     def grain(self) -> Grain:
@@ -154,6 +160,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         floor=getattr(settings, "floor", 0.0),  # settings may leave these out
         granularity=getattr(settings, "granularity", WEIGHT.name),
         ratio_of=getattr(settings, "ratio_of", "params"),
+        channel_multiple=getattr(settings, "channel_multiple", 1),
     )
     _check_voters(plan)
     by_rank = plan.weigh.standings is rank_fractions
@@ -224,6 +231,8 @@ def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:
             f"budget {plan.budget!r} gives every layer its share of the weights, and ratio_of 'macs' counts "
             "multiply-adds: choose budget 'global'"
         )
+    if granularity.removes:
+        _check_removal(plan, row)
     if granularity.whole:
         return
     if plan.ratio_of == "macs":
@@ -244,6 +253,22 @@ def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:
         )
     if fixed is not None and plan.budget not in ("global", "uniform"):
         raise ValueError(f"granularity {name} keeps the same share everywhere, not budget {plan.budget!r}")
+
+
+def _check_removal(plan: Plan, row: Method) -> None:
+    """Raises ValueError where channels cannot be removed as the plan says: once, before training."""
+    if row.course != "hold" or row.retrain or row.start == "rewound":
+        raise ValueError(
+            f"granularity channel removes channels once, from a network that then trains: method {row.name} "
+            "does not"
+        )
+    if plan.rounds > 1:
+        raise ValueError(f"granularity channel removes in one round: rounds 1, not {plan.rounds}")
+    for what, value, only in (("budget", plan.budget, "global"), ("scope", plan.scope, "all")):
+        if value != only:
+            raise ValueError(f"granularity channel goes with {what} {only!r}, not {value!r}")
+    if plan.shuffle:
+        raise ValueError("shuffle permutes masks, and granularity channel leaves none")
 
 
 def _mask_row(row: Method, start: str | None) -> Method:
@@ -290,7 +315,7 @@ def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
     for task in plan.factors or ():
         if task not in tasks:
             raise ValueError(f"factor of task {task!r}: the tasks are {', '.join(tasks)}")
-    if plan.keep_ratio is None:
+    if plan.keep_ratio is None and not plan.removes:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
         matching(in_scope(model, owners, plan), plan.protect)
@@ -311,6 +336,8 @@ class Room:
 
 def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
+    if plan.removes:
+        raise ValueError(f"granularity {plan.granularity!r} leaves a smaller network, and no mask to be made")
     names, grain = in_scope(model, owners, plan), plan.grain
     shapes = weight_shapes(model, names)
     protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
@@ -358,6 +385,43 @@ def make_floors(
     return tuple(floor_counts(sizes, budget, plan.floor, used, units) for budget in budgets)
 
 
+def make_scorer(
+    scored: nn.Module,
+    plan: Plan,
+    electorate: Electorate,
+    batches: Iterable[tuple[int, Batch]] | Mapping[str, Iterable[Batch]],
+    seed: int = 0,
+    forward: Forward | None = None,
+) -> Callable[[nn.Module], dict[str, Scores]]:
+    """What gives the plan's scores of a network, by voter and weight.
+
+    scored: the network before any round. Arguments and errors are those of `make_mask`.
+    """
+    names = in_scope(scored, electorate.owners, plan)
+    asked = _asked(plan, scored, electorate, batches, seed, forward, names)
+    voters = [voter.among(names) for voter in asked]
+    whole = None
+    if plan.revive:
+        whole = {name: all_of(w.detach()).clone() for name, w in find_parameters(scored, names).items()}
+    few = find_criterion(plan.criterion).batches
+    if few is not None and not isinstance(batches, Mapping):
+        batches = list(islice(batches, few))
+
+    def score_network(network: nn.Module) -> dict[str, Scores]:
+        return score(
+            network,
+            voters,
+            batches,
+            plan.criterion,
+            seed=seed,
+            gather=electorate.gather,
+            forward=forward,
+            values=whole,
+        )
+
+    return score_network
+
+
 def make_mask(
     model: nn.Module,
     plan: Plan,
@@ -383,34 +447,15 @@ def make_mask(
     if plan.starts == "dense":
         return dense_mask(model, names)
     scored = INITS[plan.score_init](model, seed, electorate.owners)
-    asked = _asked(plan, scored, electorate, batches, seed, forward, names)
-    voters = [voter.among(names) for voter in asked]
-    whole = None
-    if plan.revive:
-        whole = {name: all_of(w.detach()).clone() for name, w in find_parameters(scored, names).items()}
-    few = find_criterion(plan.criterion).batches
-    if few is not None and not isinstance(batches, Mapping):
-        batches = list(islice(batches, few))
-
-    def score_network(network: nn.Module) -> dict[str, Scores]:
-        return score(
-            network,
-            voters,
-            batches,
-            plan.criterion,
-            seed=seed,
-            gather=electorate.gather,
-            forward=forward,
-            values=whole,
-        )
-
+    score_network = make_scorer(scored, plan, electorate, batches, seed, forward)
     if plan.keep_ratio is None:
         if keep is None:
             budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
         else:
             left = keep if among is None else min(keep, plan.grain.cost(among))
             budgets = (make_room(model, plan, electorate.owners).budget(left),)
-        if isinstance(batches, Iterator) and len(budgets) > 1:
+        read_once = find_criterion(plan.criterion).batches is not None  # the few that it needs are kept
+        if isinstance(batches, Iterator) and len(budgets) > 1 and not read_once:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)
         mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among, plan.grain)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-CHOICES = ("weight", "2:4", "fanin", "kernel", "block:4x1")  # any N:M and any block:AxB
+CHOICES = ("weight", "2:4", "fanin", "kernel", "block:4x1", "channel")  # any N:M and any block:AxB
+NEEDS = {"channel": ("torch_pruning",)}  # packages, by granularity
 
 
 def neighbours(name: str) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ terminal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from torch import nn
@@ -15,12 +16,13 @@ from .budgets import keep_count
 from .covering import WARN_BELOW, Coverage, coverage, covered_by
 from .granularity import WEIGHT, Grain, Granularity, count_parts, find_granularity
 from .masks import Mask, layer_counts, layer_name, mask_hash, overall
+from .roles import TRANSPOSED
 from .text import table
 from .voters import Owners
 
 LISTED = 3  # names that a line shows
-SAID_ELSEWHERE = ("ratio", "uses", "resolution")  # of what was asked
-USUAL = {"granularity": WEIGHT.name, "ratio_of": "params"}  # and goes without saying
+SAID_ELSEWHERE = ("ratio", "uses", "resolution", "whole")  # of what was asked
+USUAL = {"granularity": WEIGHT.name, "ratio_of": "params", "channel_multiple": 1}  # and goes without saying
 STARVED = 0.1  # a shared layer below this share of the overall density is worth a warning
 
 
@@ -48,12 +50,12 @@ def certificate(
     for name in mask:
         groups.setdefault(_group(owners.get(name, frozenset()), tasks), []).append(layer_name(name))
     owned = {task: [layer_name(name) for name in mask if task in owners.get(name, ())] for task in tasks}
-    exact = asked.get("keep_ratio") is None and asked.get("ratio") is not None
+    exact = asked.get("keep_ratio") is None and asked.get("ratio") is not None and not granularity.removes
     return {
         "asked": _plain(asked),
         "asked_keep": keep_count(_total(mask, grain), asked["ratio"]) if exact else None,
         **whole,
-        **_structure(mask, asked, granularity),
+        **(_removed(known, asked) if granularity.removes else _structure(mask, asked, granularity)),
         "groups": {group: _sum(layers, names) for group, names in _ordered(groups).items()},
         "tasks": {task: _sum(layers, names) for task, names in owned.items()},
         "layers": layers,
@@ -107,7 +109,36 @@ def _structure(mask: Mask, asked: Mapping[str, Any], granularity: Granularity) -
     return found
 
 
+def _removed(known: Coverage | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What left the network, where `asked` says how large it was ("whole")."""
+    whole, uses = asked.get("whole"), asked.get("uses")
+    if known is None or not whole or not uses:
+        return {}
+    shapes = {entry.name: entry.shape for entry in known.entries if entry.name in uses}
+    left = {
+        "params": known.parameters,
+        "macs": sum(count * prod(shapes[name]) for name, count in uses.items() if name in shapes),
+        "channels": sum(shape[shape.kind == TRANSPOSED] for shape in shapes.values()),
+    }
+    keep = keep_count(whole[asked["ratio_of"]], asked["ratio"]) if "ratio" in asked else None
+    return {"removed": {"of": asked["ratio_of"], "asked_keep": keep, "before": dict(whole), "after": left}}
+
+
+def _removed_lines(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    words = {"channels": "channels, outputs of all layers", "params": "parameters", "macs": "multiply-adds"}
+    for what, text in words.items():
+        left, whole = found["after"][what], found["before"][what]
+        line = f"{left:,} of {whole:,} {text} are left, {100 * (1 - left / whole):.4f} % are removed"
+        if what == found["of"] and found["asked_keep"] is not None:
+            line += f" ({found['asked_keep']:,} asked; {found['asked_keep'] - left:,} left over)"
+        lines.append(line)
+    return lines
+
+
 def _structure_lines(cert: Mapping[str, Any]) -> list[str]:
+    if "removed" in cert:
+        return _removed_lines(cert["removed"])
     lines, units, macs = [], cert.get("units"), cert.get("macs")
     if units:
         lines.append(find_granularity(units["granularity"]).said(units["kept"], units["total"]))
@@ -200,6 +231,8 @@ def _warnings(layers: Mapping[str, Mapping[str, int]], shared: set[str], density
 
 def _asked(cert: Mapping[str, Any]) -> str:
     asked = cert["asked"]
+    if "removed" in cert:
+        return " of what is left without the channels that were removed"
     if cert["asked_keep"] is not None:
         what, kept = "weights", cert["kept"]
         if asked.get("ratio_of", "params") == "macs":

@@ -53,6 +53,7 @@ class Settings:
     factors: Mapping[str, float] = field(default_factory=dict)
     granularity: str = WEIGHT.name
     ratio_of: str = "params"
+    channel_multiple: int = 1
 
 
 def sparsify(
@@ -150,6 +151,8 @@ def sparsify(
         ratio_of=ratio_of,
     )
     plan = make_plan(row, settings)
+    if plan.removes:
+        raise ValueError("granularity 'channel' leaves a smaller network and no mask: call remove_channels")
     taken, steps = _read(batches, losses, num_batches)
     flat = [batch for step in steps for batch in (step.values() if taken is not steps else [step])]
     covered = coverage(model, include, exclude, batches=flat[:1], forward=forward)

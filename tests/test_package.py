@@ -77,7 +77,7 @@ def test_the_library_asks_for_what_the_requirements_pin():
     assert set(names(PROJECT["dependencies"])) == {"torch", "numpy", "safetensors"}
     for requirement in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["report"]:
         assert requirement in listed
-    for extra in ("deploy", "weighting"):
+    for extra in ("deploy", "weighting", "channels"):
         lines = (ROOT / f"requirements-{extra}.txt").read_text().split("\n")
         assert sorted(line for line in lines if line[:1].isalpha()) == sorted(
             PROJECT["optional-dependencies"][extra]

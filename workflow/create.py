@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prune_utils.masks import Mask, apply
+from prune_utils.masks import Mask, apply, dense_mask
 from prune_utils.methods import Method
 from prune_utils.report import format_certificate
 from training.checkpoint import load_state
@@ -51,6 +51,8 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
     # before the work, so that a missing file is told at once
     early = rewound(experiment) if method.start == "rewound" else None
     mask, run = pruning.make_mask(), None
+    if pruning.plan.removes:
+        pruning, mask = pruning.smaller(), dense_mask(network)
     if pruning.plan.retrain:
         run = rounds_run(pruning, mask)
         run.train(options.resume)

@@ -38,6 +38,7 @@ from training.checkpoint import (
 
 from .experiment import Experiment
 from .origin import origin
+from .widths import cut_network
 
 CLAIMS = ("kept", "total", "density", "ratio", "layers", "hash")  # what every certificate says
 
@@ -162,9 +163,15 @@ def load_network(experiment: Experiment, path: Path, content: dict[str, Any] | N
     if is_own(content):
         check_fields(content, path)
         _require_same(network.description, content["network"], path)
+        whole = sum(parameter.numel() for parameter in network.parameters())
+        if "shapes" in content["network"]:
+            cut_network(network, content["network"]["shapes"], path)
         load_state(network, content["state"], path)
         if content["mask"] is not None:
             _require_true(content["certificate"], content["mask"], network, path)
+            removed = content["certificate"].get("removed")
+            if removed and removed["before"]["params"] != whole:
+                raise ValueError(f"{path}: the certificate's 'removed' is not that of its network")
         return Saved(path, network, content["mask"], content)
     state = check_tensors(content, path)
     mask = None

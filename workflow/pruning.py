@@ -22,12 +22,14 @@ from prune_utils.courses import Course, changes, make_sparsifier
 from prune_utils.criteria import find_criterion
 from prune_utils.granularity import WEIGHT
 from prune_utils.masked import Masked
-from prune_utils.masks import Mask, prunable
+from prune_utils.masks import Mask, check_same_everywhere, dense_mask, prunable
 from prune_utils.methods import Method
 from prune_utils.multiply_adds import weight_uses
 from prune_utils.prune import Plan, check_plan, make_budgets, make_mask, make_plan
+from prune_utils.removing import Removal
 from prune_utils.report import certificate
 from prune_utils.rounds import Rounds
+from prune_utils.shrinking import make_removal
 from prune_utils.voters import Electorate
 
 from .experiment import Experiment
@@ -140,7 +142,28 @@ class Pruning:
     def make_mask(self) -> Mask:
         """The method's mask; of a method that trains between its rounds, the first round's."""
         batches = NumberedBatches(self.experiment)
+        if self.plan.removes:
+            mask = self.removal.zeroed(dense_mask(self.network))
+            check_same_everywhere(mask, self.electorate.gather)
+            return mask
         return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
+
+    @cached_property
+    def removal(self) -> Removal:
+        """The channels that go, of a granularity that removes them; the network is left as it is."""
+        rows, columns = self.experiment.evaluation_size()
+        seed = self.experiment.config.run.seed
+        image = torch.randn(1, 3, rows, columns, generator=torch.Generator().manual_seed(seed))
+        example = (self.experiment.fabric.to_device(image), None)
+        batches = NumberedBatches(self.experiment)
+        return make_removal(self.network, self.plan, self.electorate, batches, example, seed)
+
+    def smaller(self) -> Pruning:
+        """The same of a network that has lost its channels: in place, so this one is not to be used again."""
+        asked = self._planned() | {"whole": asdict(self.removal.before)}
+        self.removal.apply(self.network)
+        self.network.describe(self.removal.changed(self.network))
+        return replace(self, asked=asked)
 
     @property
     def starts(self) -> str:

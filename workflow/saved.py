@@ -17,6 +17,8 @@ from prune_utils.sparse_file import read_sparse, save_sparse
 from prune_utils.verifying import check_certificate
 from training.checkpoint import FORMAT, check_fields, is_own, load_state, read_file
 
+from .widths import cut_network
+
 MOST_CHANNELS = 10_000  # of a task, that a file may claim
 SOME = ("method", "conflicts", "origin")  # further fields without tensors, which not every file has
 PLAIN = ("name", "network", "certificate", "config", "step", "versions")  # those that every file has
@@ -100,17 +102,21 @@ def build_network(content: dict[str, Any], source: object = "the file") -> Multi
     """The network of a saved file in evaluation mode; ValueError says what differs from this program's."""
     described = content["network"]
     known = MultiTaskNet({"any": 1}, width=0.01).description
-    if set(described) != set(known):
+    if set(described) - {"shapes"} != set(known):
         given = printable(", ".join(map(str, described)))[:200]
         raise ValueError(
             f"{source}: field 'network' describes a network by {given}; this program knows {', '.join(known)}"
         )
+    described = dict(described)
+    shapes = described.pop("shapes", None)
     _check_description(described, source)
     try:
         with torch.device("meta"):
             network = MultiTaskNet(**described)
     except ValueError as error:
         raise ValueError(f"{source}: field 'network' fits none of this program's: {error}") from None
+    if shapes is not None:
+        cut_network(network, shapes, source)
     network.to_empty(device="cpu")
     load_state(network, content["state"], source)
     return network.eval()
@@ -151,9 +157,11 @@ def for_tasks(content: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]
         room, task = name.split(".")[:2]
         return room not in ("heads", "branches") or task in tasks
 
-    mask = content["mask"]
+    mask, described = content["mask"], dict(content["network"])
+    if "shapes" in described:
+        described["shapes"] = {name: of for name, of in described["shapes"].items() if wanted(name)}
     return content | {
-        "network": content["network"] | {"channels": {task: channels[task] for task in tasks}},
+        "network": described | {"channels": {task: channels[task] for task in tasks}},
         "state": {name: value for name, value in content["state"].items() if wanted(name)},
         "mask": None if mask is None else {name: kept for name, kept in mask.items() if wanted(name)},
     }

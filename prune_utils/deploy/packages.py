@@ -12,4 +12,5 @@ def need(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise ValueError(f"this needs the package {package}: python3 -m pip install {package}") from error
+        name = package.replace("_", "-")
+        raise ValueError(f"this needs the package {package}: python3 -m pip install {name}") from error

@@ -1,0 +1,131 @@
+"""One call from a network, its losses and some batches to a smaller network, without some of its channels.
+
+    removal = prune_utils.remove_channels(model, losses, batches, ratio=50)
+
+The network is afterwards an ordinary dense one of the same class: train it, save it, make it sparse on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from torch import nn
+
+from .covering import Choice, coverage
+from .data import Forward
+from .methods import method as find_method
+from .multiply_adds import weight_uses
+from .prune import INITS, Plan, make_plan, make_scorer
+from .removing import Call, Removal, check_removal, choose_channels
+from .sparse import Settings
+from .voters import Batch, Electorate, Loss, owners_from_graph
+
+
+def remove_channels(
+    model: nn.Module,
+    losses: Mapping[str, Loss],
+    batches: Iterable[Any],
+    ratio: float,
+    of: str = "params",
+    *,
+    method: str = "disparse_static",
+    multiple: int = 1,
+    forward: Forward | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+    arbiter: str = "unanimous",
+    criterion: str | None = None,
+    voters: str | None = None,
+    protect: Iterable[str] = (),
+    include: Choice = None,
+    exclude: Choice = None,
+    score_init: str = "own",
+    num_batches: int | None = None,
+) -> Removal:
+    """Removes the channels that no task needs, in place: one goes only if all tasks that it serves let it go.
+
+    ratio: percent of all parameters that go (of="params"), or of the multiply-adds in a forward pass of the
+        first batch (of="macs"); met to one channel. multiple: what remains of a layer's channels is a
+        multiple of this. method: a row that makes its mask once before training, or of a trained network.
+    protect: patterns of layers that keep their channels. The outputs' channels always stay.
+    losses, batches, forward, loss_weights, arbiter, criterion, voters, include, exclude: as of `sparsify`.
+    Optimizers and masks of the network are to be made afterwards.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    >>> losses = {"a": lambda out, true: out[:, 0].abs().mean(), "b": lambda out, true: out[:, 1].std()}
+    >>> removal = remove_channels(net, losses, [(torch.randn(2, 3, 9, 9), None)], ratio=40)
+    >>> net[0].out_channels, removal.before.params, removal.after.params, removal.asked
+    (4, 258, 130, 155)
+
+    Raises ValueError in one sentence, the network untouched: no torch-pruning, a network that it cannot
+        follow, a ratio that cannot be met, and what `sparsify` refuses.
+    """
+    settings = Settings(
+        ratio=ratio,
+        keep_ratio=None,
+        criterion=criterion,
+        pt_criterion="magnitude",
+        budget=None,
+        arbiter=arbiter,
+        scope="all",
+        protect=(protect,) if isinstance(protect, str) else tuple(protect),
+        rounds=None,
+        shuffle=False,
+        score_init=score_init,
+        floor=0.0,
+        voters=voters,
+        granularity="channel",
+        ratio_of=of,
+        channel_multiple=multiple,
+    )
+    plan = make_plan(find_method(method), settings)
+    taken = list(islice(batches, num_batches))
+    if not taken:
+        raise ValueError("removing channels needs at least one batch, and there is none")
+    covered = coverage(model, include, exclude, batches=taken[:1], forward=forward)
+    owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
+    electorate = Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, None)
+    plan = replace(plan, uses=weight_uses(model, taken[0], forward))
+    removal = make_removal(model, plan, electorate, list(enumerate(taken)), taken[0], seed, forward)
+    removal.apply(model)
+    return removal
+
+
+def make_removal(
+    model: nn.Module,
+    plan: Plan,
+    electorate: Electorate,
+    batches: Iterable[tuple[int, Batch]],
+    example: Batch,
+    seed: int = 0,
+    forward: Forward | None = None,
+) -> Removal:
+    """What the plan removes, checked on a batch: the smaller network computes what the masked one does.
+
+    example: a batch. The network is left untouched. Raises ValueError as `choose_channels`.
+    """
+    scored = INITS[plan.score_init](model, seed, electorate.owners)
+    scores = make_scorer(scored, plan, electorate, batches, seed, forward)(scored)
+    given, call = ((example[0],), None) if forward is None else ((example,), _called(forward))
+    removal = choose_channels(
+        model,
+        given,
+        scores,
+        plan.uses or {},
+        plan.ratio,
+        plan.ratio_of,
+        arbiter=plan.weigh,
+        multiple=plan.channel_multiple,
+        protect=plan.protect,
+        call=call,
+    )
+    check_removal(model, removal, given, call)
+    return removal
+
+
+def _called(forward: Forward) -> Call:
+    return lambda network, given: forward(network, given[0])

@@ -1,0 +1,106 @@
+"""Channels removed through the commands: a smaller network, trained, evaluated and exported as any other."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from models.multitask import MultiTaskNet
+from tests.test_granularity import FAST, export
+from tests.test_scripts import call, place, refused, saved  # noqa: F401  place is a fixture
+from workflow.saved import for_tasks, load_network, read_saved
+
+pytest.importorskip("torch_pruning")
+ASKED = ("--granularity", "channel", "--ratio", "50", "--name", "fewer", *FAST)
+
+
+@pytest.fixture(scope="module")
+def fewer(place):  # noqa: F811
+    """The folder with a smaller network, trained."""
+    call(place, "create_pruned_net.py", *ASKED)
+    call(place, "launch_training.py", *ASKED)
+    return place
+
+
+def test_a_smaller_network_from_start_to_scores(fewer):
+    out = fewer / "out"
+    made, trained = saved(out / "fewer.pth"), saved(out / "best_fewer.pth")
+    whole = sum(value.numel() for value in MultiTaskNet(
+        **{name: of for name, of in made["network"].items() if name != "shapes"}
+    ).parameters())  # fmt: skip
+    network = load_network(str(out / "best_fewer.pth"))
+    left = sum(value.numel() for value in network.parameters())
+    found = trained["certificate"]["removed"]
+    assert found == made["certificate"]["removed"] and found["asked_keep"] == round(whole / 2)
+    assert (found["before"]["params"], found["after"]["params"]) == (whole, left) and left <= whole / 2
+    assert all(kept.all() for kept in trained["mask"].values())
+    assert network.description["shapes"] == made["network"]["shapes"]
+    call(fewer, "eval_pruned_net.py", "--name", "fewer", "--ratio", "50", evaluate=True)
+    result = json.loads((out / "fewer.json").read_text())
+    assert result["certificate"] == trained["certificate"] and result["images"] == 2
+
+
+def test_it_is_exported_like_any_other(fewer):
+    runtime = pytest.importorskip("onnxruntime")
+    export(fewer, "fewer")
+    session = runtime.InferenceSession(str(fewer / "fewer.onnx"))
+    image = torch.randn(1, 3, 33, 33)
+    network = load_network(str(fewer / "out" / "best_fewer.pth"))
+    with torch.no_grad():
+        expected = network(image)
+    found = session.run(list(expected), {session.get_inputs()[0].name: image.numpy()})
+    for task, value in zip(expected, found, strict=True):
+        torch.testing.assert_close(torch.from_numpy(value), expected[task], rtol=1e-4, atol=1e-5)
+    part = for_tasks(read_saved(fewer / "out" / "best_fewer.pth"), ("sn",))
+    assert all(not name.startswith("heads.seg") for name in part["network"]["shapes"])
+
+
+def test_weights_go_on_top(fewer):
+    start = ("--init-from", str(fewer / "out" / "best_fewer.pth"))
+    call(
+        fewer,
+        "create_pruned_net.py",
+        "--method",
+        "magnitude",
+        "--ratio",
+        "60",
+        "--name",
+        "top",
+        *start,
+        *FAST,
+    )
+    made, before = saved(fewer / "out" / "top.pth"), saved(fewer / "out" / "fewer.pth")
+    assert made["network"] == before["network"] and 59.9 < made["certificate"]["ratio"] < 60.1
+
+
+def test_shapes_of_a_file_are_looked_at(fewer, capsys):
+    content = saved(fewer / "out" / "best_fewer.pth")
+    name = next(name for name in content["network"]["shapes"] if name.endswith("conv2.weight"))
+    weights = ("--weights", str(fewer / "out" / "odd.pth"), "--ratio", "50", "--name", "odd")
+    for shape, said in (
+        ([10**6, 1, 1, 1], "cannot be cut to"),
+        ("many", "shapes are not lists of numbers by tensor"),
+        ([1, *content["network"]["shapes"][name][1:]], "layers of these shapes do not fit together"),
+    ):
+        shapes = content["network"]["shapes"] | {name: shape}
+        torch.save(content | {"network": content["network"] | {"shapes": shapes}}, fewer / "out" / "odd.pth")
+        assert said in refused(capsys, fewer, "eval_pruned_net.py", *weights, evaluate=True)
+    proof = content["certificate"]
+    forged = proof["removed"]["before"] | {"params": proof["removed"]["before"]["params"] + 1}
+    asked = proof["asked"] | {"whole": forged}
+    torch.save(
+        content | {"certificate": proof | {"asked": asked, "removed": proof["removed"] | {"before": forged}}},
+        fewer / "out" / "odd.pth",
+    )
+    said = refused(capsys, fewer, "eval_pruned_net.py", *weights, evaluate=True)
+    assert "the certificate's 'removed' is not that of its network" in said
+
+
+def test_what_is_missing_or_impossible_is_said(place, capsys, monkeypatch):  # noqa: F811
+    words = ("--granularity", "channel", "--name", "never", *FAST)
+    said = refused(capsys, place, "create_pruned_net.py", *words, "--ratio", "99.9")
+    assert "ratio 99.9 of params cannot be met" in said and not (place / "out" / "never.pth").exists()
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    said = refused(capsys, place, "create_pruned_net.py", *words, "--ratio", "50")
+    assert "needs the package torch_pruning" in said
