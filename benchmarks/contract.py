@@ -40,6 +40,9 @@ GRID = ("disparse_pt", "imp", "gmp")
 LIMITS = ("all=1", "all=2", "all=5", "seg=0.5,all=10", "sn=0.5,all=10", "depth=0.5,all=10")
 
 
+_said: set[str] = set()  # commands of this process
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all commands of a seed are told."""
@@ -75,7 +78,10 @@ class Setting:
 
 def run(script: str, words: Sequence[str], dry: bool, allowed: tuple[int, ...] = (0,)) -> int:
     """A script in a process of its own; its status. SystemExit for one that is not allowed."""
-    print(shlex.join(["python3", script, *words]), flush=True)
+    line = shlex.join(["python3", script, *words])
+    if line not in _said or not dry:
+        print(line, flush=True)
+    _said.add(line)
     if dry:
         return 0
     code = subprocess.run([sys.executable, str(ROOT / script), *words], cwd=ROOT).returncode

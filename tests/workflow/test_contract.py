@@ -178,6 +178,27 @@ def test_the_network_is_not_trained_further_under_its_name(made, many_rooms, cap
     assert said.code == 2 and "is the network of a contract, fine-tuned and certified as it is" in said.err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "counts"),
+    [
+        (["--ratio-of", "macs"], "multiply-adds"),
+        (["--granularity", "kernel"], "weights"),
+        (["--criterion", "taylor", "--protect", "heads.*.conv3"], "weights"),
+        (["--method", "disparse_fisher", "--name", NAME], "weights"),
+    ],
+)
+def test_other_sizes_units_and_scores(more, counts, many_rooms, place, capsys):
+    said = call(CREATE, words(place, many_rooms, "--max-drop", "seg.err=60,sn.mean=60", *more), capsys)
+    assert said.code == 0, said.err
+    found, content = certificate(place), torch.load(place / f"{NAME}.pth", weights_only=True)
+    assert found["size"]["counts"] == counts and found["size"]["kept"] < found["size"]["total"]
+    macs = content["certificate"].get("macs")
+    kept = macs["kept"] if counts == "multiply-adds" else content["certificate"]["kept"]
+    assert 0 <= found["size"]["kept"] - kept < 0.01 * found["size"]["total"]  # met to a unit
+    assert call(EVALUATE, checking(place, many_rooms, "val"), capsys).code == 0
+
+
 # ----------------------------------------------------------------------------- again
 def test_a_contract_is_checked_again_on_any_split(made, many_rooms, capsys):
     found = certificate(made)
