@@ -159,6 +159,11 @@ def check_voted(row: Method, plan: Plan) -> None:
             f"granularity {plan.granularity!r} fixes what each layer keeps: a contract takes 'weight', "
             "'kernel' or a block"
         )
+    if plan.removes:
+        raise ValueError(
+            f"granularity {plan.granularity!r} leaves no mask to search with: a contract takes 'weight', "
+            "'kernel' or a block"
+        )
     if plan.budget != "global":
         raise ValueError(f"budget {plan.budget!r} fixes what each layer keeps: a contract takes 'global'")
 
