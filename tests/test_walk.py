@@ -10,6 +10,8 @@ import pytest
 from configs.arguments import FLAGS, SWITCHES
 from tests.walk import PAGES, ROOT, clone, do, rehearsal, rehearse, shape, steps, unlike
 
+OTHERS = {"--find-links"}  # flags of programs that are not ours: pip
+
 
 def test_every_page_is_walked():
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} | {"README.md"} == set(PAGES)
@@ -17,7 +19,7 @@ def test_every_page_is_walked():
 
 def test_every_flag_on_a_page_is_one():
     code = "".join(path.read_text() for path in ROOT.rglob("*.py") if ".venv" not in path.parts)
-    known = {f"--{name}" for name in FLAGS | SWITCHES} | set(re.findall(r'"(--[a-z][a-z-]*)"', code))
+    known = {f"--{name}" for name in FLAGS | SWITCHES} | set(re.findall(r'"(--[a-z][a-z-]*)"', code)) | OTHERS
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
         named = set(re.findall(r"(?<![\w<!-])--[a-z][a-z_-]*[a-z]", text))
@@ -86,6 +88,13 @@ def test_outputs_are_compared_by_shape():
     assert unlike([*shown, "head"], printed) == "head"
     assert unlike(["more", "anything"], printed) == "anything"  # in order
     assert shape("--------  ---") == ""
+
+
+def test_a_file_of_a_command_that_was_not_run_is_not_missed():
+    step = next(step for step in steps("docs/running.md") if step.text == "eval_pruned_net.py --weights FILE")
+    assert rehearse(step, ROOT)[1] == ""
+    step.text = "eval_pruned_net.py --wieghts FILE"
+    assert "error: there is no flag --wieghts; did you mean --weights?" in rehearse(step, ROOT)[1]
 
 
 def test_commands_in_sentences_are_found():
