@@ -10,7 +10,7 @@ from common.files import check_apart, check_file
 from common.lock import locked
 from common.names import BASELINE
 from common.text import files_table, table
-from configs.load import DATASETS
+from configs.load import DATASETS, overlay
 from prune_utils.methods import METHODS
 from workflow import terminal
 
@@ -55,6 +55,7 @@ def source(asked: argparse.Namespace) -> Path:
         return Path(asked.weights)
     from workflow.experiment import experiment_name
 
+    overlay(asked.dataset, flags={"prune": {"ratio": asked.ratio}})  # complains about no percentage
     name = asked.name or experiment_name(asked.dataset, asked.method, asked.ratio)
     best, pruned = (Path(asked.dest) / f"{stem}.pth" for stem in (f"best_{name}", name))
     if not best.is_file() and not pruned.is_file():

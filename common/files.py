@@ -58,6 +58,8 @@ def read_json(path: Path) -> Any:
 
     OSError where it cannot be opened, ValueError for anything but JSON.
     """
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):  # reading would never end
+        raise ValueError(f"{path} is not a JSON file: it is a pipe, a socket or a device")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except RecursionError:

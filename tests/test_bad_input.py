@@ -108,6 +108,11 @@ CASES = [
     (LAUNCH, "--method baseline --accumulate 0", ["accumulate", "0", "at least 1"]),
     (LAUNCH, "--method baseline --seed one", ["--seed", "whole number", "'one'"]),
     (LAUNCH, "--method baseline --select-on dev", ["'dev'", "test, train, val"]),
+    (
+        LAUNCH,
+        "--method baseline --set loss_weights.seg=0 --set loss_weights.sn=0",
+        ["loss_weights.seg, loss_weights.sn are all 0"],
+    ),
     (LAUNCH, "--method baseline --set loss_weights.seg=heavy", ["loss_weights.seg", "'heavy'"]),
     (LAUNCH, "--method baseline --init-from {malicious}", ["malicious.pth", "not loaded"]),
     (

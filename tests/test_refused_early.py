@@ -49,6 +49,12 @@ def test_a_place_that_cannot_be_written_is_told_before_the_network_is_read(
     assert sorted((path, path.stat().st_size) for path in place.iterdir()) == before
 
 
+def test_a_ratio_that_is_no_percentage_is_told(tmp_path, capsys):
+    end = call("export_net.py", ["--ratio", "0.9", "--dest", str(tmp_path)], capsys)
+    assert end.code == 2
+    assert_one_sentence(end.err, ["0.9", "did you mean 90?"])
+
+
 def test_a_second_evaluation_of_a_split_is_told_who_is_at_work(place, rooms, capsys, monkeypatch):
     """Before it opens the data, and only for the same split."""
     words = ["--weights", str(place / "dense.pth"), "--data-root", str(rooms), "--num-workers", "0"]

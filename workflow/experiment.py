@@ -67,6 +67,11 @@ class Experiment:
         if missing:
             task = missing[0]
             raise ValueError(f"loss_weights has no weight for task '{task}': --set loss_weights.{task}=1")
+        if not any(self.config.loss_weights[task] for task in self.tasks):
+            zeros = ", ".join(f"loss_weights.{task}" for task in self.tasks)
+            raise ValueError(
+                f"{zeros} {'is' if len(self.tasks) == 1 else 'are all'} 0: nothing would be learnt"
+            )
         return Objective(self.tasks, {task: self.config.loss_weights[task] for task in self.tasks})
 
     def say(self, text: str) -> None:
@@ -170,7 +175,7 @@ def open_experiment(config: Config, method: str, dest: str, name: str | None, fl
 
     ValueError for a name that is no file name, a device, number or precision that is not there.
     """
-    if name is not None and (name in ("", "..") or name != Path(name).name or not name.isprintable()):
+    if name is not None and (name.strip() in ("", "..") or name != Path(name).name or not name.isprintable()):
         raise ValueError(f"--name '{name}' is not a file name: --dest chooses the folder")
     fabric = make_fabric(config.run)
     name = name or experiment_name(config.data.dataset, method, config.prune.ratio)

@@ -2,10 +2,18 @@
 
 import json
 import math
+import os
 
 import pytest
 
-from common.files import replacing, write_json
+from common.files import read_json, replacing, write_json
+
+
+def test_a_pipe_is_no_json_file(tmp_path):
+    """Reading it would never end."""
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json is not a JSON file: it is a pipe"):
+        read_json(tmp_path / "a.json")
 
 
 def test_json_is_strict_and_plain(tmp_path):
