@@ -17,7 +17,7 @@ from training.averaging import Average
 from training.checkpoint import MOST_STEPS, check_origin, check_state, load_state
 from training.learner import Learner
 from training.loop import Plan
-from training.resume import check_optimizer, latest_checkpoint, load_optimizer, remove_checkpoints
+from training.resume import OtherRun, check_optimizer, latest_checkpoint, load_optimizer, remove_checkpoints
 from training.sparsifier import Sparsifier
 from training.weighing import Weighing
 
@@ -82,7 +82,12 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     for name in ("settings", "outcome", "network", "scaler", "sparsifier"):
         if not isinstance(state[name], dict):
             raise ValueError(f"{path}: field '{name}' is a {type(state[name]).__name__}, not a dict")
-    require_same_settings(state["settings"], run.experiment, run.stem)
+    try:
+        require_same_settings(state["settings"], run.experiment, run.stem)
+    except OtherRun:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     check_origin(state, path)
     if not 0 < step <= run.plan.steps:
         raise ValueError(f"{path}: step {step} is none of a run of {run.plan.steps}")

@@ -50,6 +50,7 @@ def legal(path: tuple, fault: str) -> bool:
     whole = not path and fault in ("an empty dictionary", "deep dictionaries")
     number = path[-1:] == ("keep_ratio",) and fault == "a fraction"
     number |= path[1:2] == ("loss_weights",) and fault == "a huge number"
+    number |= path[-1:] == ("granularity",)  # any text is a name, looked up by what prunes
     return whole or number or (path[2:] == ("depth",) and fault == "missing")
 
 
