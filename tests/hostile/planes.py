@@ -267,7 +267,7 @@ FORMATS = (
     plane("nyuv2", "depth", "depth/0.npy", partial(grid, grid_values), legal_depth),
     plane("cityscapes", "image", "image/0.npy", partial(grid, image_values)),
     plane("cityscapes", "depth", "depth/0.npy", partial(grid, grid_values)),
-    plane("cityscapes", "seg", "label7/0.npy", partial(grid, partial(label_values, 7))),
+    plane("cityscapes", "seg", "label19/0.npy", partial(grid, partial(label_values, 19))),
     *(
         plane("taskonomy", name, f"{domain}/taskonomy/hall/0.png", partial(picture, wrong), legal)
         for name, domain, wrong, legal in (
