@@ -8,6 +8,8 @@ from prune_utils import sparsify
 from prune_utils.deploy.export import export
 from prune_utils.deploy.patterns import pattern_of
 
+pytest.importorskip("onnx")
+
 
 @pytest.fixture
 def made():
