@@ -96,4 +96,5 @@ def found_with(pairs: int, spread: float, effect: float, level: float = 1 - LEVE
     """Probability that the test of `pairs_needed` calls a true difference `effect`."""
     bound = stats.t.isf(level / 2, pairs - 1)
     shift = effect * math.sqrt(pairs) / spread
-    return float(stats.nct.sf(bound, pairs - 1, shift) + stats.nct.cdf(-bound, pairs - 1, shift))
+    wrong_way = float(stats.nct.cdf(-bound, pairs - 1, shift))  # nan where it is too small for its series
+    return float(stats.nct.sf(bound, pairs - 1, shift)) + (wrong_way if math.isfinite(wrong_way) else 0.0)

@@ -122,6 +122,7 @@ def test_pairs_needed_is_that_of_printed_tables():
     assert [pairs_needed(1, effect) for effect in (0.5, 0.8, 1.0)] == [34, 15, 10]
     assert pairs_needed(2, 2) == 10
     assert found_with(9, 1, 1) < 0.8 <= found_with(10, 1, 1)
+    assert found_with(8, 0.33, 1, 0.05 / 30) == pytest.approx(0.98713, abs=1e-5)  # far beyond the bound
 
 
 @pytest.mark.parametrize(("spread", "effect"), [(0, 1), (1, 0), (math.nan, 1)])
