@@ -33,7 +33,6 @@ PAGES = (
     "docs/data.md",
     "docs/methods.md",
     "docs/granularity.md",
-    "docs/granularity.md",
     "docs/deploy.md",
     "docs/running.md",
     "docs/agreement.md",
