@@ -15,7 +15,7 @@ from configs.load import as_tree
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask, count, layer_name, prunable, size
 from prune_utils.methods import method
-from prune_utils.prune import INITS, Plan
+from prune_utils.plan import INITS, Plan
 from prune_utils.scoring import score
 from training.checkpoint import versions
 from workflow.experiment import Experiment

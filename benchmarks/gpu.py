@@ -31,7 +31,8 @@ from prune_utils.attaching import Attachment
 from prune_utils.choosing import choose
 from prune_utils.masked import Masked
 from prune_utils.methods import method
-from prune_utils.prune import make_budgets, make_mask, make_plan
+from prune_utils.plan import make_plan
+from prune_utils.prune import make_budgets, make_mask
 from prune_utils.regrow import Growth, Regrowth, Schedule
 from prune_utils.scoring import score
 

@@ -62,7 +62,8 @@ def masked(case: Case, bf16: bool = False) -> Mask:
     import torch
 
     from prune_utils.methods import method
-    from prune_utils.prune import make_mask, make_plan
+    from prune_utils.plan import make_plan
+    from prune_utils.prune import make_mask
 
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         plan = make_plan(method("disparse_static"), settings())

@@ -71,7 +71,8 @@ def make_trainee(way: str, size: Size) -> Trainee:
 
     from prune_utils.masked import Masked
     from prune_utils.methods import method
-    from prune_utils.prune import make_mask, make_plan
+    from prune_utils.plan import make_plan
+    from prune_utils.prune import make_mask
     from prune_utils.regrow import Growth, Regrowth, Schedule
     from training.loop import Plan, make_optimizer
     from training.sparsifier import Dense

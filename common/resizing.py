@@ -1,5 +1,5 @@
 """Networks of other widths (it lives in the library, which removes channels)."""
 
-from prune_utils.resizing import resize, runs
+from prune_utils.resizing import hollow, resize, runs
 
-__all__ = ["resize", "runs"]
+__all__ = ["hollow", "resize", "runs"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-from common.granularity import CHOICES
+from common.granularity import CHOICES, RATIO_OF
 from common.names import PROTOCOLS
 
 from .fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, Setting, at_least, between, one_of, setting
@@ -165,7 +165,7 @@ class Prune:
         "params",
         "ratio-of",
         "what the ratio counts: weights, or multiply-adds",
-        range=one_of("params", "macs"),
+        range=one_of(*RATIO_OF),
     )
     channel_multiple: int = setting(
         1,

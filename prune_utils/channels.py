@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from .deploy.packages import need
 from .masks import matching
+from .resizing import hollow
 
 Axis = tuple[str, int]  # tensor name, axis
 
@@ -90,18 +91,22 @@ def _paper(
     model: nn.Module, example: tuple[Any, ...], call: Callable[..., Any] | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
     """A copy to be traced: without values, where its code runs so."""
-    traced = copy.deepcopy(model).eval()
-    for parameter in traced.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
-    hollow = copy.deepcopy(traced).to("meta")
+    paper = _traceable(hollow(model))
     given = pytree.tree_map_only(Tensor, lambda value: value.to("meta"), example)
     try:
         with torch.no_grad():
-            hollow(*given) if call is None else call(hollow, given)
+            paper(*given) if call is None else call(paper, given)
     except Exception:  # whatever a network does with the values of its tensors
-        return traced, example
-    return hollow, given
+        return _traceable(copy.deepcopy(model)), example
+    return paper, given
+
+
+def _traceable(network: nn.Module) -> nn.Module:
+    """In evaluation mode, with gradients for all that can have one."""
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    return network.eval()
 
 
 def _reason(graph: Any, group: Any, names: dict[Any, str], ends: set[Any], kept_whole: frozenset[str]) -> str:

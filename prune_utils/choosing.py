@@ -59,12 +59,13 @@ def choose(
     mask: Mask = {}
     for pool in budget:
         inside = {name: like[name] for name in pool.names}
+        theirs = {voter: {name: of[name] for name in inside if name in of} for voter, of in scores.items()}
         if not grain.granularity.whole:
-            mask.update(_choose_in_parts(scores, pool, arbiter, inside, among, grain))
+            mask.update(_choose_in_parts(theirs, pool, arbiter, inside, among, grain))
         elif grain.plain:
-            mask.update(_choose_in_pool(scores, pool, arbiter, inside, among))
+            mask.update(_choose_in_pool(theirs, pool, arbiter, inside, among))
         else:
-            mask.update(_choose_units(scores, pool, arbiter, inside, among, grain))
+            mask.update(_choose_units(theirs, pool, arbiter, inside, among, grain))
     return {name: mask[name] for name in like if name in mask}
 
 
@@ -139,11 +140,8 @@ def _choose_units(
     grain: Grain,
 ) -> Mask:
     """The rule for units of several weights, or of other costs than 1."""
-    theirs = {
-        voter: grain.unit_scores({name: of[name] for name in like if name in of})
-        for voter, of in scores.items()
-    }
-    costs = {name: grain.unit_cost(name, tensor.shape) for name, tensor in like.items()}
+    theirs = {voter: grain.unit_scores(of) for voter, of in scores.items()}
+    costs = grain.unit_costs({name: tensor.shape for name, tensor in like.items()})
     units = grain.units({name: torch.ones_like(of, dtype=torch.bool) for name, of in like.items()})
     free = None if among is None else grain.units({name: among[name] for name in like})
     kept = _choose_in_pool(theirs, pool, arbiter, units, free, costs)
@@ -162,8 +160,7 @@ def _choose_in_parts(
 
     Voters rank over the whole pool, so that in each part those decide to whom it matters most.
     """
-    theirs = {voter: {name: of[name] for name in like if name in of} for voter, of in scores.items()}
-    found = standings(theirs, arbiter, among)
+    found = standings(scores, arbiter, among)
     total = sum(tensor.numel() for tensor in like.values())
     mask: Mask = {}
     for name, tensor in like.items():
@@ -189,8 +186,7 @@ def _choose_in_pool(
     cost = dict.fromkeys(like, 1) if costs is None else costs
     owned = {name: tensor for name, tensor in like.items() if any(name in of for of in scores.values())}
     orphans = {name: tensor for name, tensor in like.items() if name not in owned}
-    theirs = {voter: {name: of[name] for name in owned if name in of} for voter, of in scores.items()}
-    contest = Contest(theirs, owned, pool.keep, arbiter, among)
+    contest = Contest(scores, owned, pool.keep, arbiter, among)
     candidates = sum(cost[name] * contest.count(name) for name in owned)
     if pool.keep < candidates:
         return _decide(contest, cost) | {

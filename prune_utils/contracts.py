@@ -27,9 +27,9 @@ from .masks import dense_mask
 from .methods import Method
 from .methods import method as find_method
 from .multiply_adds import weight_uses
-from .prune import Plan, in_scope, make_mask, make_plan, make_room
+from .plan import Plan, Settings, make_plan
+from .prune import in_scope, make_mask, make_room
 from .ratios import fixed_ratio
-from .sparse import Settings
 from .text import not_one_of
 from .voters import Electorate, Loss, owners_from_graph
 
@@ -178,16 +178,9 @@ def _plan(
 ) -> Plan:
     settings = Settings(
         ratio=fixed_ratio(granularity) or 0.0,
-        keep_ratio=None,
         criterion=criterion,
-        pt_criterion="magnitude",
-        budget=None,
         arbiter="weighted",
-        scope="all",
-        protect=(protect,) if isinstance(protect, str) else tuple(protect),
-        rounds=None,
-        shuffle=False,
-        score_init="own",
+        protect=protect,
         floor=floor,
         granularity=granularity,
         ratio_of=ratio_of,
@@ -214,8 +207,10 @@ class _Judge:
             if name not in scores:
                 raise ValueError(not_one_of("limit", name, scores))
         self.scores = {name: scores[name] for name in limits}
-        self.level, self.resamples, self.seed = level, resamples, seed
+        self.level = level
         self.dense = {name: self._score(name, model) for name in limits}
+        counts = {len(score) for score in self.dense.values() if score.dim()}  # of images
+        self.drawn = {images: resample_counts(images, resamples, seed).double() for images in counts}
         for name, value in self.dense.items():
             if not value.double().mean().isfinite() or not value.double().mean():
                 raise ValueError(f"the trained network's score of {name!r} is {float(value.mean()):g}")
@@ -233,6 +228,6 @@ class _Judge:
             raise ValueError(f"score {name!r} was of shape {tuple(dense.shape)}, now of {tuple(now.shape)}")
         if not now.dim():
             return drop([change(float(now), float(dense), larger=True)])
-        drawn = resample_counts(len(now), self.resamples, self.seed).double()
+        drawn = self.drawn[len(now)]
         pairs = zip((drawn @ now.double()).tolist(), (drawn @ dense.double()).tolist(), strict=True)
         return upper_bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]), self.level)

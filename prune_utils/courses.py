@@ -18,7 +18,8 @@ from .gradual import PACES, Gradual, Pace, gradual_budgets, make_pace
 from .masked import Masked
 from .masks import Mask, count, size
 from .methods import Method
-from .prune import Plan, make_floors, make_room
+from .plan import Plan
+from .prune import make_floors, make_room
 from .regrow import Growth, Regrowth, Timing, make_schedule
 from .rounds import nest
 from .top_kast import TopKast

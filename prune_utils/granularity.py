@@ -271,6 +271,11 @@ class Grain:
         return self.granularity == WEIGHT and self.uses is None
 
     @property
+    def singles(self) -> bool:
+        """Whether what is ranked and chosen are single weights."""
+        return self.granularity == WEIGHT or not self.granularity.whole
+
+    @property
     def by_weights(self) -> Grain:
         """The same parts, which cost their weights."""
         return Grain(self.granularity)
@@ -281,8 +286,12 @@ class Grain:
 
     def unit_cost(self, name: str, shape: Sequence[int]) -> int:
         """Of a unit that is kept or pruned as one."""
-        size = self.granularity.size(shape) if self.granularity.whole else 1
+        size = 1 if self.singles else self.granularity.size(shape)
         return size * self.weight_cost(name)
+
+    def unit_costs(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """Layer -> cost of one of its units."""
+        return {name: self.unit_cost(name, shape) for name, shape in shapes.items()}
 
     def costs(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Layer -> cost of all its weights."""
@@ -294,19 +303,19 @@ class Grain:
 
     def unit_scores(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scores of units: sums over their weights, float64; of single weights as they are."""
-        if self.granularity == WEIGHT or not self.granularity.whole:
+        if self.singles:
             return dict(scores)
         return {name: self.granularity.parts(of).sum(-1, dtype=torch.float64) for name, of in scores.items()}
 
     def units(self, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The units that a mask keeps, or that are candidates: those of which all weights are."""
-        if self.granularity == WEIGHT or not self.granularity.whole:
+        if self.singles:
             return dict(mask)
         return {name: self.granularity.parts(kept).all(-1) for name, kept in mask.items()}
 
     def spread(self, units: Tensor, shape: Sequence[int]) -> Tensor:
         """Units of a layer (bool) -> its mask."""
-        if self.granularity == WEIGHT or not self.granularity.whole:
+        if self.singles:
             return units
         size = self.granularity.size(shape)
         parts = units.unsqueeze(-1).expand(*units.shape, size)

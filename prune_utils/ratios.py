@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 CHOICES = ("weight", "2:4", "fanin", "kernel", "block:4x1", "channel")  # any N:M and any block:AxB
+RATIO_OF = ("params", "macs")  # what a ratio counts: weights, or their multiply-adds
 NEEDS = {"channel": ("torch_pruning",)}  # packages, by granularity
 
 

@@ -185,7 +185,7 @@ class Regrowth(Masked):
             raise ValueError(
                 f"granularity {grain.granularity.name} keeps parts full, and weights move one by one"
             )
-        unit = {name: grain.unit_cost(name, kept.shape) for name, kept in mask.items()}
+        unit = grain.unit_costs({name: kept.shape for name, kept in mask.items()})
         drops = {name: drop // unit[name] * unit[name] for name, drop in drops.items()}
         moving = [name for name in mask if drops[name] > 0]
         if not moving:

@@ -21,6 +21,7 @@ from .arbiters import Arbiter
 from .budgets import keep_count
 from .channels import Axis, Channels, find_channels
 from .choosing import standings
+from .deploy.comparing import worst_difference
 from .masks import Scores
 from .resizing import all_shapes, put
 
@@ -236,17 +237,14 @@ def check_removal(
     given = pytree.tree_map_only(
         Tensor, lambda value: value.double() if value.is_floating_point() else value, example
     )
-    off = 0.0
     try:
         made = [network(*given) if call is None else call(network, given) for network in (smaller, masked)]
     except RuntimeError as error:
         raise ValueError(f"the network does not run without these channels: {error}") from error
     for ours, theirs in zip(*map(pytree.tree_leaves, made), strict=True):
-        if isinstance(theirs, Tensor) and theirs.is_floating_point() and theirs.numel():
-            if ours.shape != theirs.shape:
-                raise ValueError(f"an output of shape {tuple(theirs.shape)} became {tuple(ours.shape)}")
-            scale = float((theirs.max() - theirs.min()).clamp_min(1e-30))
-            off = max(off, float((ours - theirs).abs().max()) / scale)
+        if isinstance(theirs, Tensor) and ours.shape != theirs.shape:
+            raise ValueError(f"an output of shape {tuple(theirs.shape)} became {tuple(ours.shape)}")
+    off = worst_difference(*made)
     if not off <= TOLERANCE:
         raise ValueError(
             f"without these channels an output is off by {off:.1e} of its range: they do not hang together "

@@ -18,9 +18,9 @@ from .covering import Choice, coverage
 from .data import Forward
 from .methods import method as find_method
 from .multiply_adds import weight_uses
-from .prune import INITS, Plan, make_plan, make_scorer
+from .plan import INITS, Plan, Settings, make_plan
+from .prune import make_scorer
 from .removing import Call, Removal, check_removal, choose_channels
-from .sparse import Settings
 from .voters import Batch, Electorate, Loss, owners_from_graph
 
 
@@ -66,17 +66,10 @@ def remove_channels(
     """
     settings = Settings(
         ratio=ratio,
-        keep_ratio=None,
         criterion=criterion,
-        pt_criterion="magnitude",
-        budget=None,
         arbiter=arbiter,
-        scope="all",
-        protect=(protect,) if isinstance(protect, str) else tuple(protect),
-        rounds=None,
-        shuffle=False,
+        protect=protect,
         score_init=score_init,
-        floor=0.0,
         voters=voters,
         granularity="channel",
         ratio_of=of,

@@ -10,7 +10,7 @@ Every step of it is public too: `owners_from_graph`, `make_mask` (scoring, budge
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -25,35 +25,12 @@ from .masked import Masked
 from .methods import Method
 from .methods import method as find_method
 from .multiply_adds import weight_uses
-from .prune import make_budgets, make_floors, make_mask, make_plan
+from .plan import Settings, make_plan
+from .prune import make_budgets, make_floors, make_mask
 from .ratios import fixed_ratio
 from .regrow import Growth, Regrowth, Schedule
 from .rounds import Rounds
 from .voters import Electorate, Gather, Loss, owners_from_graph
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `make_plan` reads besides the method's row; None = the method's own."""
-
-    ratio: float
-    keep_ratio: float | None
-    criterion: str | None
-    pt_criterion: str
-    budget: str | None
-    arbiter: str
-    scope: str
-    protect: tuple[str, ...]
-    rounds: int | None
-    shuffle: bool
-    score_init: str
-    floor: float
-    voters: str | None = None
-    start_mask: str | None = None
-    factors: Mapping[str, float] = field(default_factory=dict)
-    granularity: str = WEIGHT.name
-    ratio_of: str = "params"
-    channel_multiple: int = 1
 
 
 def sparsify(
@@ -137,11 +114,10 @@ def sparsify(
         ratio=ratio if ratio is not None else fixed_ratio(granularity) or 90.0,
         keep_ratio=keep_ratio,
         criterion=criterion,
-        pt_criterion="magnitude",
         budget=budget,
         arbiter=arbiter,
         scope=scope,
-        protect=(protect,) if isinstance(protect, str) else tuple(protect),
+        protect=protect,
         rounds=rounds,
         shuffle=shuffle,
         score_init=score_init,

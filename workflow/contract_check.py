@@ -13,7 +13,7 @@ from prune_utils.ascent import task_of
 from prune_utils.bootstrap import check_level
 from prune_utils.contracts import check_voted
 from prune_utils.methods import Method
-from prune_utils.prune import make_plan
+from prune_utils.plan import make_plan
 
 from .experiment import Experiment
 from .files import Options

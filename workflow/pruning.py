@@ -6,7 +6,6 @@ on a name.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -25,9 +24,11 @@ from prune_utils.masked import Masked
 from prune_utils.masks import Mask, check_same_everywhere, dense_mask, prunable
 from prune_utils.methods import Method
 from prune_utils.multiply_adds import weight_uses
-from prune_utils.prune import Plan, check_plan, make_budgets, make_mask, make_plan
+from prune_utils.plan import Plan, make_plan
+from prune_utils.prune import check_plan, make_budgets, make_mask
 from prune_utils.removing import Removal
 from prune_utils.report import certificate
+from prune_utils.resizing import hollow
 from prune_utils.rounds import Rounds
 from prune_utils.shrinking import make_removal
 from prune_utils.voters import Electorate
@@ -94,7 +95,7 @@ class Pruning:
         """The network and one image of evaluation, with shapes and without values: nothing is computed."""
         with torch.device("meta"):
             image = torch.empty(1, 3, *self.experiment.evaluation_size())
-        return copy.deepcopy(self.network).to("meta"), (image, None)
+        return hollow(self.network), (image, None)
 
     @cached_property
     def electorate(self) -> Electorate:

@@ -14,7 +14,7 @@ from configs.load import Tree, carried, load, merge
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask, Scores
 from prune_utils.methods import method
-from prune_utils.prune import INITS
+from prune_utils.plan import INITS
 from prune_utils.ranking import rank_fractions
 from prune_utils.scoring import score
 from training.checkpoint import load_state

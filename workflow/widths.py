@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
-from common.resizing import runs
+from common.resizing import hollow, runs
 from models.multitask import MultiTaskNet
 
 IMAGE = 65  # side of the image that a network is tried on, in pixels
@@ -24,6 +22,5 @@ def cut_network(network: MultiTaskNet, shapes: object, source: object) -> None:
         network.cut(shapes)
     except ValueError as error:
         raise ValueError(f"{source}: field 'network': {error}") from None
-    hollow = copy.deepcopy(network).to("meta")
-    if not runs(hollow, torch.empty(1, 3, IMAGE, IMAGE, device="meta")):
+    if not runs(hollow(network), torch.empty(1, 3, IMAGE, IMAGE, device="meta")):
         raise ValueError(f"{source}: field 'network': layers of these shapes do not fit together")

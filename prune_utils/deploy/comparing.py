@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +19,13 @@ def differences(found: Any, expected: Any) -> list[float]:
     return [_difference(ours, theirs) for ours, theirs in pairs]
 
 
+def worst_difference(found: Any, expected: Any) -> float:
+    """The largest of them, 0 where there is no output; nan where one is."""
+    return max(differences(found, expected), key=lambda off: (math.isnan(off), off), default=0.0)
+
+
 def _difference(found: Any, expected: Any) -> float:
     if not isinstance(expected, Tensor) or not expected.is_floating_point() or not expected.numel():
         return 0.0
     scale = (expected.max() - expected.min()).clamp_min(1e-30)
-    return float((found.to(expected.device).float() - expected).abs().max() / scale)
+    return float((found.to(expected.device, expected.dtype) - expected).abs().max() / scale)

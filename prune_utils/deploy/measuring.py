@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .comparing import differences
+from .comparing import worst_difference
 from .memory import give_back
 from .plain import PlainNet
 from .reading import read_network
@@ -108,7 +108,7 @@ def _ready(
     if runtime.label == OURS:
         known = {"peak": peak_rate(), "operations": kept_operations(network, image)}
     run = runtime.make(network, image, threads)
-    return run, known | {"difference": max(differences(run(), expected))}
+    return run, known | {"difference": worst_difference(run(), expected)}
 
 
 def measure_here(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .build import sparse_engine
-from .comparing import differences
+from .comparing import worst_difference
 from .graph import Conv, Graph
 from .layers import TILINGS, TILINGS16, DenseLayer, SparseLayer, bf16_runs
 from .plain import Layer, PlainNet, given, run_step, sources, step_of
@@ -158,7 +158,7 @@ def within(graph: Graph, choices: dict[str, Choice], error: float, inputs: tuple
     count = len(order)
     while bad - good > 1:
         found = _net(graph, choices, set(order[:count]))(*inputs)
-        if max(differences(found, expected), default=0.0) <= error:
+        if worst_difference(found, expected) <= error:
             good = count
         else:
             bad = count

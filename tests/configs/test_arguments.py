@@ -113,7 +113,7 @@ def test_choices_of_settings_are_those_of_the_library():
     from prune_utils.arbiters import ARBITERS
     from prune_utils.budgets import BUDGETS
     from prune_utils.criteria import CRITERIA
-    from prune_utils.prune import INITS, SCOPES
+    from prune_utils.plan import INITS, SCOPES
     from workflow.processes import PRECISIONS
 
     known = {

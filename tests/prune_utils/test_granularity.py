@@ -12,9 +12,9 @@ from prune_utils.granularity import Grain, check_parts, find_granularity, whole_
 from prune_utils.masks import apply
 from prune_utils.methods import METHODS
 from prune_utils.multiply_adds import weight_uses
+from prune_utils.plan import Settings
 from prune_utils.ratios import fixed_ratio
 from prune_utils.roles import TRANSPOSED, Shape
-from prune_utils.sparse import Settings
 
 NAMES = ("weight", "kernel", "block:4x1", "block:2x2", "2:4", "1:4", "3:4", "fanin")
 

@@ -11,10 +11,9 @@ from prune_utils.channels import find_channels
 from prune_utils.masks import dense_mask
 from prune_utils.methods import METHODS
 from prune_utils.multiply_adds import weight_uses
-from prune_utils.prune import make_plan
+from prune_utils.plan import Settings, make_plan
 from prune_utils.removing import check_removal, choose_channels
-from prune_utils.resizing import resize
-from prune_utils.sparse import Settings
+from prune_utils.resizing import all_shapes, hollow, resize
 
 pytest.importorskip("torch_pruning")
 
@@ -281,3 +280,13 @@ def test_shapes_that_do_not_fit_are_refused():
     for shape in ([4, 1, 1, 1], [0, 1, 1, 1], [2, 1, 1], [2.0, 1, 1, 1]):
         with pytest.raises(ValueError, match=r"tensor '0.weight' of shape \(3, 1, 1, 1\) cannot be cut to"):
             resize(Pair(), {"0.weight": shape})
+
+
+def test_a_hollow_copy_shares_nothing_and_keeps_what_is_tied():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    net[1].weight = net[0].weight
+    net[0].bias.requires_grad_(False)
+    made = hollow(net.eval())
+    assert {value.device.type for value in [*made.parameters(), *made.buffers()]} == {"meta"}
+    assert made[0].weight is made[1].weight and not made[0].bias.requires_grad and not made.training
+    assert net[0].weight.device.type == "cpu" and all_shapes(made) == all_shapes(net)

@@ -1,5 +1,6 @@
 """The compiled convolution against PyTorch's, and every engine against the masked network."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from prune_utils.deploy import build
-from prune_utils.deploy.comparing import differences
+from prune_utils.deploy.comparing import differences, worst_difference
 from prune_utils.deploy.engines import wrap
 from prune_utils.deploy.graph import Conv, Graph
 from prune_utils.deploy.layers import TILINGS, TILINGS16, DenseLayer, SparseLayer, bf16_runs
@@ -241,3 +242,11 @@ def test_layers_that_spare_most_for_their_error_run_in_16_bits():
     assert within(graph, choices, 0.5, (image,)) == {"a", "b"}
     assert within(graph, choices, 0.1, (image,)) == {"a"}
     assert within(graph, choices, 0.01, (image,)) == set()
+
+
+def test_an_output_that_is_no_number_is_the_worst_wherever_it_stands():
+    right, wrong = torch.tensor([0.0, 2.0]), torch.tensor([0.0, math.nan])
+    assert worst_difference([right + 1, {"a": right}], [right, {"a": right}]) == 0.5
+    for found in ([wrong, right], [right, wrong]):
+        assert math.isnan(worst_difference(found, [right, right]))
+    assert worst_difference([], []) == 0
