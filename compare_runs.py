@@ -83,10 +83,9 @@ def draw(results: list[Result], path: Path) -> Path:
     seeds = len({result.seed for result in results}) > 1
     runs = {}
     for result in results:
-        name = result.path.stem.removesuffix("" if result.split == "test" else f"_{result.split}")
         ratio = "" if result.ratio is None else f" {result.ratio:g} %"
         title = f"{result.label}{ratio}" + (f", seed {result.seed}" if seeds else "")
-        runs[title] = read_curves(result.path.parent / f"{name}_training.csv")
+        runs[title] = read_curves(result.path.parent / f"{result.name}_training.csv")
     return draw_curves(runs, path, results[0].protocol)
 
 

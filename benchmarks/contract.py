@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.command_line import Parser
 from common.files import write_json
 from common.names import BASELINE
 from common.numbers import parse_numbers, parse_seeds
@@ -195,7 +196,7 @@ def jobs(asked: argparse.Namespace) -> Iterator[tuple[Setting, str, str]]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = Parser(description=__doc__.splitlines()[0])
     add = arguments.add_argument
     add("--data-root", required=True)
     add("--dest", required=True)

@@ -100,7 +100,7 @@ def points_of(folders: Iterable[str | Path], batch: int, threads: int) -> list[P
         seen.add(key)
         own = [other for other in results if (other.label, other.ratio) == key]
         change = 0.0 if result.label == DENSE else _delta(own, dense)
-        for name in dict.fromkeys(_name(other) for other in own):
+        for name in dict.fromkeys(other.name for other in own):
             for content in speeds.get(name, []):
                 points += _points(result, change, content, batch, threads)
     if not points:
@@ -117,11 +117,6 @@ def _delta(own: Sequence[Result], dense: Sequence[Result]) -> float:
     )
     values = [value for value in entry.values.get(DELTA, {}).values() if math.isfinite(value)]
     return fmean(values) if values else math.nan
-
-
-def _name(result: Result) -> str:
-    """Of the network, without the split."""
-    return result.path.stem.removesuffix("" if result.split == "test" else f"_{result.split}")
 
 
 def _speeds(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:

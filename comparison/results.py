@@ -58,6 +58,11 @@ class Result:
     constant: dict[str, dict[Column, float]] = dataclasses.field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """Of the experiment: that of its result file without the split (common.names.result_file)."""
+        return self.path.stem.removesuffix("" if self.split == "test" else f"_{self.split}")
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Those that it has measures of."""
         columns = (column for of in self.values.values() for column in of)

@@ -31,7 +31,7 @@ from .contract_report import (
 from .contract_search import Work
 from .experiment import Experiment
 from .files import Files, Options
-from .judging import Fall, certainty, kept, look
+from .judging import Fall, broken, certainty, kept, look
 from .networks import Saved, load_network, moved, save_network
 from .origin import origin
 
@@ -177,7 +177,7 @@ def report(work: Work) -> str:
 
 def sentence(work: Work, falls: dict[str, Fall], where: str) -> str:
     """Why nothing is kept, with the best that was reached."""
-    name = next(name for name, limit in work.limits.items() if not falls[name].bound <= limit)
+    name = broken(falls, work.limits)[0]
     drop, bound = falls[name]
     config = work.experiment.config
     return (

@@ -94,7 +94,7 @@ def draw_search(path: Path, ascent: Ascent, falls: Sequence[Mapping[str, Fall]],
     limits.set_ylabel("bound / limit", color=INK)
     limits.set_xlabel("round", color=INK)
     limits.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (factors, limits):
+    for axes in (factors, *([limits] if known else [])):
         axes.legend(frameon=False, labelcolor=INK, loc="upper left", fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

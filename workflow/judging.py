@@ -44,9 +44,14 @@ def halves(images: int, seed: int) -> tuple[list[int], list[int]]:
     return sorted(order[: (images + 1) // 2]), sorted(order[(images + 1) // 2 :])
 
 
+def broken(falls: Mapping[str, Fall], limits: Mapping[str, float]) -> list[str]:
+    """The limits that the bounds of the drops are not inside of, in their order; NaN breaks one."""
+    return [name for name, limit in limits.items() if not falls[name].bound <= limit]
+
+
 def kept(falls: Mapping[str, Fall], limits: Mapping[str, float]) -> bool:
     """Whether the bound of every drop is inside its limit."""
-    return all(falls[name].bound <= limit for name, limit in limits.items())
+    return not broken(falls, limits)
 
 
 def certainty(falls: Mapping[str, Fall], limits: Mapping[str, float]) -> float:

@@ -12,7 +12,7 @@ from configs.schema import Contract
 
 from .contract_report import fingerprint
 from .experiment import Experiment
-from .judging import Fall, Judge, halves, kept, look
+from .judging import Fall, Judge, broken, halves, look
 from .networks import Saved, load_network, moved
 
 
@@ -85,9 +85,10 @@ def _word(fall: Fall, limit: float) -> str:
 
 
 def _broken(falls: Mapping[str, Fall], limits: Mapping[str, float], split: str, images: int) -> str | None:
-    if kept(falls, limits):
+    names = broken(falls, limits)
+    if not names:
         return None
-    name = next(name for name, limit in limits.items() if not falls[name].bound <= limit)
+    name = names[0]
     fall, limit = falls[name], limits[name]
     return (
         f"the contract is {'not certain' if fall.drop <= limit else 'broken'} on {split}: '{name}' loses "

@@ -17,6 +17,7 @@ from configs.arguments import parse_assignments
 from configs.load import load
 from prune_utils.masks import apply
 from prune_utils.methods import METHODS
+from tests import tiny
 from tests.dataloaders import small
 from tests.hostile.faults import Case, cases, copied, sample
 from tests.hostile.formats import Format, write_torch
@@ -31,16 +32,9 @@ from workflow.running import Run
 STEP = 4
 NAME = "nyuv2_run"
 SETTINGS = (
-    *(
-        "data.crop=16",
-        "data.batch_size=2",
-        "data.num_workers=0",
-        "data.val_fraction=0.25",
-        "data.scale=[1,1]",
-    ),
-    *("model.backbone=resnet18", "model.width=0.02", "prune.num_batches=2", "dynamic.every=2"),
-    *("run.log_every=1", "run.eval_every=2", f"run.checkpoint_every={STEP}", "run.curves=false"),
-    *("run.logger=none", "run.device=cpu", "optim.iterations=8", "finetune.iterations=8"),
+    *tiny.RUN,
+    *("prune.num_batches=2", "run.log_every=1", f"run.checkpoint_every={STEP}"),
+    *("optim.iterations=8", "finetune.iterations=8"),
 )
 _folders: list[TemporaryDirectory] = []  # removed when the tests end
 

@@ -12,28 +12,13 @@ import torch
 from configs.arguments import parse_assignments
 from configs.load import load
 from prune_utils.methods import METHODS
+from tests import tiny
 from tests.dataloaders import small
 from workflow.experiment import open_experiment
 from workflow.files import Options
 from workflow.launch import training_run
 
-SETTINGS = (
-    *(
-        "data.crop=16",
-        "data.batch_size=2",
-        "data.num_workers=0",
-        "data.val_fraction=0.25",
-        "data.scale=[1,1]",
-    ),
-    *(
-        "model.backbone=resnet18",
-        "model.width=0.02",
-        "dynamic.every=2",
-        "run.eval_every=2",
-        "run.curves=false",
-    ),
-    *("run.checkpoint_every=3", "run.logger=none", "run.device=cpu", "optim.iterations=6"),
-)
+SETTINGS = (*tiny.RUN, "data.scale=[1,1]", "run.checkpoint_every=3", "optim.iterations=6")
 
 
 @pytest.fixture(scope="module")
