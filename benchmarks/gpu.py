@@ -1,9 +1,10 @@
 """Everything that a GPU changes, in one report of a few minutes: run it once on a fresh machine with one GPU.
 
-Scoring and choosing (two and five tasks), a masked training step beside a dense one in three precisions and
-compiled, the update of a moving mask, inference in float32, float16 and bfloat16, sparsity 2 of 4 in float16
-beside dense matrices, and, where two devices are, a training step shared by NCCL. Medians of the device's own
-clock (CUDA events), memory as its allocator counts it. What the device cannot do is a row that says why.
+Scoring and choosing (two and five tasks), a masked training step beside a dense one in three precisions,
+channels last and compiled, the update of a moving mask, inference in float32, bfloat16 and float16 and with
+channels removed, sparsity 2 of 4 in float16 beside dense matrices, and, where two devices are, a training step
+shared by NCCL. Medians of the device's own clock (CUDA events), memory as its allocator counts it. What the
+device cannot do is a row that says why.
 
 usage: python3 -m benchmarks.gpu [--device cuda] [--small] [--out outputs/gpu.json]
 
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,16 @@ from prune_utils.plan import make_plan
 from prune_utils.prune import make_budgets, make_mask
 from prune_utils.regrow import Growth, Regrowth, Schedule
 from prune_utils.scoring import score
+from prune_utils.shrinking import remove_channels
 
 from .cases import Case, make_case
 from .masks import settings
 
 RATIO = 90.0
+REMOVED = (50.0, 70.0, 90.0)  # percent of the multiply-adds
+MULTIPLE = 8  # of a smaller network's channels, as tensor cores like them
+# outputs, inputs, pixels: a square product, and the widest 1x1 layer of a head on eight images of 321 x 321
+MATRICES = ((4096, 4096, 4096), (512, 2048, 8 * 41 * 41))
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,11 @@ class Size:
     batch: int = 16
     width: float = 1.0
     side: int = 321
-    matrix: int = 4096
+    matrices: tuple[tuple[int, int, int], ...] = MATRICES
     repeats: int = 10
 
 
-SMALL = Size(crop=33, batch=2, width=0.05, side=33, matrix=128, repeats=2)
+SMALL = Size(crop=33, batch=2, width=0.0625, side=33, matrices=((128, 64, 128),), repeats=2)
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,10 @@ class Meter:
         return torch.cuda.max_memory_allocated(self.device)
 
 
-def on_device(name: str, size: Size, device: torch.device) -> Case:
+def on_device(name: str, size: Size, device: torch.device, channels_last: bool = False) -> Case:
     """A case of the benchmarks, network and batches on the device."""
     case = make_case(name, size.crop, size.batch, 2, size.width)
+    case.network.layout = torch.channels_last if channels_last else torch.preserve_format
     case.network.to(device)
     batches = [
         (
@@ -139,18 +147,18 @@ def scoring(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
 
 
 def steps(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
-    """Training steps, dense and masked, in each precision, one compiled; and a mask's update."""
+    """Training steps, dense and masked, in each precision, channels last, compiled; and a mask's update."""
     kinds = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    plain = [(label, masked, False) for label in kinds for masked in (False, True)]
-    for label, masked, compiled in [*plain, ("bfloat16", False, True), ("bfloat16", True, True)]:
-        case = on_device("nyuv2", size, device)
+    ways = [(label, "") for label in kinds] + [("bfloat16", ", channels last"), ("bfloat16", ", compiled")]
+    for (label, way), masked in product(ways, (False, True)):
+        case = on_device("nyuv2", size, device, way == ", channels last")
         optimizer = torch.optim.Adam(case.network.parameters())
         if masked:
             row = method("random")
             mask = make_mask(case.network, make_plan(row, settings()), case.electorate, [])
             Attachment(Masked(case.network, mask), [optimizer]).open()
-        network = torch.compile(case.network) if compiled else case.network
-        what = f"step, {'masked' if masked else 'dense'}, {label}{', compiled' if compiled else ''}"
+        network = torch.compile(case.network) if way == ", compiled" else case.network
+        what = f"step, {'masked' if masked else 'dense'}, {label}{way}"
         yield meter(what, _step(case, network, optimizer, device, kinds[label]))
     yield _update(meter, size, device)
 
@@ -183,38 +191,52 @@ def _update(meter: Meter, size: Size, device: torch.device) -> Row:
 
 
 def inference(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
-    """The dense network on one image and on eight, in each type."""
-    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    """The dense network on one image and on eight, in each type; and with channels removed, in float16."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    for label, kind in kinds.items():
+        yield from _inference(meter, size, on_device("nyuv2", size, device), kind, label)
+    for layout in (False, True):
+        label = "float16, channels last" if layout else "float16"
+        if layout:
+            yield from _inference(meter, size, on_device("nyuv2", size, device, layout), torch.float16, label)
+        for ratio in REMOVED:
+            case = on_device("nyuv2", size, device, layout)
+            what = f"{label}, {ratio:g} % of the multiply-adds removed"
+            try:
+                losses = case.electorate.losses
+                remove_channels(case.network, losses, case.batches[:1], ratio, "macs", multiple=MULTIPLE)
+            except ValueError as error:
+                yield Row(f"inference, {what}", note=str(error))
+                continue
+            yield from _inference(meter, size, case, torch.float16, what)
+
+
+def _inference(meter: Meter, size: Size, case: Case, kind: torch.dtype, label: str) -> Iterable[Row]:
+    network = case.network.eval().to(kind)
+    device = next(network.parameters()).device
     for count in (1, 8):
-        for label, kind in kinds.items():
-            case = on_device("nyuv2", size, device)
-            network = case.network.eval().to(kind)
-            image = torch.randn(count, 3, size.side, size.side, device=device, dtype=kind)
-            with torch.no_grad():
-                yield meter(f"inference of {count}, {label}", partial(network, image))
-                if (count, kind) == (8, torch.float16):
-                    faster = torch.compile(network)
-                    yield meter(f"inference of {count}, {label}, compiled", partial(faster, image))
+        image = torch.randn(count, 3, size.side, size.side, device=device, dtype=kind)
+        with torch.inference_mode():
+            yield meter(f"inference of {count}, {label}", partial(network, image), 5)
 
 
 def two_of_four(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
-    """A float16 matrix product, dense and with two of every four weights kept (Ampere and later)."""
+    """float16 matrix products, dense and with two of every four weights kept (Ampere and later)."""
     from torch.sparse import to_sparse_semi_structured
 
-    side = size.matrix
-    weight = torch.randn(side, side, device=device, dtype=torch.float16)
-    x = torch.randn(side, side, device=device, dtype=torch.float16)
-    kept = torch.tensor([1, 1, 0, 0], device=device, dtype=torch.bool).tile(side, side // 4)
-    with torch.no_grad():
-        dense = nn.Linear(side, side, bias=False, device=device, dtype=torch.float16)
-        dense.weight.copy_(weight * kept)
-        yield meter(f"matrix {side}, dense float16", lambda: dense(x))
+    for outputs, inputs, pixels in size.matrices:
+        weight = torch.randn(outputs, inputs, device=device, dtype=torch.float16)
+        x = torch.randn(inputs, pixels, device=device, dtype=torch.float16)
+        kept = torch.tensor([1, 1, 0, 0], device=device, dtype=torch.bool).tile(outputs, inputs // 4)
+        what = f"matrix {outputs} x {inputs} by {pixels} columns"
+        dense = weight * kept
+        yield meter(f"{what}, dense float16", partial(torch.mm, dense, x))
         try:
-            dense.weight = nn.Parameter(to_sparse_semi_structured(weight * kept))
+            held = to_sparse_semi_structured(dense)
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            yield Row(f"matrix {side}, 2:4 float16", note=" ".join(str(error).split())[:120])
-            return
-        yield meter(f"matrix {side}, 2:4 float16", lambda: dense(x))
+            yield Row(f"{what}, 2:4 float16", note=" ".join(str(error).split())[:120])
+            continue
+        yield meter(f"{what}, 2:4 float16", partial(torch.mm, held, x))
 
 
 def several(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:

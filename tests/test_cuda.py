@@ -18,6 +18,7 @@ from prune_utils.masked import Masked
 from prune_utils.masks import apply, count
 from prune_utils.regrow import Growth, Regrowth, Schedule
 from prune_utils.scoring import score
+from prune_utils.shrinking import remove_channels
 from prune_utils.sparse_file import load_sparse, save_sparse
 from prune_utils.voters import task_voters
 
@@ -182,3 +183,42 @@ def test_two_of_four_weights_multiply_as_the_device_multiplies_them(device, kern
     torch.testing.assert_close((held @ given).float(), expected, rtol=2e-2, atol=2e-2)
     if device == "cuda":
         assert torch.equal(held.to_dense(), matrix)
+
+
+@DEVICES
+@pytest.mark.parametrize("name", ["kernel", "block:2x1", "2:4", "fanin"])
+def test_equal_scores_give_equal_units(name, device, tiny):
+    case = tiny("a", "b")
+    generator = torch.Generator().manual_seed(3)
+    weights = {
+        at: weight for at, weight in owned(case).items() if find_granularity(name).divides(weight.shape)
+    }
+    scores = {
+        task: {at: torch.rand(weight.shape, generator=generator) for at, weight in weights.items()}
+        for task in case.losses
+    }
+    budget = [Pool((at,), weight.numel() // 2) for at, weight in weights.items()]
+    grain = Grain(find_granularity(name))
+    here, there = (
+        choose(scores, budget, "unanimous", grain=grain),
+        choose(moved(scores, device), budget, "unanimous", grain=grain),
+    )
+    assert all(torch.equal(kept, there[at].cpu()) for at, kept in here.items()) and here
+
+
+@DEVICES
+def test_the_same_channels_leave(device):
+    pytest.importorskip("torch_pruning")
+    torch.manual_seed(5)
+    layers = [torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU(), torch.nn.Conv2d(16, 4, 1)]
+    net = torch.nn.Sequential(*layers)
+    image = torch.randn(2, 3, 9, 9)
+    losses = {"a": lambda out, _: out[:, :2].square().mean(), "b": lambda out, _: out[:, 2:].abs().mean()}
+
+    def gone(where):
+        model = copy.deepcopy(net).to(where)
+        removal = remove_channels(model, losses, [(image.to(where), None)], 40, method="magnitude")
+        assert all(value.device.type == where for value in model.state_dict().values())
+        return removal.gone
+
+    assert gone(device) == gone("cpu")
