@@ -1,0 +1,215 @@
+"""The pieces of the benchmark of contracts: which commands each runs, and the JSON file that it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.files import write_json
+from common.names import BASELINE
+from prune_utils.methods import METHODS
+
+CREATE, LAUNCH, LOSSES = "create_pruned_net.py", "launch_training.py", "benchmarks/contract_losses.py"
+TURNED, UNIFORM = "contract", "uniform"  # with dual ascent; all factors stay 1
+GRID = ("disparse_pt", "imp", "gmp")
+ROUNDS_EXPECTED = 12  # of a search, for the sum of steps that is told before
+SEARCH = {  # a coarse search, which needs few rounds: the factors are 1, 2 and 4
+    "contract.resolution": 4,
+    "contract.stride": 16,
+    "contract.turn": 2,
+    "contract.turns": 2,
+}
+IMP_ROUNDS = 4
+ABOUT = ("kept", "total", "size", "factors", "finetune", "validation", "test", "smallest_limits")
+
+
+class Command(NamedTuple):
+    """A script, its words, and the exit statuses that are no failure."""
+
+    script: str
+    words: tuple[str, ...]
+    allowed: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One JSON file, DEST/NAME.json, and what makes it.
+
+    part: "dense", "promise" or "sizes". kind: TURNED, UNIFORM, one of GRID, or "dense". limits: as --max-drop
+    takes them, of searches. ratio: percent, of the grid. level: of the bounds.
+    """
+
+    asked: argparse.Namespace
+    part: str
+    kind: str
+    seed: int
+    limits: str | None = None
+    ratio: float | None = None
+    level: float | None = None
+
+    @property
+    def name(self) -> str:
+        what = "" if self.limits is None else "_" + re.sub(r"[^\w.]+", "_", self.limits)
+        what = what if self.ratio is None else f"_{self.ratio:g}"
+        part = "" if self.kind in (self.part, *GRID) else f"{self.part}_"
+        return f"seed{self.seed}_{part}{self.kind}{what}"
+
+    @property
+    def result(self) -> Path:
+        return Path(self.asked.dest) / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        return Path(self.asked.work) / "logs" / f"{self.name}.log"
+
+    @property
+    def folder(self) -> Path:
+        """Of its networks."""
+        return Path(self.asked.work) / f"seed{self.seed}"
+
+    @property
+    def dense(self) -> Path:
+        """The trained dense network that it starts from, or makes."""
+        return self.folder / f"final_{self.asked.dataset}_{BASELINE}.pth"
+
+    @property
+    def ready(self) -> bool:
+        """Whether its dense network is there."""
+        return self.kind == "dense" or self.dense.is_file()
+
+    # ----------------------------------------------------------------------- commands
+    def commands(self) -> Iterator[Command]:
+        """What is to be run, one after the other; each goes on where it was stopped."""
+        if self.kind == "dense":
+            yield Command(LAUNCH, (*self._words(), "--method", BASELINE, "--resume"))
+        elif self.limits is not None:
+            words = [*self._words(), "--max-drop", self.limits, "--level", f"{self.level:g}"]
+            words += ["--name", self.name, *self._criterion(), *_set(SEARCH)]
+            words += [*_set({"finetune.iterations": self.asked.round_steps}), "--init-from", str(self.dense)]
+            words += _set({"contract.turns": 0}) if self.kind == UNIFORM else []
+            yield Command(CREATE, tuple(words), (0, 1))
+        else:
+            yield from self._grid()
+
+    def _grid(self) -> Iterator[Command]:
+        row, steps = METHODS[self.kind], self.asked.grid_steps
+        words = [*self._words(), "--method", self.kind, "--ratio", f"{self.ratio:g}", "--name", self.name]
+        words += self._criterion() if row.criterion is None else []
+        if row.retrain:  # half of its steps lie between the rounds
+            every = max(1, steps // 2 // IMP_ROUNDS)
+            words += ["--rounds", str(IMP_ROUNDS), "--round-iterations", str(every)]
+            steps -= every * IMP_ROUNDS
+        words += _set({"finetune.iterations": steps})
+        if row.by_itself:  # it prunes while it trains: from the dense network, at the rate of fine-tuning
+            words += ["--init-from", str(self.dense), *_set({"optim.iterations": steps})]
+            words += _set({"optim.lr": self.asked.finetune_lr, "optim.step_every": steps})
+        else:
+            yield Command(CREATE, (*words, "--init-from", str(self.dense), "--resume"))
+        yield Command(LAUNCH, (*words, "--resume"))
+        network = self.folder / f"final_{self.name}.pth"
+        looks = ["--weights", str(network), "--init-from", str(self.dense), "--level", f"{self.level:g}"]
+        yield Command(LOSSES, (*self._words(), *looks, "--out", str(self._losses)))
+
+    def _words(self) -> list[str]:
+        """The words that every command begins with."""
+        asked = self.asked
+        words = ["--dataset", asked.dataset, "--data-root", asked.data_root, "--seed", str(self.seed)]
+        words += [word for file in asked.config for word in ("--config", file)]
+        words += ["--logger", "none", "--dest", str(self.folder)]
+        # no image of the validation set chooses weights: the last ones count, and are looked at once
+        words += _set({"run.preflight": "false", "run.curves": "false", "run.eval_every": asked.dense_steps})
+        words += ["--val-share", asked.val_share] if asked.val_share else []
+        return [*words, *(word for one in asked.set for word in ("--set", one))]
+
+    def _criterion(self) -> list[str]:
+        return ["--criterion", self.asked.criterion] if self.asked.criterion else []
+
+    # ------------------------------------------------------------------------- results
+    @property
+    def _losses(self) -> Path:
+        return self.folder / f"{self.name}_losses.json"
+
+    def write(self, said: str) -> None:
+        """The JSON file, from what the commands left. said: their last line."""
+        about: dict[str, Any] = {
+            "part": self.part,
+            "kind": self.kind,
+            "seed": self.seed,
+            "limits": self.limits,
+            "wanted": self.asked.wanted.get(self.limits),
+            "ratio": self.ratio,
+            "level": self.level,
+            "dataset": self.asked.dataset,
+            "config": self.asked.config,
+            "settings": self.asked.set,
+            "criterion": self.asked.criterion,
+        }
+        if self.kind == "dense":
+            about |= {"steps": self.asked.dense_steps}
+        elif self.limits is not None:
+            about |= self._found(said)
+        else:
+            about |= {"steps": self.asked.grid_steps} | json.loads(self._losses.read_text())
+        write_json(self.result, about)
+
+    def _found(self, said: str) -> dict[str, Any]:
+        """What a search found, and all its rounds."""
+        with (self.folder / f"{self.name}_search.csv").open(newline="") as file:
+            rounds = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        found: dict[str, Any] = {"steps": len(rounds) * self.asked.round_steps, "rounds": rounds}
+        certificate = self.folder / f"{self.name}_limits.json"
+        if not certificate.is_file():
+            return found | {"certified": False, "said": said}
+        content = json.loads(certificate.read_text())
+        return found | {"certified": True} | {name: content[name] for name in ABOUT}
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps of training; of a search, as many as it usually needs."""
+        if self.kind == "dense":
+            return int(self.asked.dense_steps)
+        return int(self.asked.grid_steps if self.limits is None else ROUNDS_EXPECTED * self.asked.round_steps)
+
+
+def _set(values: dict[str, Any]) -> list[str]:
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+def pieces(asked: argparse.Namespace) -> list[Piece]:
+    """Every piece, in the order in which they are begun once their dense network is there.
+
+    First as many promises as there are processes, then the sizes of one seed, the other promises, the sizes
+    of the other seeds: an early end leaves some of both.
+    """
+    promises = [_promise(asked, seed, place) for place, seed in enumerate(asked.promise_seeds)]
+    sizes = [list(_sizes(asked, seed)) for seed in asked.size_seeds]
+    ordered = [*promises[: asked.jobs], *sizes[:1], *promises[asked.jobs :], *sizes[1:]]
+    found: dict[str, Piece] = {}
+    for group in ordered:
+        for piece in group:
+            found.setdefault(piece.name, piece)
+    return list(found.values())
+
+
+def _promise(asked: argparse.Namespace, seed: int, place: int) -> list[Piece]:
+    limits = asked.promise[place % len(asked.promise)]
+    return [
+        Piece(asked, "dense", "dense", seed),
+        Piece(asked, "promise", TURNED, seed, limits=limits, level=asked.level),
+    ]
+
+
+def _sizes(asked: argparse.Namespace, seed: int) -> Iterable[Piece]:
+    yield Piece(asked, "dense", "dense", seed)
+    for limits in asked.sizes:
+        for kind in (TURNED, UNIFORM):
+            yield Piece(asked, "sizes", kind, seed, limits=limits, level=asked.size_level)
+    for ratio in asked.ratios:
+        for method in GRID:
+            yield Piece(asked, "sizes", method, seed, ratio=ratio, level=asked.size_level)

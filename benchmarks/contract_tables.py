@@ -1,0 +1,185 @@
+"""Tables of the benchmark of contracts, from the JSON files of its pieces alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from common.files import read_json
+from common.text import table
+from workflow.judging import Fall, certainty, kept
+
+Row = dict[str, Any]
+Limits = Mapping[str, float]
+SEARCHES = ("contract", "uniform")
+NONE = "-"
+
+
+class Reached(NamedTuple):
+    """Weights kept, percent; None = no network. seen: by the smallest that keeps the limits on the search's
+    half; certified: by the one that the certificate's half lets pass."""
+
+    seen: float | None
+    certified: float | None
+
+
+def tables(folder: Path) -> str:
+    """Everything that the files of a folder tell. FileNotFoundError where it holds none."""
+    found = [read_json(path) for path in sorted(folder.glob("seed*.json"))]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no piece of the benchmark: run it without --table first")
+    parts = {part: [one for one in found if one["part"] == part] for part in ("dense", "promise", "sizes")}
+    lines = [
+        f"{part}: {len(of)} pieces, {sum(one['steps'] for one in of):,} steps of training"
+        for part, of in parts.items()
+    ]
+    for part, write in (("promise", promises), ("sizes", sizes)):
+        lines += ["", *write(parts[part])] if parts[part] else []
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------- promises
+def promises(found: Sequence[Row]) -> Iterator[str]:
+    """Every contract, then how often what validation promised is kept on test."""
+    level, rows, counts = found[0]["level"], [], Counter[str]()
+    for one in sorted(found, key=lambda one: one["seed"]):
+        counts["asked"] += 1
+        if not one["certified"]:
+            rows.append([one["seed"], one["limits"], NONE, "no certificate", NONE, NONE])
+            continue
+        there, here = _falls(one["validation"]["certificate"]["drops"]), _falls(one["test"]["drops"])
+        wanted = _limits(one)
+        broken = [name for name, limit in wanted.items() if not here[name].drop <= limit]
+        sure = [n for n in broken if 2 * here[n].drop - here[n].bound > wanted[n]]
+        counts.update({"certified": 1, "broken": bool(broken), "surely": bool(sure)})
+        for name in (name for name, limit in wanted.items() if limit < math.inf):
+            counts.update({f"of {name}": 1, f"broken {name}": name in broken})
+        losses = (", ".join(f"{n} {of[n][i]:.2f}" for n in wanted) for of, i in ((there, 1), (here, 0)))
+        said = f"broken: {', '.join(broken)}" if broken else "kept"
+        rows.append([one["seed"], one["limits"], f"{_percent(one):.1f}", *losses, said])
+    yield table(
+        rows, ("seed", "limits", "weights %", "validation, lost at most %", "test, lost %", "on test")
+    )
+    yield ""
+    tasks = [name.removeprefix("of ") for name in counts if name.startswith("of ")]
+    yield _rate("contracts asked for", counts["broken"], counts["asked"], level)
+    yield _rate("contracts certified", counts["broken"], counts["certified"], level)
+    for name in tasks:
+        yield _rate(f"promises for {name}", counts[f"broken {name}"], counts[f"of {name}"], level)
+    yield (
+        f"of the {counts['broken']} broken on test, {counts['surely']} by more than the bound of the test "
+        f"images at level {level:g} leaves open"
+    )
+
+
+def _rate(what: str, broken: int, count: int, level: float) -> str:
+    """How many were broken, with the exact interval of the rate (Clopper and Pearson, 1934)."""
+    if not count:
+        return f"{what}: none"
+    low, high = stats.binomtest(broken, count).proportion_ci(0.95, method="exact")
+    return (
+        f"{what}: {count}, broken on test {broken}, {100 * broken / count:.1f} % (95 % interval "
+        f"{100 * low:.1f} to {100 * high:.1f}); level {level:g} allows {100 * (1 - level):.1f} %"
+    )
+
+
+# ------------------------------------------------------------------------------- sizes
+def sizes(found: Sequence[Row]) -> Iterator[str]:
+    """Weights kept by limits and way, each seed, and the mean over the seeds in which every way ended."""
+    wanted = {one["limits"]: _limits(one) for one in found if one["limits"] is not None}
+    grid = {one["kind"]: None for one in found if one["limits"] is None}
+    ways, seeds = (*SEARCHES, *grid), sorted({one["seed"] for one in found})
+    header = ("limits", "way", *(f"seed {seed}" for seed in seeds), "mean", "to the best of the grid")
+    rows: list[Sequence[object]] = []
+    for limits, of in wanted.items():
+        by_way = {way: [reached(found, way, seed, limits, of) for seed in seeds] for way in ways}
+        best = [_least(by_way[way][place] for way in grid) for place in range(len(seeds))]
+        for way, row in by_way.items():
+            rows.append((limits, way, *map(_cell, row), _mean(row), _ratio(row, best)))
+    yield (
+        "weights kept, %: the smallest network that keeps the limits on the search's half / the one that is "
+        f"certified, at level {found[0]['level']:g}; 100 = the dense network trained on"
+    )
+    yield table(rows, header)
+
+
+def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limits) -> Reached | None:
+    """What a way reached for a seed; None = its pieces are not there."""
+    mine = [one for one in found if one["kind"] == way and one["seed"] == seed]
+    if way not in SEARCHES:
+        return of_grid(mine, wanted) if mine else None
+    one = next((one for one in mine if one["limits"] == limits), None)
+    if one is None:
+        return None
+    seen = [100 - row["sparsity"] for row in one["rounds"] if row["kept"]]
+    return Reached(min(seen, default=None), _percent(one) if one["certified"] else None)
+
+
+def of_grid(networks: Sequence[Row], wanted: Limits) -> Reached:
+    """The smallest network of a grid that keeps the limits, found and certified in a contract's way: those
+    that keep them on the search's half, the most certain first, up to the first that fails on the other."""
+    looks = [(_percent(one), *_halves(one, wanted)) for one in networks]
+    seen = [one for one in looks if kept(one[1], wanted)]
+    passed = []
+    for size, _, certificate in sorted(seen, key=lambda one: -certainty(one[1], wanted)):
+        if not kept(certificate, wanted):
+            break
+        passed.append(size)
+    return Reached(min((one[0] for one in seen), default=None), min(passed, default=None))
+
+
+def _halves(one: Row, wanted: Limits) -> tuple[dict[str, Fall], dict[str, Fall]]:
+    """What a network of the grid loses on the search's half, and on the certificate's."""
+    search, certificate = (_falls(one["losses"][half]) for half in ("search", "certificate"))
+    return {name: search[name] for name in wanted}, {name: certificate[name] for name in wanted}
+
+
+def _least(reached: Any) -> float | None:
+    return min((one.seen for one in reached if one is not None and one.seen is not None), default=None)
+
+
+def _cell(one: Reached | None) -> str:
+    return "" if one is None else " / ".join(NONE if x is None else f"{x:.1f}" for x in one)
+
+
+def _mean(row: Sequence[Reached | None]) -> str:
+    """Over all seeds, a network that is missing counted as the dense one; "" where a piece is not there."""
+    if None in row:
+        return ""
+    both = zip(*(one for one in row if one is not None), strict=True)
+    return " / ".join(f"{fmean(100.0 if x is None else x for x in of):.1f}" for of in both)
+
+
+def _ratio(row: Sequence[Reached | None], best: Sequence[float | None]) -> str:
+    """The geometric mean, over seeds in which both found one, of the size by the best of the grid's."""
+    pairs = [
+        (one.seen, least)
+        for one, least in zip(row, best, strict=True)
+        if one is not None and one.seen is not None and least is not None
+    ]
+    if not pairs:
+        return NONE
+    return f"{math.exp(fmean(math.log(mine / least) for mine, least in pairs)):.2f}"
+
+
+# ------------------------------------------------------------------------------ reading
+def _percent(one: Row) -> float:
+    return 100 * one["kept"] / one["total"]
+
+
+def _limits(one: Row) -> dict[str, float]:
+    return {name: math.inf if limit is None else limit for name, limit in one["wanted"].items()}
+
+
+def _falls(drops: Mapping[str, Mapping[str, float | None]]) -> dict[str, Fall]:
+    """Drops of a file; what was no number there keeps no limit."""
+    return {
+        name: Fall(*(math.nan if of[key] is None else float(of[key] or 0) for key in Fall._fields))
+        for name, of in drops.items()
+    }

@@ -1,0 +1,195 @@
+"""The benchmark of contracts: its pieces, what they say to the scripts, and the tables of their files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import contract
+from benchmarks.contract_pieces import GRID, pieces
+from benchmarks.contract_tables import Reached, of_grid, tables
+from tests.scripts import call
+
+LIMITS = {"seg": 2.0, "sn": 10.0}
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """What a command line asks for, beside a folder for files."""
+
+    def parsed(*words):
+        given = ["contract", "--data-root", "data", "--dest", str(tmp_path), *words]
+        monkeypatch.setattr("sys.argv", given)
+        return contract.arguments()
+
+    return parsed
+
+
+# ------------------------------------------------------------------------------ pieces
+def test_an_early_end_leaves_some_promises_and_the_sizes_of_a_seed(asked):
+    said = asked("--jobs", "2", "--seeds", "4", "--size-seeds", "2", "--ratios", "50", "--sizes", "all=1")
+    names = [piece.name for piece in pieces(said)]
+    sizes = [f"sizes_{kind}_all_1" for kind in ("contract", "uniform")] + [f"{m}_50" for m in GRID]
+    limits = ["all_5", "all_2", "all_10", "seg_2_all_10"]
+    promises = [[f"seed{s}_dense", f"seed{s}_promise_contract_{limits[s]}"] for s in range(4)]
+    assert names == [
+        *(promises[0] + promises[1]),
+        *(f"seed0_{name}" for name in sizes),
+        *(promises[2] + promises[3]),
+        *(f"seed1_{name}" for name in sizes),
+    ]
+
+
+def test_all_ways_train_from_the_same_dense_network_for_the_stated_steps(asked):
+    said = asked("--round-steps", "7", "--grid-steps", "40", "--set", "finetune.lr=0.003")
+    dense = "final_nyuv2_baseline.pth"
+    trained = {}
+    for piece in pieces(said):
+        if piece.seed or piece.part != "sizes" or piece.ratio not in (None, 90.0):
+            continue
+        for script, words, _ in piece.commands():
+            assert str(piece.folder / dense) in words or script == "launch_training.py"
+            for flag, what in (("finetune.iterations", "length"), ("optim.lr", "rate")):
+                found = [word.partition("=")[2] for word in words if word.startswith(flag)]
+                trained.setdefault(piece.kind, {}).update({what: found[-1]} if found else {})
+            if "--round-iterations" in words:
+                trained[piece.kind]["between"] = words[words.index("--round-iterations") + 1]
+    assert trained["contract"]["length"] == trained["uniform"]["length"] == "7"
+    assert trained["disparse_pt"]["length"] == trained["gmp"]["length"] == "40"
+    assert trained["gmp"]["rate"] == "0.003"
+    assert int(trained["imp"]["length"]) + 4 * int(trained["imp"]["between"]) == 40
+
+
+def test_only_the_uniform_search_has_no_factors(asked):
+    said = asked("--criterion", "taylor")
+    words = {p.kind: [w for c in p.commands() for w in c.words] for p in pieces(said) if p.part == "sizes"}
+    assert [kind for kind, of in words.items() if "contract.turns=0" in of] == ["uniform"]
+    assert {kind for kind, of in words.items() if "taylor" in of} == {"contract", "uniform", "disparse_pt"}
+
+
+def test_what_cannot_be_is_one_sentence(tmp_path, capsys):
+    for words, sentence in (
+        (["--only", "size"], "part 'size' is not one of promise, sizes"),
+        (["--jobs", "0"], "--jobs 0 is not at least 1"),
+        (["--sizes", "segg=1"], "task 'segg' is not one of seg, sn, depth, all"),
+        (["--table"], "holds no piece of the benchmark"),
+    ):
+        said = call("benchmarks/contract.py", ["--dest", str(tmp_path), *words], capsys)
+        assert said.code == 2 and sentence in said.err
+
+
+# ------------------------------------------------------------------------------ tables
+def network(kept, search, certificate=None):
+    """A network of a grid of 1000 weights, whose drops are half of the bounds (seg, sn)."""
+    halves = {"search": search, "certificate": certificate or search, "test": search}
+    losses = {
+        half: {name: {"drop": bound / 2, "bound": bound} for name, bound in zip(LIMITS, of, strict=True)}
+        for half, of in halves.items()
+    }
+    return {"kept": kept, "total": 1000, "losses": losses}
+
+
+def test_a_grid_is_certified_as_a_contract_is():
+    """The most certain first, up to the first that breaks a limit on the other half."""
+    sure, less, least = network(500, (0.5, 1)), network(200, (1, 2)), network(100, (1.9, 3))
+    broken = network(50, (2.1, 3))
+    assert of_grid([broken, least, less, sure], LIMITS) == Reached(10.0, 10.0)
+    assert of_grid([least, network(200, (1, 2), (3, 3)), sure], LIMITS) == Reached(10.0, 50.0)
+    assert of_grid([least, less, network(500, (0.5, 1), (0, 11))], LIMITS) == Reached(10.0, None)
+    assert of_grid([broken], LIMITS) == Reached(None, None)
+
+
+def test_what_is_no_number_keeps_no_limit():
+    lost = network(100, (1, 1))
+    lost["losses"]["search"]["sn"]["bound"] = None
+    assert of_grid([lost, network(300, (1, 1))], LIMITS) == Reached(30.0, 30.0)
+
+
+def write(folder, name, **content):
+    about = {"seed": 0, "limits": None, "ratio": None, "level": 0.95, "steps": 10, "wanted": None}
+    (folder / f"{name}.json").write_text(json.dumps(about | content))
+
+
+def promise(folder, seed, bounds, test, certified=True):
+    """A contract of a seed, bounds on validation and drops on test (seg, sn); bounds on test are 1 above."""
+
+    def drops(of, room):
+        return {n: {"drop": drop, "bound": drop + room} for n, drop in zip(LIMITS, of, strict=True)}
+
+    found = {"validation": {"certificate": {"drops": drops(bounds, 0)}}, "test": {"drops": drops(test, 1)}}
+    about = {"part": "promise", "kind": "contract", "seed": seed, "limits": "seg=2,sn=10", "wanted": LIMITS}
+    about |= {"kept": 250, "total": 1000} | found if certified else {}
+    write(folder, f"seed{seed}_promise", **about, certified=certified)
+
+
+def test_kept_promises_are_counted(tmp_path):
+    promise(tmp_path, 0, (1, 4), (1.5, 3))
+    promise(tmp_path, 1, (1.5, 9), (2.5, 3))  # broken, yet inside what the test images leave open
+    promise(tmp_path, 2, (1.5, 9), (3.5, 12))  # both, surely
+    promise(tmp_path, 3, (0, 0), (0, 0), certified=False)
+    lines = tables(tmp_path).splitlines()
+    assert "promise: 4 pieces, 40 steps of training" in lines
+    shown = [line.split() for line in lines if line.lstrip().startswith(("0 ", "1 ", "2 ", "3 "))]
+    assert shown[0] == [
+        "0",
+        "seg=2,sn=10",
+        "25.0",
+        "seg",
+        "1.00,",
+        "sn",
+        "4.00",
+        "seg",
+        "1.50,",
+        "sn",
+        "3.00",
+        "kept",
+    ]
+    assert shown[1][-2:] == ["broken:", "seg"] and shown[2][-3:] == ["broken:", "seg,", "sn"]
+    assert shown[3][2:] == ["-", "no", "certificate", "-", "-"]
+    said = "\n".join(lines)
+    assert "contracts asked for: 4, broken on test 2, 50.0 % (95 % interval 6.8 to 93.2)" in said
+    assert "contracts certified: 3, broken on test 2, 66.7 %" in said
+    assert "promises for seg: 3, broken on test 2" in said and "promises for sn: 3, broken on test 1" in said
+    assert "of the 2 broken on test, 1 by more" in said
+
+
+def test_sizes_stand_beside_the_best_of_the_grid(tmp_path):
+    for seed, keep in ((0, 80), (1, 160)):
+        rounds = [{"sparsity": 0.0, "kept": 1.0}, {"sparsity": 100 - keep / 10, "kept": 1.0}]
+        rounds += [{"sparsity": 99.0, "kept": 0.0}]
+        found = {"certified": True, "kept": keep + 10, "total": 1000, "rounds": rounds}
+        about = {"part": "sizes", "kind": "contract", "limits": "seg=2,sn=10", "wanted": LIMITS, "seed": seed}
+        write(tmp_path, f"seed{seed}_contract", **about, **found)
+        for kept, bounds in ((100, (1, 1)), (50, (3, 3))):
+            grid = {"part": "sizes", "kind": "imp", "ratio": 100 - kept / 10, "seed": seed}
+            write(tmp_path, f"seed{seed}_imp_{kept}", **grid, **network(kept, bounds))
+    rows = [" ".join(row.split()) for row in tables(tmp_path).splitlines() if row.startswith("seg=2")]
+    assert rows[0] == "seg=2,sn=10 contract 8.0 / 9.0 16.0 / 17.0 12.0 / 13.0 1.13"
+    assert rows[1] == "seg=2,sn=10 uniform -"
+    assert rows[2] == "seg=2,sn=10 imp 10.0 / 10.0 10.0 / 10.0 10.0 / 10.0 1.00"
+
+
+# -------------------------------------------------------------------------------- runs
+@pytest.mark.slow
+def test_pieces_run_side_by_side_are_skipped_and_tabulated(many_rooms, tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(
+        "data: {crop: 33, batch_size: 4, num_workers: 0}\n"
+        "model: {backbone: resnet18, width: 0.05}\n"
+        "optim: {iterations: 4, step_every: 100}\n"
+        "finetune: {iterations: 2, lr: 1.0e-5}\n"
+        "run: {device: cpu}\n"
+    )
+    words = ["--data-root", str(many_rooms), "--dest", str(tmp_path / "out"), "--jobs", "2"]
+    words += ["--config", str(tmp_path / "small.yaml"), "--seeds", "2", "--size-seeds", "1", "--ratios", "50"]
+    words += ["--round-steps", "2", "--grid-steps", "8", "--sizes", "all=400", "--promise", "all=400"]
+    words += ["--set", "contract.smallest=40"]
+    said = call("benchmarks/contract.py", words, capsys)
+    assert said.code == 0, said.out + said.err
+    made = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
+    assert len(made) == 2 + 2 + 2 + 3
+    (tmp_path / "out" / "seed0_imp_50.json").unlink()
+    said = call("benchmarks/contract.py", words, capsys)
+    assert said.code == 0 and "seed0_imp_50: done; " in said.out and "0 of 1 left" in said.out
+    shown = call("benchmarks/contract.py", ["--dest", str(tmp_path / "out"), "--table"], capsys)
+    assert "contracts asked for: 2" in shown.out and "all=400  gmp" in shown.out
