@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from benchmarks.contract_pieces import Piece, pieces
+from benchmarks.contract_pieces import Piece, pieces, unfinished
 from benchmarks.contract_tables import tables
 from common.command_line import Parser
 from common.interrupt import StopRequest
@@ -54,8 +54,9 @@ def run(piece: Piece, stop: StopRequest, threads: int | None) -> str | None:
 
 
 def run_all(todo: Sequence[Piece], jobs: int, stop: StopRequest) -> int:
-    """Every piece whose file is not there; how many failed. Raises Stopped when that is requested."""
-    pending = [piece for piece in todo if not piece.result.is_file()]
+    """Every piece, in order, as its dense network is there; how many failed. Raises Stopped when that is
+    requested."""
+    pending = list(todo)
     active: dict[Future[str | None], Piece] = {}
     began, failed, count = time.monotonic(), 0, len(pending)
     with ThreadPoolExecutor(jobs) as pool:
@@ -89,7 +90,7 @@ def arguments() -> argparse.Namespace:
     add("--dry-run", action="store_true", help="only say which pieces there would be, and their steps")
     add("--jobs", type=int, default=1, help="pieces side by side")
     add("--dataset", default="nyuv2")
-    add("--data-root", default="")
+    add("--data-root")
     add("--config", action="append", default=[], help="repeatable (default: configs/nyuv2_small.yaml)")
     add("--set", action="append", default=[], help="one setting of all commands, repeatable")
     add("--val-share", help="of the training images, where the index has no split 'val'")
@@ -124,7 +125,10 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
     asked.ratios = parse_numbers("--ratios", asked.ratios, float)
     reader = parser("", "", ("data", "training"))
     flags = ["--dataset", asked.dataset, *(word for one in asked.set for word in ("--set", one))]
+    flags += ["--data-root", asked.data_root] if asked.data_root else []
     config = load(asked.dataset, asked.config, flags_tree(reader.parse_args(flags)))
+    asked.data_root = config.data.root
+    terminal.check_data(config.data)
     asked.dense_steps, asked.finetune_lr = config.optim.iterations, config.finetune.lr
     first, second = config.data.tasks[:2]
     asked.promise = asked.promise or [
@@ -144,8 +148,7 @@ def main() -> None:
     if asked.table:
         print(tables(Path(asked.dest)))
         return
-    todo = pieces(asked)
-    left = [piece for piece in todo if not piece.result.is_file()]
+    left = unfinished(pieces(asked))
     for part in ("dense", *PARTS):
         mine = [piece for piece in left if piece.part == part]
         steps = sum(piece.expected_steps for piece in mine)
@@ -157,7 +160,7 @@ def main() -> None:
     Path(asked.dest).mkdir(parents=True, exist_ok=True)
     with StopRequest() as stop:
         try:
-            failed = run_all(todo, asked.jobs, stop)
+            failed = run_all(left, asked.jobs, stop)
         except Stopped as error:
             print("stopped; the same command goes on from here", file=sys.stderr)
             sys.exit(128 + error.number)

@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,6 +195,13 @@ def pieces(asked: argparse.Namespace) -> list[Piece]:
         for piece in group:
             found.setdefault(piece.name, piece)
     return list(found.values())
+
+
+def unfinished(todo: Sequence[Piece]) -> list[Piece]:
+    """Those whose file is not there, and the dense networks that these need and that are gone."""
+    left = [piece for piece in todo if not piece.result.is_file()]
+    needed = {piece.dense for piece in left if not piece.ready}
+    return [piece for piece in todo if piece in left or (piece.kind == "dense" and piece.dense in needed)]
 
 
 def _promise(asked: argparse.Namespace, seed: int, place: int) -> list[Piece]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import contract
-from benchmarks.contract_pieces import GRID, pieces
+from benchmarks.contract_pieces import GRID, pieces, unfinished
 from benchmarks.contract_tables import Reached, of_grid, tables
 from tests.scripts import call
 
@@ -19,7 +19,7 @@ def asked(tmp_path, monkeypatch):
     """What a command line asks for, beside a folder for files."""
 
     def parsed(*words):
-        given = ["contract", "--data-root", "data", "--dest", str(tmp_path), *words]
+        given = ["contract", "--data-root", str(tmp_path), "--dest", str(tmp_path), *words]
         monkeypatch.setattr("sys.argv", given)
         return contract.arguments()
 
@@ -39,6 +39,19 @@ def test_an_early_end_leaves_some_promises_and_the_sizes_of_a_seed(asked):
         *(promises[2] + promises[3]),
         *(f"seed1_{name}" for name in sizes),
     ]
+
+
+def test_a_dense_network_that_is_gone_is_made_again_where_a_piece_needs_it(asked, tmp_path):
+    todo = pieces(asked("--seeds", "2", "--only", "promise"))
+    assert unfinished(todo) == todo
+    first, promise, second, other = todo
+    for piece in (first, second, promise):
+        piece.result.write_text("{}")
+    second.folder.mkdir(parents=True)
+    second.dense.touch()
+    assert unfinished(todo) == [other]
+    second.dense.unlink()
+    assert unfinished(todo) == [second, other]
 
 
 def test_all_ways_train_from_the_same_dense_network_for_the_stated_steps(asked):
@@ -73,9 +86,12 @@ def test_what_cannot_be_is_one_sentence(tmp_path, capsys):
         (["--only", "size"], "part 'size' is not one of promise, sizes"),
         (["--jobs", "0"], "--jobs 0 is not at least 1"),
         (["--sizes", "segg=1"], "task 'segg' is not one of seg, sn, depth, all"),
+        (["--data-root", "nowhere"], "data folder nowhere does not exist"),
         (["--table"], "holds no piece of the benchmark"),
     ):
-        said = call("benchmarks/contract.py", ["--dest", str(tmp_path), *words], capsys)
+        said = call(
+            "benchmarks/contract.py", ["--data-root", str(tmp_path), "--dest", str(tmp_path), *words], capsys
+        )
         assert said.code == 2 and sentence in said.err
 
 
