@@ -53,7 +53,9 @@ def arguments() -> argparse.Namespace:
     trial = "only try everything in small, and estimate time and space (FILE: as JSON too)"
     result.add_argument("--preflight", nargs="?", const="", metavar="FILE", help=trial)
     result.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
-    result.add_argument("--resume", action="store_true", help="imp: go on with an interrupted run")
+    result.add_argument(
+        "--resume", action="store_true", help="imp and --retrain: go on with an interrupted run"
+    )
     result.add_argument("--export-published", metavar="FILE", help="also write the published form")
     return result.parse_args()
 
@@ -74,11 +76,14 @@ def main() -> None:
     unit = config.prune.granularity
     terminal.check_packages(f"--granularity {unit}", *NEEDS.get(unit, ()))
     terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
+
+    from workflow.create import create, row_asked
+
+    row = row_asked(config, row)
     if limited:
         fulfil_contract(asked, config, row)
         return
 
-    from workflow.create import create
     from workflow.experiment import open_experiment
     from workflow.files import Options
     from workflow.preflight import before_create, preflight_create

@@ -32,6 +32,7 @@ CRITERIA = (
     "synflow",
     "magnitude",
     "lamp",
+    "group_magnitude",
     "random",
 )
 
@@ -214,8 +215,13 @@ class Prune:
     rounds: int | None = setting(
         None, "rounds", "score in so many steps on the way down", range=at_least(1), unset=METHODS_OWN
     )
+    retrain: bool = setting(
+        False,
+        "retrain",
+        "train between the rounds of a method that starts from a trained network, as imp does",
+    )
     round_iterations: int = setting(
-        100, "round-iterations", "imp: training between rounds", range=at_least(1)
+        100, "round-iterations", "imp and --retrain: training between rounds", range=at_least(1)
     )
     shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
     score_init: str = setting(

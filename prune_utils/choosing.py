@@ -17,6 +17,7 @@ from torch import Tensor
 from .arbiters import Arbiter, arbitrate, find_arbiter
 from .bracket import ERRORS, Contest, choose_by_bracket
 from .budgets import Budget, Pool
+from .channelwise import Channelwise
 from .granularity import Grain
 from .masks import Mask, Scores
 from .ranking import check_scores, flatten, rank_fractions, smallest
@@ -53,10 +54,11 @@ def choose(
     [False, False, True, False]
     """
     find_arbiter(arbiter)
-    like = _shapes(scores, budget, among)
     for voter, of in scores.items():
         check_scores(of, voter)
-    mask: Mask = {}
+    if isinstance(grain, Channelwise):
+        return _choose_channels(scores, budget, arbiter, among, grain)
+    like, mask = _shapes(scores, budget, among), Mask()
     for pool in budget:
         inside = {name: like[name] for name in pool.names}
         theirs = {voter: {name: of[name] for name in inside if name in of} for voter, of in scores.items()}
@@ -145,7 +147,25 @@ def _choose_units(
     units = grain.units({name: torch.ones_like(of, dtype=torch.bool) for name, of in like.items()})
     free = None if among is None else grain.units({name: among[name] for name in like})
     kept = _choose_in_pool(theirs, pool, arbiter, units, free, costs)
-    return {name: grain.spread(kept[name], tensor.shape) for name, tensor in like.items()}
+    return grain.masked(kept, {name: tensor.shape for name, tensor in like.items()})
+
+
+def _choose_channels(
+    scores: Mapping[str, Scores],
+    budget: Budget,
+    arbiter: str | Arbiter,
+    among: Mask | None,
+    grain: Channelwise,
+) -> Mask:
+    """The rule for channels: the worst go until the rest costs no more than the one pool keeps."""
+    (pool,) = budget
+    tensors = [*(among or {}).values(), *(score for of in scores.values() for score in of.values())]
+    device = tensors[0].device if tensors else None
+    shapes = {name: grain.linked.shapes[name] for name in pool.names}
+    everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    there = grain.units(everything if among is None else among)
+    found = standings({voter: grain.unit_scores(of) for voter, of in scores.items()}, arbiter, there)
+    return grain.masked(grain.best(found, pool.keep, there), shapes, device)
 
 
 def _choose_in_parts(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -133,7 +133,7 @@ def contract(
         model.load_state_dict(original)
         raise
     model.load_state_dict(state)
-    asked = asdict(replace(plan, factors=best.trial.factors)) | {"ratio": None, "limits": dict(limits)}
+    asked = replace(plan, factors=best.trial.factors).asked | {"ratio": None, "limits": dict(limits)}
     return Contract(Masked(model, mask, owners=owners, asked=asked), best, tuple(ascent.rounds))
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .channelwise import Channelwise, group_magnitude
 from .measures import Measure, absolute, curvature, flow, signed, squared
 from .ranking import descending
 from .text import not_one_of
@@ -29,12 +30,15 @@ class Criterion:
     None without one; may be overwritten, so that the result needs no memory of its own. generator: draws in
     main memory. measure: see measures.py; None = no gradient is needed and no batch is read. batches: how
     many are read at most, None = all there are.
+    channels: how masks of whole channels are scored instead, by one voter: (network, grain) -> scores by the
+    first layer that makes them.
     """
 
     saliency: Saliency
     formula: str
     measure: Measure | None = None
     batches: int | None = None
+    channels: Callable[[nn.Module, Channelwise], dict[str, Tensor]] | None = None
 
     @property
     def needs_gradient(self) -> bool:
@@ -62,6 +66,10 @@ def itself(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) 
 
 def magnitude(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
     return weight.abs()
+
+
+def square(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
+    return weight.square()
 
 
 def lamp(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -100,6 +108,11 @@ CRITERIA: dict[str, Criterion] = {
     "synflow": Criterion(times_magnitude, "|w| dR/d|w|", flow, batches=1),
     "magnitude": Criterion(magnitude, "|w|"),
     "lamp": Criterion(lamp, "w^2 / sum of the squares not smaller in its layer"),
+    "group_magnitude": Criterion(
+        square,
+        "w^2, of a channel by the mean over all that hang together as it does",
+        channels=group_magnitude,
+    ),
     "random": Criterion(noise, "noise"),
 }
 """Criteria by the name that `criterion=` takes, each with its formula."""

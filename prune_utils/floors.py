@@ -60,7 +60,7 @@ def choose_above(
 
     Raises ValueError as `choose` does, and where the floors ask for more than the budget keeps.
     """
-    if not grain.granularity.whole:
+    if not grain.granularity.whole or grain.granularity.removes:
         return choose(scores, budget, arbiter, among, grain)
     for pool in budget:
         if len(pool.names) > 1 and sum(floors.get(name, 0) for name in pool.names) > pool.keep:

@@ -321,6 +321,15 @@ class Grain:
         parts = units.unsqueeze(-1).expand(*units.shape, size)
         return self.granularity.joined(parts, shape).contiguous()
 
+    def masked(
+        self,
+        units: Mapping[str, Tensor],
+        shapes: Mapping[str, Sequence[int]],
+        device: torch.device | None = None,
+    ) -> dict[str, Tensor]:
+        """The mask over layers of these shapes that keeps these units."""
+        return {name: self.spread(units[name], shape) for name, shape in shapes.items()}
+
     def best_of_parts(self, standings: Tensor, keep: int) -> Tensor:
         """The mask of a layer that keeps the `keep` weights of the smallest standing in every part, ties by
         position."""

@@ -5,7 +5,7 @@ Importing this file costs no torch: the scripts read the names for their help pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from .text import not_one_of
@@ -202,3 +202,22 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(not_one_of("method", name, METHODS))
     return METHODS[name]
+
+
+def retraining(row: Method, rounds: int | None) -> Method:
+    """The row of a method that trains the network between its rounds, whether it always does or not.
+
+    rounds: None = the method's own. Raises ValueError where there is nothing to train, or no time to.
+    """
+    if row.retrain:
+        return row
+    if row.setup != "pretrained":
+        raise ValueError(
+            f"retrain goes on training a trained network between the rounds, and method {row.name} starts "
+            "from none: choose disparse_pt or another method of trained networks"
+        )
+    if (rounds or row.rounds) < 2:
+        raise ValueError(
+            f"retrain needs rounds to train between: rounds 2 or more, not {rounds or row.rounds}"
+        )
+    return replace(row, retrain=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 
 from .arbiters import Arbiter, find_arbiter
 from .budgets import BUDGETS, check_ratio
+from .channelwise import Channelwise, Linked, channel_grain
 from .criteria import find_criterion
 from .floors import check_floor
 from .granularity import WEIGHT, Grain, find_granularity
@@ -57,6 +58,7 @@ class Plan:
     ratio_of: str = "params"
     channel_multiple: int = 1
     uses: dict[str, int] | None = None  # multiply-adds of one weight (multiply_adds.py), where known
+    linked: Linked | None = None  # channels that hang together (channelwise.py), where known
 
     @property
     def counted(self) -> bool:
@@ -69,11 +71,30 @@ class Plan:
         return find_granularity(self.granularity).removes
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What a certificate says of it."""
+        asked = asdict(replace(self, linked=None))
+        del asked["linked"]
+        return asked
+
+    @property
+    def channels(self) -> Channelwise:
+        """The grain of a granularity that removes channels. Raises ValueError where nobody has looked for
+        them."""
+        if self.linked is None:
+            raise ValueError(
+                "granularity 'channel' needs to know which channels hang together: pass `linked` (`link`)"
+            )
+        return channel_grain(self.linked, self.uses or {}, self.ratio_of, self.channel_multiple)
+
+    @property
     def grain(self) -> Grain:
         """What is kept or pruned together, and what it costs.
 
-        Raises ValueError where the ratio counts multiply-adds, and nobody has.
+        Raises ValueError where the ratio counts multiply-adds, and nobody has; and as `channels`.
         """
+        if self.removes:
+            return self.channels
         if self.ratio_of == "params":
             return Grain(find_granularity(self.granularity))
         if self.uses is None:
@@ -212,6 +233,11 @@ def make_plan(row: Method, settings: Any) -> Plan:
 def _check_voters(plan: Plan) -> None:
     """Raises ValueError for an unknown criterion or voters, and where the two do not go together."""
     rule = find_criterion(plan.criterion)
+    if rule.channels and (plan.granularity != "channel" or plan.voters != "joint"):
+        raise ValueError(
+            f"criterion {plan.criterion} scores whole channels for all tasks together: it goes with "
+            f"granularity 'channel' and voters 'joint', not {plan.granularity!r} and {plan.voters!r}"
+        )
     if plan.voters in VOTERS:
         return
     if plan.voters not in WEIGHTINGS:
@@ -273,18 +299,21 @@ def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:
 
 def _check_removal(plan: Plan, row: Method) -> None:
     """Raises ValueError where channels cannot be removed as the plan says: once, before training."""
-    if row.course != "hold" or row.retrain or row.start == "rewound":
+    if row.course != "hold":
         raise ValueError(
-            f"granularity channel removes channels once, from a network that then trains: method {row.name} "
-            "does not"
+            "granularity channel removes channels before training, in one round or several, and method "
+            f"{row.name} prunes while it trains"
         )
-    if plan.rounds > 1:
-        raise ValueError(f"granularity channel removes in one round: rounds 1, not {plan.rounds}")
+    if plan.floor:
+        raise ValueError(
+            f"granularity channel keeps {plan.channel_multiple} channels of every layer, and no floor "
+            f"{plan.floor}"
+        )
     for what, value, only in (("budget", plan.budget, "global"), ("scope", plan.scope, "all")):
         if value != only:
             raise ValueError(f"granularity channel goes with {what} {only!r}, not {value!r}")
-    if plan.shuffle:
-        raise ValueError("shuffle permutes masks, and granularity channel leaves none")
+    if plan.shuffle and plan.retrain:
+        raise ValueError("shuffle permutes the channels of one choice, and retrain makes several")
 
 
 def _mask_row(row: Method, start: str | None) -> Method:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .budgets import Budget, keep_count, make_budget
+from .channelwise import Channelwise
 from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
@@ -62,7 +63,7 @@ def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
     for task in plan.factors or ():
         if task not in tasks:
             raise ValueError(f"factor of task {task!r}: the tasks are {', '.join(tasks)}")
-    if plan.keep_ratio is None and not plan.removes:
+    if plan.keep_ratio is None:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
         matching(in_scope(model, owners, plan), plan.protect)
@@ -84,7 +85,8 @@ class Room:
 def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
     if plan.removes:
-        raise ValueError(f"granularity {plan.granularity!r} leaves a smaller network, and no mask to be made")
+        channels = plan.channels
+        return Room(getattr(channels.whole, plan.ratio_of), 0, channels.keep(plan.ratio), channels.budget)
     names, grain = in_scope(model, owners, plan), plan.grain
     shapes = weight_shapes(model, names)
     protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
@@ -126,6 +128,8 @@ def make_floors(
 ) -> tuple[Floors, ...]:
     """The plan's floor under every layer that a task uses, for each of the budgets."""
     grain, names = plan.grain, in_scope(model, owners, plan)
+    if not plan.floor:
+        return tuple({} for _ in budgets)
     shapes = weight_shapes(model, names)
     used, sizes, units = (
         [name for name in names if owners[name]],
@@ -147,6 +151,9 @@ def make_scorer(
 
     scored: the network before any round. Arguments and errors are those of `make_mask`.
     """
+    of_channels, grain = find_criterion(plan.criterion).channels, plan.grain
+    if of_channels is not None and isinstance(grain, Channelwise):
+        return lambda network: {plan.criterion: of_channels(network, grain)}
     names = in_scope(scored, electorate.owners, plan)
     asked = _asked(plan, scored, electorate, batches, seed, forward, names)
     voters = [voter.among(names) for voter in asked]
@@ -194,6 +201,7 @@ def make_mask(
     """
     names = in_scope(model, electorate.owners, plan)
     weights = find_parameters(model, names)
+    grain = plan.grain
     if plan.starts == "dense":
         return dense_mask(model, names)
     scored = INITS[plan.score_init](model, seed, electorate.owners)
@@ -202,20 +210,21 @@ def make_mask(
         if keep is None:
             budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
         else:
-            left = keep if among is None else min(keep, plan.grain.cost(among))
+            left = keep if among is None else min(keep, grain.cost(among))
             budgets = (make_room(model, plan, electorate.owners).budget(left),)
         read_once = find_criterion(plan.criterion).batches is not None  # the few that it needs are kept
         if isinstance(batches, Iterator) and len(budgets) > 1 and not read_once:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)
-        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among, plan.grain)
+        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among, grain)
     else:
         scores = spare(scored, score_network(scored))
         mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
-    mask = {name: mask[name] for name in names}
+    mask = mask if plan.removes else {name: mask[name] for name in names}
     if plan.shuffle:
-        shuffled = shuffle_within_layers(plan.grain.units(mask), seed)
-        mask = {name: plan.grain.spread(shuffled[name], kept.shape) for name, kept in mask.items()}
+        shuffled = shuffle_within_layers(grain.units(mask), seed)
+        device = next(iter(weights.values())).device
+        mask = grain.masked(shuffled, {name: kept.shape for name, kept in mask.items()}, device)
     check_same_everywhere(mask, electorate.gather)
     return mask
 

@@ -1,8 +1,7 @@
 """Whole channels removed by the tasks' vote: what is left is an ordinary, smaller, dense network.
 
-A channel's score for a task is the sum of the scores of all weights that write or read it; every task ranks
-the channels that hold a weight of its own, and the channel that every owner could best do without goes first.
-Costs are counted anew after every removal, because a channel's neighbours become cheaper with it.
+Which channels go says a mask (channelwise.py), of one choice or of the last of several rounds; here they
+leave the network.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import gcd, prod
 from typing import Any
 
 import torch
@@ -18,24 +16,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from .arbiters import Arbiter
-from .budgets import keep_count
-from .channels import Axis, Channels, find_channels
-from .choosing import standings
+from .channels import Axis
+from .channelwise import Channelwise, Size, channel_grain, link
+from .choosing import choose
 from .deploy.comparing import worst_difference
-from .masks import Scores
+from .masks import Mask, Scores
 from .resizing import all_shapes, put
 
 TOLERANCE = 1e-5  # share of an output's range by which the smaller network may differ from the masked one
 Call = Callable[[nn.Module, tuple[Any, ...]], Any]
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a network costs. channels: outputs of all convolutions and linear layers that can be pruned."""
-
-    params: int
-    macs: int
-    channels: int
 
 
 @dataclass(frozen=True)
@@ -106,120 +95,19 @@ def choose_channels(
     multiple: of what remains of a layer's channels, where it did not have fewer. Every layer keeps so many.
     Raises ValueError for a ratio that no removal meets, or a network whose channels cannot be followed.
     """
-    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-        raise ValueError(f"channel multiple {multiple!r} is not a whole number of at least 1")
-    found, whole = find_channels(model, example, protect, call)
-    if not found:
-        raise ValueError("no channel of this network can be removed: " + _listed(whole))
-    theirs = {voter: channel_scores(found, of_voter) for voter, of_voter in scores.items()}
-    standing = standings(theirs, arbiter)
-    order = [
-        (float(value), place, unit)
-        for place, channels in enumerate(found)
-        if channels.name in standing
-        for unit, value in enumerate(standing[channels.name].tolist())
-    ]
-    budget = _Budget(model, found, uses, of, multiple)
-    before = budget.size()
-    asked = keep_count(getattr(before, of), ratio)
-    for _, place, unit in sorted(order, reverse=True):  # ties: the later goes first
-        if getattr(budget, of) <= asked:
-            break
-        budget.remove(place, unit)
-    if getattr(budget, of) > asked:
-        left = 100 * (1 - getattr(budget, of) / getattr(before, of))
-        raise ValueError(
-            f"ratio {ratio:g} of {of} cannot be met: {left:.2f} % go where every layer keeps its {multiple} "
-            "channels and the outputs are whole"
-        )
+    grain = channel_grain(link(model, example, protect, call), uses, of, multiple)
+    keep = grain.keep(ratio)
+    return removal_of(grain, choose(scores, grain.budget(keep), arbiter, grain=grain), keep)
+
+
+def removal_of(grain: Channelwise, mask: Mask, asked: int) -> Removal:
+    """What is to go where a mask of this grain (channelwise.py) prunes. asked: what was to be kept."""
+    left = grain.counted(mask)
     widths = {
         channels.name: (len(channels.units) * channels.width, count * channels.width)
-        for channels, count in zip(found, budget.counts, strict=True)
+        for channels, count in zip(grain.linked.channels, left.counts, strict=True)
     }
-    return Removal(budget.gone(), before, budget.size(), of, asked, widths, whole)
-
-
-def channel_scores(found: Iterable[Channels], scores: Scores) -> Scores:
-    """Scores of a voter's channels, float64: sums over the weights that write or read them.
-
-    A weight that does both counts for both. Of channels that hold no weight of the voter there are none.
-    """
-    sums: dict[Axis, Tensor] = {}
-    made: Scores = {}
-    for channels in found:
-        total = torch.zeros(len(channels.units), dtype=torch.float64)
-        owned = [axis for axis in channels.units[0] if axis[0] in scores]
-        for name, axis in owned:
-            if (name, axis) not in sums:
-                score = scores[name].double().cpu()
-                sums[name, axis] = score.movedim(axis, 0).flatten(1).sum(1) if score.dim() > 1 else score
-            along = sums[name, axis]
-            for unit, places in enumerate(channels.units):
-                total[unit] += along[list(places[name, axis])].sum()
-        if owned:
-            made[channels.name] = total
-    return made
-
-
-class _Budget:
-    """What is left of a network, counted exactly, while channels go one by one."""
-
-    def __init__(
-        self, model: nn.Module, found: list[Channels], uses: Mapping[str, int], of: str, multiple: int
-    ) -> None:
-        self.found, self.of, self.uses = found, of, uses
-        self.shapes = {name: list(value.shape) for name, value in model.named_parameters()}
-        self.turned = {
-            f"{name}.weight"
-            for name, layer in model.named_modules()
-            if isinstance(layer, nn.modules.conv._ConvTransposeNd)
-        }
-        self.params = sum(prod(shape) for shape in self.shapes.values())
-        self.macs = sum(count * prod(self.shapes[name]) for name, count in uses.items())
-        self.counts = [len(channels.units) for channels in found]
-        # units in which a layer shrinks, so that its channels stay a multiple
-        self.steps = [multiple // gcd(multiple, channels.width) for channels in found]
-        self.waiting: list[list[int]] = [[] for _ in found]
-        self.done: list[tuple[int, int]] = []
-
-    def size(self) -> Size:
-        outputs = sum(
-            shape[1 if name in self.turned else 0] for name, shape in self.shapes.items() if name in self.uses
-        )
-        return Size(self.params, self.macs, outputs)
-
-    def remove(self, place: int, unit: int) -> None:
-        """Removes a unit, with those that waited for it where a layer shrinks by several."""
-        step, count, waiting = self.steps[place], self.counts[place], self.waiting[place]
-        block = count % step or step
-        if count - block < min(step, count):
-            return
-        waiting.append(unit)
-        if len(waiting) < block:
-            return
-        for each in waiting:
-            self._take(place, each)
-        waiting.clear()
-
-    def _take(self, place: int, unit: int) -> None:
-        for (name, axis), indices in self.found[place].units[unit].items():
-            if name not in self.shapes:  # a buffer
-                continue
-            shape = self.shapes[name]
-            before = prod(shape)
-            shape[axis] -= len(indices)
-            less = before - prod(shape)
-            self.params -= less
-            self.macs -= less * self.uses.get(name, 0)
-        self.counts[place] -= 1
-        self.done.append((place, unit))
-
-    def gone(self) -> dict[Axis, tuple[int, ...]]:
-        gone: dict[Axis, set[int]] = {}
-        for place, unit in self.done:
-            for axis, indices in self.found[place].units[unit].items():
-                gone.setdefault(axis, set()).update(indices)
-        return {axis: tuple(sorted(indices)) for axis, indices in gone.items()}
+    return Removal(left.gone(), grain.whole, left.size(), grain.of, asked, widths, dict(grain.linked.whole))
 
 
 @torch.no_grad()
@@ -251,7 +139,3 @@ def check_removal(
             "as torch-pruning traced them (a shuffle of channels, for example); `protect` keeps layers whole"
         )
     return off
-
-
-def _listed(whole: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3])

@@ -99,7 +99,7 @@ def pruned(model: nn.Module, mask: Mask) -> Iterator[None]:
 
 
 class Rounds(Masked):
-    """Masked, and every `every` steps pruned by |w| among the survivors to the next of the budgets."""
+    """Masked, and every `every` steps pruned among the survivors to the next of the budgets."""
 
     moves = True
 
@@ -111,14 +111,18 @@ class Rounds(Masked):
         every: int,
         gather: Gather | None = None,
         *,
+        score: Callable[[nn.Module], Mapping[str, Scores]] | None = None,
+        arbiter: str | Arbiter = "unanimous",
         floors: Sequence[Floors] = (),
         grain: Grain = WEIGHTS,
         **known: Any,
     ) -> None:
-        """gather: a tensor of every process, None = there is one process. floors: of every budget, () = none.
-        grain: what is kept or pruned together. known: owners and asked, as of Masked."""
+        """gather: a tensor of every process, None = there is one process. score: the scores of the network as
+        it is, by voter and weight; None = |w|, by one voter. floors: of every budget, () = none. grain: what
+        is kept or pruned together. known: owners and asked, as of Masked."""
         super().__init__(model, mask, **known)
-        self.grain = grain
+        self.score = score or self._magnitude
+        self.arbiter, self.grain = arbiter, grain
         if every < 1:
             raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
@@ -133,15 +137,18 @@ class Rounds(Masked):
         super().after_step(step, batch)
         if step <= 0 or step % self.every or self.done >= len(self.budgets):
             return {}
-        magnitude = {"magnitude": {name: whole(weight).abs() for name, weight in self.weights.items()}}
         budget, floors = self.budgets[self.done], self.floors[self.done]
-        scores = spare(self.model, magnitude, self.mask)
-        mask = choose_above(scores, budget, "unanimous", floors, self.mask, self.grain)
+        with torch.enable_grad():
+            scores = spare(self.model, self.score(self.model), self.mask)
+        mask = choose_above(scores, budget, self.arbiter, floors, self.mask, self.grain)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
         self.zero_pruned()
         self.done += 1
         return {"density": count(mask) / size(mask), "round": float(self.done)}
+
+    def _magnitude(self, model: nn.Module) -> dict[str, Scores]:
+        return {"magnitude": {name: whole(weight).abs() for name, weight in self.weights.items()}}
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"done": self.done}

@@ -14,14 +14,15 @@ from typing import Any
 
 from torch import nn
 
+from .channelwise import link
 from .covering import Choice, coverage
 from .data import Forward
 from .methods import method as find_method
 from .multiply_adds import weight_uses
-from .plan import INITS, Plan, Settings, make_plan
-from .prune import make_scorer
-from .removing import Call, Removal, check_removal, choose_channels
-from .voters import Batch, Electorate, Loss, owners_from_graph
+from .plan import Settings, make_plan
+from .prune import make_mask
+from .removing import Call, Removal, check_removal, removal_of
+from .voters import Electorate, Loss, owners_from_graph
 
 
 def remove_channels(
@@ -49,7 +50,7 @@ def remove_channels(
 
     ratio: percent of all parameters that go (of="params"), or of the multiply-adds in a forward pass of the
         first batch (of="macs"); met to one channel. multiple: what remains of a layer's channels is a
-        multiple of this. method: a row that makes its mask once before training, or of a trained network.
+        multiple of this. method: a row that makes its mask before training, or of a trained network.
     protect: patterns of layers that keep their channels. The outputs' channels always stay.
     losses, batches, forward, loss_weights, arbiter, criterion, voters, include, exclude: as of `sparsify`.
     Optimizers and masks of the network are to be made afterwards.
@@ -76,47 +77,24 @@ def remove_channels(
         channel_multiple=multiple,
     )
     plan = make_plan(find_method(method), settings)
+    if plan.retrain:
+        raise ValueError(
+            f"remove_channels removes at once, and method {method} trains between rounds: choose another "
+            "method, and call again for the smaller network after some training"
+        )
     taken = list(islice(batches, num_batches))
     if not taken:
         raise ValueError("removing channels needs at least one batch, and there is none")
     covered = coverage(model, include, exclude, batches=taken[:1], forward=forward)
     owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
     electorate = Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, None)
-    plan = replace(plan, uses=weight_uses(model, taken[0], forward))
-    removal = make_removal(model, plan, electorate, list(enumerate(taken)), taken[0], seed, forward)
-    removal.apply(model)
-    return removal
-
-
-def make_removal(
-    model: nn.Module,
-    plan: Plan,
-    electorate: Electorate,
-    batches: Iterable[tuple[int, Batch]],
-    example: Batch,
-    seed: int = 0,
-    forward: Forward | None = None,
-) -> Removal:
-    """What the plan removes, checked on a batch: the smaller network computes what the masked one does.
-
-    example: a batch. The network is left untouched. Raises ValueError as `choose_channels`.
-    """
-    scored = INITS[plan.score_init](model, seed, electorate.owners)
-    scores = make_scorer(scored, plan, electorate, batches, seed, forward)(scored)
-    given, call = ((example[0],), None) if forward is None else ((example,), _called(forward))
-    removal = choose_channels(
-        model,
-        given,
-        scores,
-        plan.uses or {},
-        plan.ratio,
-        plan.ratio_of,
-        arbiter=plan.weigh,
-        multiple=plan.channel_multiple,
-        protect=plan.protect,
-        call=call,
-    )
+    given, call = ((taken[0][0],), None) if forward is None else ((taken[0],), _called(forward))
+    linked = link(model, given, plan.protect, call)
+    plan = replace(plan, uses=weight_uses(model, taken[0], forward), linked=linked)
+    mask = make_mask(model, plan, electorate, list(enumerate(taken)), seed, forward)
+    removal = removal_of(plan.channels, mask, plan.channels.keep(ratio))
     check_removal(model, removal, given, call)
+    removal.apply(model)
     return removal
 
 

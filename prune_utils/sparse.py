@@ -10,7 +10,7 @@ Every step of it is public too: `owners_from_graph`, `make_mask` (scoring, budge
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -26,7 +26,7 @@ from .methods import Method
 from .methods import method as find_method
 from .multiply_adds import weight_uses
 from .plan import Settings, make_plan
-from .prune import make_budgets, make_floors, make_mask
+from .prune import make_budgets, make_floors, make_mask, make_scorer
 from .ratios import fixed_ratio
 from .regrow import Growth, Regrowth, Schedule
 from .rounds import Rounds
@@ -141,7 +141,7 @@ def sparsify(
     mask = make_mask(model, plan, electorate, numbered, seed, forward)
     if initial is not None:
         model.load_state_dict(initial)
-    known = {"owners": owners, "asked": asdict(plan) | {"seed": seed, "batches": len(steps)}}
+    known = {"owners": owners, "asked": plan.asked | {"seed": seed, "batches": len(steps)}}
     if isinstance(schedule, Pace):
         rhythm = _Rhythm(schedule.start, schedule.end, schedule.every, schedule.fraction, backward)
         held = known | {"batches": steps}
@@ -157,7 +157,19 @@ def sparsify(
     if row.retrain:
         budgets = make_budgets(model, plan, owners)[1:]
         floors = make_floors(model, plan, owners, budgets)
-        return Rounds(model, mask, budgets, every, gather, floors=floors, grain=plan.grain, **known)
+        scored = make_scorer(model, plan, electorate, numbered, seed, forward)
+        return Rounds(
+            model,
+            mask,
+            budgets,
+            every,
+            gather,
+            score=scored,
+            arbiter=plan.weigh,
+            floors=floors,
+            grain=plan.grain,
+            **known,
+        )
     return Masked(model, mask, **known)
 
 

@@ -74,6 +74,22 @@ def test_weights_go_on_top(fewer):
     assert made["network"] == before["network"] and 59.9 < made["certificate"]["ratio"] < 60.1
 
 
+@pytest.mark.parametrize("voters", ["tasks", "joint"])
+def test_in_rounds_with_training_between_them(place, voters):  # noqa: F811
+    words = ("--granularity", "channel", "--ratio-of", "macs", "--ratio", "60", "--rounds", "2")
+    quick = ("--name", f"rounds_{voters}", "--set", "run.preflight=false")
+    ours = ("--method", "disparse_pt", "--voters", voters, *words, *quick)
+    call(place, "create_pruned_net.py", *ours, "--retrain", "--round-iterations", "1")
+    assert (place / "out" / f"rounds_{voters}_rounds.csv").exists()
+    made = saved(place / "out" / f"rounds_{voters}.pth")
+    proof = made["certificate"]
+    assert made["step"] == 2 and proof["asked"]["retrain"] and proof["asked"]["voters"] == voters
+    assert proof["removed"]["after"]["macs"] <= proof["removed"]["asked_keep"]
+    assert proof["removed"]["asked_keep"] == round(0.4 * proof["removed"]["before"]["macs"])
+    call(place, "launch_training.py", *ours, "--max-iters", "1")
+    assert saved(place / "out" / f"final_rounds_{voters}.pth")["network"] == made["network"]
+
+
 def test_shapes_of_a_file_are_looked_at(fewer, capsys):
     content = saved(fewer / "out" / "best_fewer.pth")
     name = next(name for name in content["network"]["shapes"] if name.endswith("conv2.weight"))

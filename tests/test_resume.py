@@ -46,17 +46,18 @@ RUNS = {
     ),
     "imp": (CREATE, ("nyuv2_imp_90",)),
 }
-WEIGHED = {  # variant -> method, --weighting
-    "dynamic_pcgrad": ("disparse_dynamic", "pcgrad"),
-    "dynamic_nash": ("disparse_dynamic", "nash_mtl"),
-    "baseline_famo": ("baseline", "famo"),
+VARIANTS = {  # variant -> method, and what else is said
+    "dynamic_pcgrad": ("disparse_dynamic", ("--weighting", "pcgrad")),
+    "dynamic_nash": ("disparse_dynamic", ("--weighting", "nash_mtl")),
+    "baseline_famo": ("baseline", ("--weighting", "famo")),
+    "imp_channels": ("imp", ("--granularity", "channel", "--ratio-of", "macs")),
 }
 GRADUAL = {
     method: (LAUNCH, (f"final_nyuv2_{method}_90", f"best_nyuv2_{method}_90"))
     for method in ("gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
 }
 
-SLOW = (*GRADUAL, *WEIGHED)
+SLOW = (*GRADUAL, *VARIANTS)
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +80,16 @@ def undisturbed(words, prepared, tmp_path_factory):
 def fresh(prepared: Path, folder: Path, method: str) -> Path:
     """A copy of what is prepared, without the results of `method` itself."""
     shutil.copytree(prepared, folder)
-    if WEIGHED.get(method, (method,))[0] == "baseline":
+    if VARIANTS.get(method, (method,))[0] == "baseline":
         for path in folder.glob("*nyuv2_baseline*"):
             path.unlink()
     return folder
 
 
 def start(variant: str, words: list[str], folder: Path, *more: str, **how) -> Script:
-    method, weighting = WEIGHED.get(variant, (variant, "fixed"))
+    method, said = VARIANTS.get(variant, (variant, ()))
     name = (RUNS | GRADUAL)[method][0]
-    more = (*more, "--weighting", weighting)
+    more = (*more, *said)
     given = [*words, "--method", method, "--dest", str(folder), *more]
     return Script(name, given, folder / "log", **how).start()
 
@@ -106,7 +107,7 @@ def same(one, two, where="") -> None:
 
 
 def assert_same_ends(variant: str, folder: Path, other: Path) -> None:
-    method, _ = WEIGHED.get(variant, (variant, "fixed"))
+    method, _ = VARIANTS.get(variant, (variant, ()))
     for name in (RUNS | GRADUAL)[method][1]:
         one, two = (torch.load(place / f"{name}.pth", weights_only=True) for place in (folder, other))
         same(one, two)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.schema import Config
 from prune_utils.masks import Mask, apply, dense_mask
-from prune_utils.methods import Method
+from prune_utils.methods import Method, retraining
 from prune_utils.report import format_certificate
 from training.checkpoint import load_state
 from training.loop import make_optimizer
@@ -26,6 +27,11 @@ from .networks import (
 from .pruning import Pruning
 from .running import Run, rounds_plan
 from .weighting import check_weighting
+
+
+def row_asked(config: Config, method: Method) -> Method:
+    """The method, training between its rounds where the settings say so. ValueError where it cannot."""
+    return retraining(method, config.prune.rounds) if config.prune.retrain else method
 
 
 def rounds_stem(experiment: Experiment) -> str:
@@ -51,14 +57,16 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
     # before the work, so that a missing file is told at once
     early = rewound(experiment) if method.start == "rewound" else None
     mask, run = pruning.make_mask(), None
-    if pruning.plan.removes:
-        pruning, mask = pruning.smaller(), dense_mask(network)
     if pruning.plan.retrain:
+        if pruning.plan.removes:
+            pruning.removal(mask)  # complains now, and not after the training
         run = rounds_run(pruning, mask)
         run.train(options.resume)
         mask = run.mask or mask
     if early is not None:
         load_state(network, early, "the rewound weights")
+    if pruning.plan.removes:
+        pruning, mask = pruning.smaller(mask), dense_mask(network)
     apply(network, mask)
     proof = pruning.certify(mask)
     files: Files = []

@@ -17,20 +17,20 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from models.multitask import MultiTaskNet
+from prune_utils.channelwise import link
 from prune_utils.courses import Course, changes, make_sparsifier
 from prune_utils.criteria import find_criterion
 from prune_utils.granularity import WEIGHT
 from prune_utils.masked import Masked
-from prune_utils.masks import Mask, check_same_everywhere, dense_mask, prunable
+from prune_utils.masks import Mask, prunable
 from prune_utils.methods import Method
 from prune_utils.multiply_adds import weight_uses
 from prune_utils.plan import Plan, make_plan
-from prune_utils.prune import check_plan, make_budgets, make_mask
-from prune_utils.removing import Removal
+from prune_utils.prune import check_plan, make_budgets, make_mask, make_scorer
+from prune_utils.removing import Removal, check_removal, removal_of
 from prune_utils.report import certificate
 from prune_utils.resizing import hollow
 from prune_utils.rounds import Rounds
-from prune_utils.shrinking import make_removal
 from prune_utils.voters import Electorate
 
 from .experiment import Experiment
@@ -88,7 +88,12 @@ class Pruning:
     def plan(self) -> Plan:
         """The method's row and the settings in one. ValueError for what does not go together."""
         plan = make_plan(self.method, self.experiment.config.prune)
-        return replace(plan, uses=weight_uses(*self._on_paper)) if plan.counted else plan
+        if plan.counted:
+            plan = replace(plan, uses=weight_uses(*self._on_paper))
+        if plan.removes:
+            network, (image, _) = self._on_paper
+            plan = replace(plan, linked=link(network, (image,), plan.protect))
+        return plan
 
     @cached_property
     def _on_paper(self) -> tuple[MultiTaskNet, tuple[Tensor, None]]:
@@ -141,29 +146,34 @@ class Pruning:
                 )
 
     def make_mask(self) -> Mask:
-        """The method's mask; of a method that trains between its rounds, the first round's."""
+        """The method's mask; of a method that trains between its rounds, the first round's.
+
+        Of a granularity that removes channels it covers all that holds one, and they leave it by `smaller`.
+        """
         batches = NumberedBatches(self.experiment)
-        if self.plan.removes:
-            mask = self.removal.zeroed(dense_mask(self.network))
-            check_same_everywhere(mask, self.electorate.gather)
-            return mask
         return make_mask(self.network, self.plan, self.electorate, batches, self.experiment.config.run.seed)
 
-    @cached_property
-    def removal(self) -> Removal:
-        """The channels that go, of a granularity that removes them; the network is left as it is."""
-        rows, columns = self.experiment.evaluation_size()
-        seed = self.experiment.config.run.seed
-        image = torch.randn(1, 3, rows, columns, generator=torch.Generator().manual_seed(seed))
-        example = (self.experiment.fabric.to_device(image), None)
-        batches = NumberedBatches(self.experiment)
-        return make_removal(self.network, self.plan, self.electorate, batches, example, seed)
+    def removal(self, mask: Mask) -> Removal:
+        """The channels that a mask prunes; the network is left as it is.
 
-    def smaller(self) -> Pruning:
-        """The same of a network that has lost its channels: in place, so this one is not to be used again."""
-        asked = self._planned() | {"whole": asdict(self.removal.before)}
-        self.removal.apply(self.network)
-        self.network.describe(self.removal.changed(self.network))
+        ValueError where it would compute something else without them than masked.
+        """
+        rows, columns = self.experiment.evaluation_size()
+        generator = torch.Generator().manual_seed(self.experiment.config.run.seed)
+        image = torch.randn(1, 3, rows, columns, generator=generator)
+        removal = removal_of(self.plan.channels, mask, self.plan.channels.keep(self.plan.ratio))
+        check_removal(self.network, removal, (self.experiment.fabric.to_device(image),))
+        return removal
+
+    def smaller(self, mask: Mask) -> Pruning:
+        """The same of a network that has lost the channels that a mask prunes.
+
+        In place, so that this one is not to be used again.
+        """
+        removal = self.removal(mask)
+        asked = self._planned() | {"whole": asdict(removal.before)}
+        removal.apply(self.network)
+        self.network.describe(removal.changed(self.network))
         return replace(self, asked=asked)
 
     @property
@@ -178,7 +188,7 @@ class Pruning:
 
     def _planned(self) -> dict[str, Any]:
         config = self.experiment.config
-        asked = asdict(self.plan) | {"seed": config.run.seed, "protocol": config.run.protocol}
+        asked = self.plan.asked | {"seed": config.run.seed, "protocol": config.run.protocol}
         if find_criterion(self.plan.criterion).needs_gradient:
             asked["batches"] = config.prune.num_batches
             asked["batch_size"] = config.prune.batch_size or config.data.batch_size
@@ -193,8 +203,15 @@ class Pruning:
         """Prune a little, train, prune again: how the method gets from its first mask to its budget."""
         several = self.plan.rounds > 1
         later = make_budgets(self.network, self.plan, self.electorate.owners)[1:] if several else ()
-        every = self.experiment.config.prune.round_iterations
-        return Rounds(self.network, first, later, every, self.electorate.gather, grain=self.plan.grain)
+        config, gather, plan = self.experiment.config, self.electorate.gather, self.plan
+        batches = NumberedBatches(self.experiment)
+        score = make_scorer(self.network, plan, self.electorate, batches, config.run.seed)
+        return Rounds(
+            *(self.network, first, later, config.prune.round_iterations, gather),
+            score=score,
+            arbiter=plan.weigh,
+            grain=plan.grain,
+        )
 
     def sparsifier(self, mask: Mask, optimizer: Optimizer, steps: int) -> Masked:
         """What holds the mask, or moves it, during `steps` steps of training; zeroes pruned weights now."""

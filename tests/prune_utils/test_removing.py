@@ -254,14 +254,14 @@ def test_without_the_package_it_says_which(monkeypatch):
 @pytest.mark.parametrize(
     ("method", "asked", "said"),
     [
-        ("rigl", {}, "method rigl does not"),
-        ("gmp", {}, "method gmp does not"),
-        ("imp", {}, "method imp does not"),
-        ("lth", {}, "method lth does not"),
-        ("force", {}, "rounds 1, not 60"),
+        ("rigl", {}, "method rigl prunes while it trains"),
+        ("gmp", {}, "method gmp prunes while it trains"),
+        ("snip", {"floor": 0.1}, "keeps 1 channels of every layer, and no floor 0.1"),
         ("snip", {"budget": "erk"}, "goes with budget 'global', not 'erk'"),
         ("snip", {"scope": "backbone"}, "goes with scope 'all', not 'backbone'"),
-        ("snip", {"shuffle": True}, "granularity channel leaves none"),
+        ("imp", {"shuffle": True}, "shuffle permutes the channels of one choice, and retrain makes several"),
+        ("disparse_pt", {"criterion": "group_magnitude"}, "'joint', not 'channel' and 'tasks'"),
+        ("imp", {"criterion": "group_magnitude", "granularity": "weight"}, "not 'weight' and 'joint'"),
     ],
 )
 def test_what_does_not_go_with_channels_is_refused(method, asked, said):
