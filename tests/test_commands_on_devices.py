@@ -49,6 +49,8 @@ def test_from_start_to_scores(way, device, place, tmp_path):  # noqa: F811
     method, flags, keep = WAYS[way]
     if device == "cpu" and "float16" in way:
         pytest.skip("a GPU's precision")
+    if way == "weighed":
+        pytest.importorskip("torchjd")
     name = f"{way.replace(' ', '_').replace(':', '_')}_{device}"
     words = ("--method", method, "--ratio", str(100 - keep), "--name", name, *flags, *SMALL, *on(device))
     if method != "disparse_gmp":
