@@ -142,6 +142,11 @@ def main() -> None:
     report([row for row in known if row["row"] in names], unit)
 
 
+def left_over(weights: int) -> str:
+    """Whether what was asked is kept; a row whose units are no single weights may leave some over."""
+    return f"{weights:,} left over" if weights else "yes"
+
+
 def report(rows: list[dict[str, Any]], relative_to: str) -> None:
     """The table, relative to one of its rows, and whether the machine was shared."""
     import torch
@@ -157,7 +162,7 @@ def report(rows: list[dict[str, Any]], relative_to: str) -> None:
             row["peak"],
             row["cpu"] / unit["cpu"],
             row["peak"] / unit["peak"],
-            "-" if row["row"] not in METHODS else "yes" if row["kept"] == row["asked"] else "NO",
+            "-" if row["row"] not in METHODS else left_over(row["asked"] - row["kept"]),
         )
         for row in rows
     ]

@@ -309,6 +309,11 @@ class Dynamic:
         help="weight of earlier votes on growth, in a moving average",
         range=Range(lambda value: 0 <= value < 1, "from 0 to below 1"),
     )
+    salient: float = setting(
+        0.3,
+        help="granularity fanin: neurons with a smaller share of salient weights lose all, 0 = none do",
+        range=between(0, 1, "between 0 and 1"),
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _HOMES = {
     "criteria": "CRITERIA Criterion",
     "covering": "Coverage coverage prunable weight_shapes",
     "gradual": "Gradual Pace make_pace",
+    "fan_in": "FanInRegrowth",
     "granularity": "Grain Granularity find_granularity",
     "measures": "Measure Survey",
     "top_kast": "TopKast",

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from .data import Forward
+from .fan_in import FanInRegrowth
 from .gradual import PACES, Gradual, Pace, gradual_budgets, make_pace
+from .granularity import FanIn
 from .masked import Masked
 from .masks import Mask, count, size
 from .methods import Method
@@ -28,7 +30,7 @@ from .voters import Electorate
 
 class DynamicSettings(Protocol):
     """until and every in steps, or below 1 as fractions of the run; fraction: the first drop; memory: of the
-    votes on growth."""
+    votes on growth; salient: as of Growth."""
 
     @property
     def until(self) -> float: ...
@@ -41,6 +43,9 @@ class DynamicSettings(Protocol):
 
     @property
     def memory(self) -> float: ...
+
+    @property
+    def salient(self) -> float: ...
 
 
 class GradualSettings(Protocol):
@@ -100,7 +105,8 @@ class Course:
         """Who decides what grows; None for a method that grows nothing."""
         if self.row.grow is None:
             return None
-        return replace(self.growth(self.row.grow_voters, self.row.grow), memory=self.dynamic.memory)
+        growth, dynamic = self.growth(self.row.grow_voters, self.row.grow), self.dynamic
+        return replace(growth, memory=dynamic.memory, salient=dynamic.salient)
 
     @property
     def pace(self) -> Pace:
@@ -117,7 +123,20 @@ def _regrow(course: Course) -> Masked:
     if growth is None:
         raise ValueError(f"method {course.row.name} regrows, and says by no criterion what")
     schedule = _schedule(course.row, course.steps, course.dynamic, course.gradual)
-    return Regrowth(course.model, course.mask, course.optimizer, schedule, growth, **course.known)
+    return regrowth(course.model, course.mask, course.optimizer, schedule, growth, **course.known)
+
+
+def regrowth(
+    model: nn.Module,
+    mask: Mask,
+    optimizer: torch.optim.Optimizer | None,
+    schedule: Timing,
+    growth: Growth,
+    **known: Any,
+) -> Regrowth:
+    """The Regrowth that keeps the granularity of the growth; arguments and errors are those of Regrowth."""
+    kind = FanInRegrowth if isinstance(growth.grain.granularity, FanIn) else Regrowth
+    return kind(model, mask, optimizer, schedule, growth, **known)
 
 
 def _gradual(course: Course) -> Masked:

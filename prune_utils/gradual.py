@@ -111,8 +111,6 @@ def gradual_budgets(
 class Gradual(Regrowth):
     """Masked, pruned at every event of a pace and, with growth, moved within its layers beside."""
 
-    steady = False
-
     def __init__(
         self,
         model: nn.Module,
@@ -148,6 +146,9 @@ class Gradual(Regrowth):
     def ready(self) -> bool:
         """Whether the last event is over, and the budget met for good."""
         return self.step >= max(self.events)
+
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        return True
 
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         budget = self.events[step]

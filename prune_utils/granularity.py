@@ -32,13 +32,16 @@ class Granularity:
 
     whole: a part is kept or pruned as one; False: weights are ranked one by one.
     aligned: where a channel stands in its layer decides about its parts, so that exports keep the channels.
+    moves: whether a mask of single weights that moves in training can stay of this granularity.
     removes: the units leave the network, which is smaller afterwards (removing.py); its masks have no parts.
     """
 
     name: str = "weight"
     whole: bool = True
     aligned: bool = False
+    moves: bool = False
     removes: bool = False
+    too_little = "less than the next unit"  # what is left over of a budget
 
     @property
     def ratio(self) -> float | None:
@@ -165,10 +168,12 @@ class Neighbours(Granularity):
 
 @dataclass(frozen=True)
 class FanIn(Granularity):
-    """Every output neuron of a layer keeps the same number of its inputs."""
+    """Every output neuron of a layer keeps the same number of its inputs, or none where it was ablated."""
 
     name: str = "fanin"
     whole: bool = False
+    moves: bool = True
+    too_little = "in no layer enough for one more input of every neuron"
 
     def divides(self, shape: Sequence[int]) -> bool:
         return _reads_second(shape)
@@ -190,8 +195,9 @@ class FanIn(Granularity):
         return whole_units(budget, rows, at_least=1)
 
     def flaw(self, kept: Tensor) -> str:
-        counts = kept.flatten(1).sum(1)
-        if bool((counts == counts[0]).all()):
+        inputs = kept.flatten(1).sum(1)
+        counts = inputs[inputs > 0]
+        if bool((counts == counts[:1]).all()):
             return ""
         return f"has neurons of {int(counts.min())} and of {int(counts.max())} inputs"
 

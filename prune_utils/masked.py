@@ -188,6 +188,10 @@ class Masked:
             weight = find_weight(self.model, name)
             zero_pruned(part(weight), self._kept_of(name, weight))
 
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        """Whether a run that began with the mask `first` of a layer may hold `kept` later."""
+        return torch.equal(kept, first)
+
     def settle(self) -> None:
         """Of a sharded network every parameter is its shard again."""
         if self._sharded:

@@ -29,6 +29,7 @@ class Method:
     course: what happens to the mask in training, a name in COURSES (courses.py). pace: of a gradual course, a
         name in PACES; rhythm: start, end and every of its events, as fractions of the run.
     grow, grow_voters: criterion and voters of growth, of courses that regrow.
+    granularity: what is kept or pruned together; another than "weight" is the only one that the method takes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Method:
     rhythm: tuple[float, float, float] = (0.1, 0.75, 0.01)
     grow: str | None = None
     grow_voters: str = "joint"
+    granularity: str = "weight"
 
     @property
     def by_itself(self) -> bool:
@@ -153,6 +155,12 @@ _ROWS = (
         summary="sparse throughout: grow by the gradient of the summed loss",
     ),
     _dynamic("set", grow="random", summary="sparse throughout: grow at random"),
+    _dynamic(
+        "srigl",
+        grow="gradient",
+        granularity="fanin",
+        summary="as rigl, with equally many inputs for every neuron of a layer, or none",
+    ),
     Method(
         "top_kast",
         setup="dynamic",

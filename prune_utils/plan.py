@@ -195,7 +195,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         starts=row.starts,
         factors=dict(settings.factors) or None,
         floor=getattr(settings, "floor", 0.0),  # settings may leave these out
-        granularity=getattr(settings, "granularity", WEIGHT.name),
+        granularity=_granularity(row, getattr(settings, "granularity", WEIGHT.name)),
         ratio_of=getattr(settings, "ratio_of", RATIO_OF[0]),
         channel_multiple=getattr(settings, "channel_multiple", 1),
     )
@@ -250,6 +250,13 @@ def _check_voters(plan: Plan) -> None:
         )
 
 
+def _granularity(row: Method, asked: str) -> str:
+    """The row's own, or any other where it has none. Raises ValueError for another than the row's own."""
+    if row.granularity not in (WEIGHT.name, asked) and asked != WEIGHT.name:
+        raise ValueError(f"method {row.name} is of granularity {row.granularity!r}, not {asked!r}")
+    return asked if row.granularity == WEIGHT.name else row.granularity
+
+
 def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:
     """Raises ValueError for a granularity that is none, or that does not go with the rest of the plan.
 
@@ -279,7 +286,7 @@ def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:
         return
     if plan.ratio_of == "macs":
         raise ValueError(f"granularity {name} fixes the share of every layer: choose ratio_of 'params'")
-    if row.grow is not None:
+    if row.grow is not None and not (granularity.moves and row.course == "regrow"):
         raise ValueError(
             f"method {row.name} moves weights one by one, and granularity {name} keeps parts full: choose "
             "granularity 'weight', 'kernel' or a block, or a method that does not regrow"

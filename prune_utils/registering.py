@@ -16,6 +16,7 @@ from .budgets import BUDGETS, Budget, Shapes
 from .courses import COURSES
 from .criteria import CRITERIA, Criterion
 from .gradual import PACES
+from .granularity import find_granularity
 from .methods import METHODS, Method
 from .text import not_one_of
 from .voters import VOTERS
@@ -84,6 +85,7 @@ def check_row(row: Method) -> None:
         "grow": (None, *CRITERIA),
         "grow_voters": VOTERS,
     }
+    find_granularity(row.granularity)
     for field, known in choices.items():
         value = getattr(row, field)
         if value not in known:

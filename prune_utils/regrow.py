@@ -78,6 +78,8 @@ class Growth:
     """Who decides what grows, and how.
 
     memory: from 0 up to, not including, 1: the weight of the votes before in a moving average, by voter.
+    salient: from 0 to 1, for a constant fan-in (fan_in.py): a neuron that has fewer salient weights than this
+        share of the fan-in loses all its weights; 0 = every neuron stays.
     gather: a tensor of every process, None = there is one process. Each of several sees its share of a step's
         batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
@@ -92,17 +94,19 @@ class Growth:
     forward: Forward | None = None
     memory: float = 0.0
     grain: Grain = WEIGHTS
+    salient: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.memory < 1:
             raise ValueError(f"growth memory {self.memory!r} is not from 0 up to, not including, 1")
+        if not 0 <= self.salient <= 1:
+            raise ValueError(f"growth salient {self.salient!r} is not a share between 0 and 1")
 
 
 class Regrowth(Masked):
     """Masked, with a mask that moves. Every layer keeps the count that it has in the first mask."""
 
     moves = True
-    steady = True  # no layer's count ever changes
 
     def __init__(
         self,
@@ -170,23 +174,7 @@ class Regrowth(Masked):
 
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         """Number of dropped weights, and the next mask; what is not kept throughout is 0 afterwards."""
-        active = {name: int(kept.count_nonzero()) for name, kept in mask.items()}
-        axes = divided(self.model)
-        held = {name: number_of_slices(mask[name], axes[name]) for name in mask if name in axes}
-        # no more than is inactive: a full layer would only lose and regrow the same weights
-        drops = {
-            name: min(
-                int(fraction * active[name]), kept.numel() - active[name], active[name] - held.get(name, 0)
-            )
-            for name, kept in mask.items()
-        }
-        grain = self.growth.grain.by_weights  # layers keep their counts, whatever a weight costs
-        if not grain.granularity.whole:
-            raise ValueError(
-                f"granularity {grain.granularity.name} keeps parts full, and weights move one by one"
-            )
-        unit = grain.unit_costs({name: kept.shape for name, kept in mask.items()})
-        drops = {name: drop // unit[name] * unit[name] for name, drop in drops.items()}
+        drops = self._drops(mask, fraction)
         moving = [name for name in mask if drops[name] > 0]
         if not moving:
             return 0, mask
@@ -196,18 +184,49 @@ class Regrowth(Masked):
         # a layer whose owners have nothing to say about this batch stays as it is
         moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
-        candidates = {name: mask[name] for name in moving}
+        active = {name: mask[name] for name in moving}
         magnitude = spare(
-            self.model, {"magnitude": {name: whole(weights[name]).abs() for name in moving}}, candidates
+            self.model, {"magnitude": {name: whole(weights[name]).abs() for name in moving}}, active
         )
-        staying = tuple(Pool((name,), active[name] - drops[name]) for name in moving)
-        kept = choose(magnitude, staying, "unanimous", candidates, grain)
-        missing = tuple(Pool((name,), drops[name]) for name in moving)
-        inactive = {name: ~kept[name] for name in moving}
-        grown = choose(votes, missing, self.growth.arbiter, inactive, grain)
+        kept, after = self._exchange(active, drops, magnitude, votes)
         for name in moving:
             self._start_at_zero(weights[name], ~kept[name])
-        return sum(drops[name] for name in moving), mask | {name: kept[name] | grown[name] for name in moving}
+        return sum(int((active[name] & ~kept[name]).count_nonzero()) for name in moving), mask | after
+
+    def _drops(self, mask: Mask, fraction: float) -> dict[str, int]:
+        """How many weights each layer drops, in whole units; layers keep counts, whatever a weight costs."""
+        axes = divided(self.model)
+        unit = self.growth.grain.by_weights.unit_costs({name: kept.shape for name, kept in mask.items()})
+        drops = {}
+        for name, kept in mask.items():
+            active = int(kept.count_nonzero())
+            held = number_of_slices(kept, axes[name]) if name in axes else 0
+            # no more than is inactive: a full layer would only lose and regrow the same weights
+            drop = min(int(fraction * active), kept.numel() - active, active - held)
+            drops[name] = drop // unit[name] * unit[name]
+        return drops
+
+    def _exchange(
+        self,
+        active: Mask,
+        drops: Mapping[str, int],
+        magnitude: Mapping[str, Scores],
+        votes: Mapping[str, Scores],
+    ) -> tuple[Mask, Mask]:
+        """What stays of the active weights of these layers, and with it what grows: their next mask."""
+        grain = self.growth.grain.by_weights
+        if not grain.granularity.whole:
+            raise ValueError(
+                f"granularity {grain.granularity.name} keeps parts full, and weights move one by one"
+            )
+        staying = tuple(Pool((name,), int(of.count_nonzero()) - drops[name]) for name, of in active.items())
+        kept = choose(magnitude, staying, "unanimous", active, grain)
+        missing = tuple(Pool((name,), drops[name]) for name in active)
+        grown = choose(votes, missing, self.growth.arbiter, {name: ~kept[name] for name in active}, grain)
+        return kept, {name: kept[name] | grown[name] for name in active}
+
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        return bool(kept.sum() == first.sum())
 
     def _votes(self, step: int, batch: Any, moving: frozenset[str], growth: Growth) -> dict[str, Scores]:
         """What the voters want of these weights; who has nothing to say about this batch is left out."""

@@ -238,7 +238,8 @@ def _asked(cert: Mapping[str, Any]) -> str:
         if asked.get("ratio_of", "params") == "macs":
             what, kept = "multiply-adds", cert["macs"]["kept"]
         left = cert["asked_keep"] - kept
-        over = f"; {left:,} left over, less than the next unit" if left > 0 else ""
+        why = find_granularity(asked.get("granularity", WEIGHT.name)).too_little
+        over = f"; {left:,} left over, {why}" if left > 0 else ""
         return f" (asked {asked['ratio']:g} %, {cert['asked_keep']:,} {what}; kept {kept:,}{over})"
     if asked.get("keep_ratio") is not None:
         return f" (asked keep ratio {asked['keep_ratio']:g} for every task)"

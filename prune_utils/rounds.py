@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
@@ -149,6 +149,9 @@ class Rounds(Masked):
 
     def _magnitude(self, model: nn.Module) -> dict[str, Scores]:
         return {"magnitude": {name: whole(weight).abs() for name, weight in self.weights.items()}}
+
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"done": self.done}

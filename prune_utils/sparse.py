@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from .courses import Course, make_sparsifier
+from .courses import Course, make_sparsifier, regrowth
 from .covering import Choice, coverage
 from .data import Forward, is_by_task
 from .gradual import Pace
@@ -28,7 +28,7 @@ from .multiply_adds import weight_uses
 from .plan import Settings, make_plan
 from .prune import make_budgets, make_floors, make_mask, make_scorer
 from .ratios import fixed_ratio
-from .regrow import Growth, Regrowth, Schedule
+from .regrow import Growth, Schedule
 from .rounds import Rounds
 from .voters import Electorate, Gather, Loss, owners_from_graph
 
@@ -153,7 +153,7 @@ def sparsify(
     if row.grow is not None and schedule is not None:
         asked = electorate.voters(row.grow_voters)
         growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
-        return Regrowth(model, mask, None, schedule, growth, batches=steps, **known)
+        return regrowth(model, mask, None, schedule, growth, batches=steps, **known)
     if row.retrain:
         budgets = make_budgets(model, plan, owners)[1:]
         floors = make_floors(model, plan, owners, budgets)
@@ -184,6 +184,7 @@ class _Rhythm:
     backward: float
     until: float = 0.0
     memory: float = 0.0
+    salient: float = 0.3
 
 
 def _check(

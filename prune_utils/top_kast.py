@@ -30,7 +30,6 @@ from .zeroing import zero_pruned
 class TopKast(Regrowth):
     """Masked to A, trained in B; both follow the weights' magnitudes at every event of the pace."""
 
-    steady = False
     _entered: bool  # whether the parameters hold B
 
     def __init__(
@@ -104,6 +103,9 @@ class TopKast(Regrowth):
                 weight.copy_(self._values[name].masked_fill(~self._kept[name], 0.0))
             self._values[name].masked_fill_(self._kept[name], 0.0)
         self._entered = False
+
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        return True
 
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
         before, self._trained = self._trained, self._largest(self._values, self.budgets[1])

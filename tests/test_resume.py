@@ -52,12 +52,12 @@ VARIANTS = {  # variant -> method, and what else is said
     "baseline_famo": ("baseline", ("--weighting", "famo")),
     "imp_channels": ("imp", ("--granularity", "channel", "--ratio-of", "macs")),
 }
-GRADUAL = {
+ALSO = {
     method: (LAUNCH, (f"final_nyuv2_{method}_90", f"best_nyuv2_{method}_90"))
-    for method in ("gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
+    for method in ("srigl", "gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
 }
 
-SLOW = (*GRADUAL, *VARIANTS)
+SLOW = (*ALSO, *VARIANTS)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def fresh(prepared: Path, folder: Path, method: str) -> Path:
 
 def start(variant: str, words: list[str], folder: Path, *more: str, **how) -> Script:
     method, said = VARIANTS.get(variant, (variant, ()))
-    name = (RUNS | GRADUAL)[method][0]
+    name = (RUNS | ALSO)[method][0]
     more = (*more, *said)
     given = [*words, "--method", method, "--dest", str(folder), *more]
     return Script(name, given, folder / "log", **how).start()
@@ -108,7 +108,7 @@ def same(one, two, where="") -> None:
 
 def assert_same_ends(variant: str, folder: Path, other: Path) -> None:
     method, _ = VARIANTS.get(variant, (variant, ()))
-    for name in (RUNS | GRADUAL)[method][1]:
+    for name in (RUNS | ALSO)[method][1]:
         one, two = (torch.load(place / f"{name}.pth", weights_only=True) for place in (folder, other))
         same(one, two)
     tables = [path.name for path in other.glob("*.csv")]

@@ -33,6 +33,9 @@ class Sparsifier(Protocol):
         Returns figures worth logging, {} where nothing changed.
         """
 
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        """Whether a run that began with the mask `first` of a layer may hold `kept` later."""
+
     def state_dict(self) -> dict:
         """Tensors and plain values only."""
 
@@ -51,6 +54,9 @@ class Dense:
 
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
         return {}
+
+    def may_hold(self, kept: Tensor, first: Tensor) -> bool:
+        return False
 
     def state_dict(self) -> dict:
         return {}

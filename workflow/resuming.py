@@ -121,8 +121,7 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     _check_counts(theirs, path)
     for name, kept in own.get("mask", {}).items():
         found = state["sparsifier"]["mask"][name].to(kept.device)
-        steady = getattr(run.sparsifier, "steady", False) and found.sum() != kept.sum()
-        if steady or not (run.sparsifier.moves or torch.equal(found, kept)):
+        if not run.sparsifier.may_hold(found, kept):
             raise ValueError(f"{path}: field 'sparsifier/mask/{name}' is not a mask that this run can have")
 
 

@@ -24,7 +24,7 @@ from prune_utils.courses import changes
 from .test_masked import OPTIMIZERS, train
 from .test_prune import Settings
 
-IN_TRAINING = [name for name, row in METHODS.items() if row.by_itself]
+IN_TRAINING = [name for name, row in METHODS.items() if row.by_itself and row.granularity == "weight"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Dynamic:
     every: float = 2
     fraction: float = 0.5
     memory: float = 0.5
+    salient: float = 0.3
 
 
 @dataclass(frozen=True)

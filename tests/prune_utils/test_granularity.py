@@ -349,7 +349,8 @@ def planned(method="disparse_static", **asked):
         ({"ratio_of": "flops"}, "ratio_of 'flops' is not one of macs, params"),
         ({"granularity": "kernel", "method": "top_kast"}, "method top_kast ranks weights one by one"),
         ({"granularity": "2:4", "method": "granet"}, "method granet moves weights one by one"),
-        ({"granularity": "fanin", "method": "rigl"}, "or a method that does not regrow"),
+        ({"granularity": "2:4", "method": "rigl"}, "or a method that does not regrow"),
+        ({"granularity": "fanin", "method": "granet", "budget": "erk"}, "or a method that does not regrow"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked, said):

@@ -11,8 +11,8 @@ def half(model):
     return shuffle_within_layers(mask, 0)
 
 
-def train(net, sparsifier, optimizer, steps):
-    for step in range(1, steps + 1):
+def train(net, sparsifier, optimizer, steps, first=1):
+    for step in range(first, steps + 1):
         inputs, targets = net.batches[step % 2]
         optimizer.zero_grad()
         predictions = net.model(inputs)

@@ -46,6 +46,7 @@ class Settings:
     start_mask: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
     voters: str | None = None
+    granularity: str = "weight"
 
 
 def electorate(net):
