@@ -195,7 +195,18 @@ class Prune:
         unset=METHODS_OWN,
     )
     budget: str | None = setting(
-        None, "budget", "where weights may stay", choices=("global", "erk", "uniform"), unset=METHODS_OWN
+        None,
+        "budget",
+        "where weights may stay",
+        choices=("global", "erk", "uniform", "waterfill"),
+        unset=METHODS_OWN,
+    )
+    trunk_share: float | None = setting(
+        None,
+        "trunk-share",
+        "share of the kept weights that is in layers of several tasks",
+        range=Range(lambda value: 0 < value < 1, "above 0 and below 1"),
+        unset="as the budget has it",
     )
     arbiter: str = setting(
         "unanimous",

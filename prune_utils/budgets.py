@@ -75,7 +75,7 @@ def uniform_budget(shapes: Shapes, keep: int) -> Budget:
     """
     sizes = _sizes(shapes)
     total = sum(sizes.values())
-    return _pools({name: keep * size / total for name, size in sizes.items()}, sizes, keep)
+    return rounded({name: keep * size / total for name, size in sizes.items()}, sizes, keep)
 
 
 def erk_budget(shapes: Shapes, keep: int) -> Budget:
@@ -102,13 +102,14 @@ def erk_budget(shapes: Shapes, keep: int) -> Budget:
         # filling a layer raises the scale of the others, so a full layer never has to be reopened
         dense |= full
     shares = {name: sizes[name] if name in dense else scale * raw[name] * sizes[name] for name in sizes}
-    return _pools(shares, sizes, keep)
+    return rounded(shares, sizes, keep)
 
 
 BUDGETS: dict[str, Callable[[Shapes, int], Budget]] = {
     "global": global_budget,
     "erk": erk_budget,
     "uniform": uniform_budget,
+    "waterfill": erk_budget,  # where it begins; scores change it (filling.py)
 }
 """Budgets by the name that `budget=` takes: (shapes, weights to keep) -> `Budget`."""
 
@@ -138,12 +139,38 @@ def make_budget(kind: str, shapes: Shapes, keep: int, protected: frozenset[str] 
     return (Pool(tuple(name for name in shapes if name in protected), dense), *budget)
 
 
+def split_budget(
+    kind: str, shapes: Shapes, keep: int, protected: frozenset[str], trunk: frozenset[str], share: float
+) -> Budget:
+    """Two budgets of one kind: `share` of `keep` for the layers in `trunk`, rounded, the rest for others.
+
+    As near to the share as sizes and protected layers allow: of nearly everything no part keeps a fifth.
+    Raises ValueError where one of the parts has no layer, and as `make_budget` does.
+    """
+    parts = [{name: shapes[name] for name in shapes if (name in trunk) is inside} for inside in (True, False)]
+    for part, whose in zip(parts, ("several tasks", "one task alone"), strict=True):
+        if not part:
+            raise ValueError(
+                f"trunk share {share:g} needs layers of several tasks and of one: none is of {whose}"
+            )
+    sizes = [_sizes(part) for part in parts]
+    whole = [sum(of.values()) for of in sizes]
+    dense = [sum(size for name, size in of.items() if name in protected) for of in sizes]
+    first = min(round(share * keep), whole[0], keep - dense[1])
+    first = max(first, dense[0], keep - whole[1])
+    first_budget = make_budget(kind, parts[0], first, protected & set(parts[0]))
+    return (*first_budget, *make_budget(kind, parts[1], keep - first, protected & set(parts[1])))
+
+
 def _sizes(shapes: Shapes) -> dict[str, int]:
     return {name: math.prod(shape) for name, shape in shapes.items()}
 
 
-def _pools(shares: Mapping[str, float], sizes: Mapping[str, int], keep: int) -> Budget:
-    """One pool per layer: the shares rounded by largest remainder, so that they add up to `keep`."""
+def rounded(shares: Mapping[str, float], sizes: Mapping[str, int], keep: int) -> Budget:
+    """One pool per layer: the shares rounded by largest remainder, so that they add up to `keep`.
+
+    sizes: what a layer keeps at most. Raises ValueError where that does not reach `keep`.
+    """
     total = sum(sizes.values())
     if not 0 <= keep <= total:
         raise ValueError(f"keep {keep} is not from 0 to the {total} weights there are")

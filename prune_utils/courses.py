@@ -21,7 +21,7 @@ from .masked import Masked
 from .masks import Mask, count, size
 from .methods import Method
 from .plan import Plan
-from .prune import make_floors, make_room
+from .prune import make_floors, make_refill, make_room
 from .regrow import Growth, Regrowth, Timing, make_schedule
 from .rounds import nest
 from .top_kast import TopKast
@@ -156,6 +156,7 @@ def _gradual(course: Course) -> Masked:
         ranking,
         course.regrowth,
         dict(zip(events, floors, strict=True)),
+        make_refill(course.model, plan, course.electorate.owners),
         **course.known,
     )
 

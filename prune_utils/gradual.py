@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .budgets import Budget
 from .criteria import find_criterion
 from .divided import spare
+from .filling import Refill
 from .floors import Floors, choose_above
 from .masks import Mask
 from .regrow import Growth, Regrowth
@@ -121,6 +122,7 @@ class Gradual(Regrowth):
         ranking: Growth,
         growth: Growth | None = None,
         floors: Mapping[int, Floors] | None = None,
+        refill: Refill | None = None,
         **known: Any,
     ) -> None:
         """mask: what is there at the start, mostly everything. events: step -> budget, for each step of pace.
@@ -129,6 +131,7 @@ class Gradual(Regrowth):
             keeps more than is left begins a dense phase: everything is back, from 0, and the optimiser's
             state of all these weights is fresh.
         growth: who wants what back; None = nobody. floors: step -> least weights of layers, None = none.
+        refill: what the votes of an event do to its budget, None = nothing.
         known: batches, owners and asked, as of Regrowth.
         """
         super().__init__(model, mask, optimizer, pace, growth or ranking, **known)
@@ -136,6 +139,7 @@ class Gradual(Regrowth):
             raise ValueError(f"there are budgets for steps {list(events)}, the pace prunes at {pace.steps}")
         self.events = dict(events)
         self.floors = dict(floors or {})
+        self.refill = refill
         self.ranking = ranking
         self.regrows = growth is not None and pace.fraction > 0
         self.reads_batches = self.regrows or find_criterion(ranking.criterion).needs_gradient
@@ -164,6 +168,8 @@ class Gradual(Regrowth):
             # a task without a label in this batch must not lose all that it owns: it ranks by |w|
             if voter.name not in scores:
                 scores[voter.name] = {name: whole(weights[name]).abs() for name in mask if name in voter.owns}
+        if self.refill is not None:
+            budget = self.refill(budget, scores, mask)
         spared, floors = spare(self.model, scores, mask), self.floors.get(step, {})
         mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask, self.ranking.grain)
         self._set_mask(mask)

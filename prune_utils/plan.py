@@ -18,6 +18,7 @@ from .arbiters import Arbiter, find_arbiter
 from .budgets import BUDGETS, check_ratio
 from .channelwise import Channelwise, Linked, channel_grain
 from .criteria import find_criterion
+from .filling import REFILLS
 from .floors import check_floor
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import prunable
@@ -57,6 +58,7 @@ class Plan:
     granularity: str = "weight"
     ratio_of: str = "params"
     channel_multiple: int = 1
+    trunk_share: float | None = None  # of the kept weights, in layers of several tasks; None = as it comes
     uses: dict[str, int] | None = None  # multiply-adds of one weight (multiply_adds.py), where known
     linked: Linked | None = None  # channels that hang together (channelwise.py), where known
 
@@ -168,6 +170,7 @@ class Settings:
     granularity: str = WEIGHT.name
     ratio_of: str = RATIO_OF[0]
     channel_multiple: int = 1
+    trunk_share: float | None = None
 
 
 def make_plan(row: Method, settings: Any) -> Plan:
@@ -198,6 +201,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         granularity=_granularity(row, getattr(settings, "granularity", WEIGHT.name)),
         ratio_of=getattr(settings, "ratio_of", RATIO_OF[0]),
         channel_multiple=getattr(settings, "channel_multiple", 1),
+        trunk_share=getattr(settings, "trunk_share", None),
     )
     _check_voters(plan)
     by_rank = plan.weigh.standings is rank_fractions
@@ -213,6 +217,8 @@ def make_plan(row: Method, settings: Any) -> Plan:
     check_floor(plan.floor)
     geometric_keeps(1, 1, plan.rounds)
     _check_granularity(plan, row, settings.budget)
+    _check_refill(plan, row)
+    _check_trunk_share(plan)
     if plan.keep_ratio is not None and plan.floor:
         raise ValueError(f"keep ratio {plan.keep_ratio} is a rule without floors, not for floor {plan.floor}")
     if plan.factors and "tasks" not in (plan.voters, row.grow_voters):
@@ -255,6 +261,32 @@ def _granularity(row: Method, asked: str) -> str:
     if row.granularity not in (WEIGHT.name, asked) and asked != WEIGHT.name:
         raise ValueError(f"method {row.name} is of granularity {row.granularity!r}, not {asked!r}")
     return asked if row.granularity == WEIGHT.name else row.granularity
+
+
+def _check_refill(plan: Plan, row: Method) -> None:
+    """Raises ValueError where a budget is made from scores, and the plan has none to make it from."""
+    if plan.budget not in REFILLS:
+        return
+    if plan.criterion == "random" or row.course == "top_kast" or plan.retrain:
+        raise ValueError(
+            f"budget {plan.budget!r} takes each layer's density from the scores of a mask, not for method "
+            f"{plan.method} with criterion {plan.criterion}: choose budget 'erk'"
+        )
+    if plan.granularity != WEIGHT.name:
+        raise ValueError(f"budget {plan.budget!r} counts single weights, not granularity {plan.granularity}")
+
+
+def _check_trunk_share(plan: Plan) -> None:
+    """Raises ValueError for a share that is none, or that another rule would break."""
+    share = plan.trunk_share
+    if share is None:
+        return
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ValueError(f"trunk share {share!r} is not a share of the kept weights, above 0 and below 1")
+    if plan.keep_ratio is not None or not find_granularity(plan.granularity).whole or plan.removes:
+        by_ratio = plan.keep_ratio is not None
+        what = f"keep ratio {plan.keep_ratio}" if by_ratio else f"granularity {plan.granularity}"
+        raise ValueError(f"trunk share {share} divides a budget of weights, and {what} has none")
 
 
 def _check_granularity(plan: Plan, row: Method, budget: str | None) -> None:

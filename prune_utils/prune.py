@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from .budgets import Budget, keep_count, make_budget
+from .budgets import Budget, keep_count, make_budget, split_budget
 from .channelwise import Channelwise
 from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
 from .data import Forward
 from .divided import spare
+from .filling import REFILLS, Refill
 from .floors import Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
@@ -97,13 +99,50 @@ def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     sizes = shapes if grain.uses is None else {name: (cost,) for name, cost in costs.items()}
     total, dense = sum(costs.values()), sum(costs[name] for name in protected)
 
+    trunk = shared_layers(names, owners)
+
+    def counted(keep: int) -> Budget:
+        if plan.trunk_share is None:
+            return make_budget(plan.budget, sizes, keep, protected)
+        return split_budget(plan.budget, sizes, keep, protected, trunk, plan.trunk_share)
+
     def budget(keep: int) -> Budget:
-        made = make_budget(plan.budget, sizes, keep, protected)
-        return grain.granularity.in_units(made, shapes, units)
+        return grain.granularity.in_units(counted(keep), shapes, units)
 
     room = Room(total, dense, keep_count(total, plan.ratio), budget)
-    room.budget(room.keep)  # complains about an impossible end before the rounds
+    # complain about an impossible end before the rounds
+    room.budget(room.keep)
+    if plan.trunk_share is not None:
+        _check_split(plan.trunk_share, counted(room.keep), trunk)
     return room
+
+
+def shared_layers(names: Iterable[str], owners: Owners) -> frozenset[str]:
+    """Those that several tasks own: the trunk."""
+    return frozenset(name for name in names if len(owners[name]) > 1)
+
+
+def _check_split(share: float, budget: Budget, trunk: frozenset[str]) -> None:
+    """Raises ValueError where the trunk and the rest cannot keep the shares that are asked for."""
+    keep = sum(pool.keep for pool in budget)
+    asked, kept = round(share * keep), sum(pool.keep for pool in budget if trunk.issuperset(pool.names))
+    if kept != asked:
+        raise ValueError(
+            f"trunk share {share:g} asks for {asked} of the {keep} kept weights in layers of several tasks, "
+            f"and {kept} is the nearest that sizes and protected layers allow: use another share or ratio"
+        )
+
+
+def make_refill(model: nn.Module, plan: Plan, owners: Owners) -> Refill | None:
+    """What scores do to the plan's budgets, None for budgets that are the same whatever the scores are."""
+    refill = REFILLS.get(plan.budget)
+    if refill is None:
+        return None
+    names = in_scope(model, owners, plan)
+    free = frozenset(names) - matching(names, plan.protect)
+    trunk = shared_layers(names, owners)
+    groups = (free,) if plan.trunk_share is None else (free & trunk, free - trunk)
+    return partial(refill, arbiter=plan.weigh, groups=groups)
 
 
 def _check_counted(names: Iterable[str], grain: Grain) -> None:
@@ -216,7 +255,10 @@ def make_mask(
         if isinstance(batches, Iterator) and len(budgets) > 1 and not read_once:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
         floors = make_floors(model, plan, electorate.owners, budgets)
-        mask = progressive(scored, score_network, budgets, plan.weigh, floors, plan.revive, among, grain)
+        refill = make_refill(model, plan, electorate.owners)
+        mask = progressive(
+            scored, score_network, budgets, plan.weigh, floors, plan.revive, among, grain, refill
+        )
     else:
         scores = spare(scored, score_network(scored))
         mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
@@ -227,6 +269,17 @@ def make_mask(
         mask = grain.masked(shuffled, {name: kept.shape for name, kept in mask.items()}, device)
     check_same_everywhere(mask, electorate.gather)
     return mask
+
+
+def choose_mask(model: nn.Module, plan: Plan, owners: Owners, scores: Mapping[str, Scores]) -> Mask:
+    """The mask of one round that the plan makes of these scores, by voter and weight.
+
+    Raises ValueError as `make_budgets` and `choose` do.
+    """
+    budgets = (make_budgets(model, plan, owners)[-1],)
+    floors = make_floors(model, plan, owners, budgets)
+    refill = make_refill(model, plan, owners)
+    return progressive(model, lambda _: scores, budgets, plan.weigh, floors, grain=plan.grain, refill=refill)
 
 
 def _asked(

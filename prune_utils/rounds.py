@@ -18,6 +18,7 @@ from .arbiters import Arbiter
 from .budgets import Budget, Pool
 from .choosing import WEIGHTS
 from .divided import spare
+from .filling import Refill
 from .floors import Floors, choose_above
 from .granularity import Grain
 from .masked import Masked
@@ -63,11 +64,12 @@ def progressive(
     revive: bool = False,
     start: Mask | None = None,
     grain: Grain = WEIGHTS,
+    refill: Refill | None = None,
 ) -> Mask:
     """The mask of the last budget: each budget chooses among the survivors of the one before.
 
     floors: of every budget, () = none (floors.py). start: the survivors at the beginning, None = everything.
-    grain: what is kept or pruned together.
+    grain: what is kept or pruned together. refill: what scores do to each budget, None = nothing.
 
     score_network(model) sees the network with its pruned weights at 0; the model is restored afterwards.
     revive: each budget chooses among all weights; the scores should be those of the weights before pruning.
@@ -77,6 +79,8 @@ def progressive(
         with pruned(model, mask):
             scores = score_network(model)
         among = everything if revive else mask
+        if refill is not None:
+            budget = refill(budget, scores, among)
         mask = choose_above(spare(model, scores, among), budget, arbiter, least, among, grain)
     return mask
 

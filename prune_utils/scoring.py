@@ -113,15 +113,17 @@ def task_gradients(
     seed: int = 0,
     gather: Gather | None = None,
     forward: Forward | None = None,
+    what: Callable[[Tensor], Tensor] = torch.clone,
 ) -> dict[str, Scores]:
     """The gradient of each voter's loss of all batches together, for the weights that it owns.
 
+    what: summed over the batches is what(gradient), a tensor of its own, instead of the gradient itself.
     Arguments and errors are those of `score`; the network is left untouched.
     """
     weights = find_parameters(model, dict.fromkeys(name for voter in voters for name in voter.owns))
     owned = {voter.name: [name for name in weights if name in voter.owns] for voter in voters}
     steps, missed = _steps(voters, batches), set[str]()
-    return _gradient_sums(model, weights, voters, owned, steps, missed, torch.clone, seed, gather, forward)
+    return _gradient_sums(model, weights, voters, owned, steps, missed, what, seed, gather, forward)
 
 
 def _nothing_to_say(scores: Scores, voter: str) -> str:

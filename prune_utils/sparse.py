@@ -46,6 +46,7 @@ def sparsify(
     loss_weights: Mapping[str, float] | None = None,
     seed: int = 0,
     budget: str | None = None,
+    trunk_share: float | None = None,
     floor: float = 0.1,
     arbiter: str = "unanimous",
     criterion: str | None = None,
@@ -79,7 +80,8 @@ def sparsify(
     method: a name in METHODS. A network that a method calls trained must be trained already.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     loss_weights: task -> weight in the sum of the losses, for methods that look at it; None = all 1.
-    budget: a name in BUDGETS, None = the method's. "erk" fixes every layer's density.
+    budget: a name in BUDGETS, None = the method's. "erk" fixes every layer's density, "waterfill" takes it
+        from the scores. trunk_share: of the kept weights, in layers of several tasks; None = as it comes.
     floor: every layer that a task uses keeps at least this share of the overall density, and one weight;
         0 = no floor. arbiter: a name in ARBITERS. criterion: a name in CRITERIA, None = the method's.
     voters: "tasks", "joint", or a name in WEIGHTINGS for the sum of the losses in weights that the tasks'
@@ -115,6 +117,7 @@ def sparsify(
         keep_ratio=keep_ratio,
         criterion=criterion,
         budget=budget,
+        trunk_share=trunk_share,
         arbiter=arbiter,
         scope=scope,
         protect=protect,

@@ -27,6 +27,7 @@ ALONE: dict[str, tuple[Any, ...]] = {  # settings of a mask that the search make
     "factors": ({},),
     "shuffle": (False,),
     "start_mask": (None,),
+    "trunk_share": (None,),
 }
 
 

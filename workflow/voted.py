@@ -37,7 +37,7 @@ CERTIFIED = {
         name: f"prune.{name}"
         for name in ("ratio", "keep_ratio", "criterion", "budget", "arbiter", "scope", "protect", "rounds")
     },
-    **{name: f"prune.{name}" for name in ("granularity", "ratio_of")},
+    **{name: f"prune.{name}" for name in ("granularity", "ratio_of", "trunk_share")},
     **{name: f"prune.{name}" for name in ("shuffle", "score_init", "start_from")},
 }
 
@@ -90,6 +90,7 @@ def _scores(pruning: Pruning) -> dict[str, Scores]:
         or plan.rounds > 1
         or plan.shuffle
         or plan.protect
+        or plan.trunk_share is not None
         or plan.counted
     ):
         raise ValueError(

@@ -86,7 +86,7 @@ def run(*command, **more):
         ("--metho", {"--method"}),
         ("--method disparse_sta", {"disparse_static"}),
         ("--set optim.step_", {"optim.step_every=", "optim.step_factor="}),
-        ("--budget ", {"global", "erk", "uniform"}),
+        ("--budget ", {"global", "erk", "uniform", "waterfill"}),
     ],
 )
 def test_shells_complete(typed, offered, tmp_path):

@@ -59,6 +59,7 @@ def test_every_flag_fills_a_setting_that_exists(name):
         "val-share": "0.5",
         "max-drop": "all=1",
         "level": "0.9",
+        "trunk-share": "0.5",
     }
     words = [f"--{name}"] if name in SWITCHES else [f"--{name}", example.get(name, "1")]
     given = tree(*words)
@@ -100,7 +101,7 @@ def test_the_short_help_shows_the_common_flags_alone(capsys):
 
 def test_every_line_says_default_and_choices():
     text = " ".join(parser("", "", GROUPS).format_help().split())
-    assert "where weights may stay (global, erk, uniform; default: the method's own)" in text
+    assert "where weights may stay (global, erk, uniform, waterfill; default: the method's own)" in text
     assert "trained network (default: 20000 / 1000; " in text and "; taskonomy 100000 / 4000" in text
     assert "segmentation classes (default: 40; cityscapes 19; " in text
     assert "images in a training batch, over all devices (default: 16)" in text
