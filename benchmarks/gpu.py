@@ -2,13 +2,10 @@
 
 Scoring and choosing (two and five tasks), a masked training step beside a dense one in three precisions,
 channels last and compiled, the update of a moving mask, inference in float32, bfloat16 and float16 and with
-channels removed, sparsity 2 of 4 in float16 beside dense matrices, and, where two devices are, a training step
-shared by NCCL. Medians of the device's own clock (CUDA events), memory as its allocator counts it. What the
-device cannot do is a row that says why.
-
-usage: python3 -m benchmarks.gpu [--device cuda] [--small] [--out outputs/gpu.json]
-
---small: tiny sizes, for a look at whether it runs (with --device cpu anywhere).
+channels removed, sparsity 2 of 4 in float16 beside dense matrices, and, where two devices are, a training
+step shared by NCCL. Medians of the device's own clock (CUDA events), memory as its allocator counts it. What
+the device cannot do is a row that says why. usage: python3 -m benchmarks.gpu [--device cuda] [--small] [--out
+outputs/gpu.json] --small: tiny sizes, for a look at whether it runs (with --device cpu anywhere).
 """
 
 from __future__ import annotations
