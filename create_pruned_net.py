@@ -76,6 +76,8 @@ def main() -> None:
     unit = config.prune.granularity
     terminal.check_packages(f"--granularity {unit}", *NEEDS.get(unit, ()))
     terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
+    if config.contract.of != "size" and not limited:
+        raise ValueError(f"--of {config.contract.of} is for --max-drop: give limits, or leave it out")
 
     from workflow.create import create, row_asked
 

@@ -272,6 +272,21 @@ class Contract:
         travels=False,
         unset="none, --ratio decides",
     )
+    of: str = setting(
+        "size",
+        "of",
+        "what becomes small: size, as --ratio-of counts it, or latency:RUNTIME",
+        range=Range(
+            lambda value: value == "size" or value.startswith("latency:"), "size, or latency:RUNTIME"
+        ),
+        travels=False,
+    )
+    latencies: str | None = setting(
+        None,
+        help="file with the table of latencies, such as an earlier certificate",
+        travels=False,
+        unset="measured once",
+    )
     level: float = setting(
         0.95,
         "level",

@@ -23,6 +23,7 @@ _HOMES = {
     "gradual": "Gradual Pace make_pace",
     "fan_in": "FanInRegrowth",
     "granularity": "Grain Granularity find_granularity",
+    "latencies": "faster_sizes",
     "measures": "Measure Survey",
     "top_kast": "TopKast",
     "masked": "Masked",

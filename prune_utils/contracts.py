@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .ascent import Ascent, Round, Trial, search, size_ladder
+from .ascent import Ascent, Round, Trial, check_limits, search, size_ladder
 from .bootstrap import check_level, resample_counts, upper_bound
 from .changes import change, drop
 from .covering import Choice, coverage
 from .data import Forward
 from .granularity import WEIGHT, find_granularity
+from .latencies import faster_sizes, measure_sizes, thinned
 from .masked import Masked
-from .masks import dense_mask
+from .masks import Mask, apply, dense_mask
 from .methods import Method
 from .methods import method as find_method
 from .multiply_adds import weight_uses
@@ -39,11 +40,13 @@ Score = Callable[[nn.Module], "float | Tensor"]
 @dataclass(frozen=True)
 class Contract:
     """What a search found. sparsity: holds the network to its mask; best: the round that made it, with the
-    drops (their bounds, where scores are by image); rounds: all of them, in order."""
+    drops (their bounds, where scores are by image); rounds: all of them, in order; latencies: the table that
+    was gone by, size -> milliseconds."""
 
     sparsity: Masked
     best: Round
     rounds: tuple[Round, ...]
+    latencies: dict[int, float] | None = None
 
 
 def contract(
@@ -58,6 +61,7 @@ def contract(
     criterion: str | None = None,
     granularity: str = WEIGHT.name,
     ratio_of: str = "params",
+    latencies: Mapping[int, float] | Callable[[nn.Module], float] | None = None,
     forward: Forward | None = None,
     level: float = 0.95,
     resamples: int = 999,
@@ -76,6 +80,9 @@ def contract(
 
     losses, batches, forward, criterion, floor, protect, include, exclude: as `sparsify` takes them; likewise
         granularity ("weight", "kernel" or a block) and ratio_of, which says what is made small.
+    latencies: what networks take: the fastest one is searched for, instead of the smallest. A table (see
+        latencies.py), or what measures a copy of the network, its pruned weights 0, for the table that is
+        made first (`prune_utils.deploy.measuring.latency_in`).
     method: a row of METHODS whose tasks vote on a trained network.
     scores: name of a limit -> score(model), larger is better: one number, or a tensor [images] whose mean is
         the score. With images a limit counts as kept when the one-sided bound of the drop, at `level`, from
@@ -96,24 +103,29 @@ def contract(
     owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
     electorate = Electorate(losses, dict.fromkeys(losses, 1.0), owners)
     room = make_room(model, plan, owners)
-    ascent = Ascent(
-        limits,
-        tuple(losses),
-        size_ladder(room.total, resolution, smallest, room.protected),
-        stride,
-        turn,
-        turns,
-    )
+    sizes = size_ladder(room.total, resolution, smallest, room.protected)
+    check_limits(limits, losses)
     judge = _Judge(model, scores, limits, level, resamples, seed)
     original = state = copy.deepcopy(model.state_dict())
     tried = mask = dense_mask(model, in_scope(model, owners, plan))
 
+    def choose(size: int, factors: Mapping[str, float], among: Mask) -> Mask:
+        weighed, numbered = replace(plan, factors=dict(factors)), list(enumerate(taken))
+        return make_mask(model, weighed, electorate, numbered, seed, forward, keep=size, among=among)
+
+    def pruned(size: int) -> nn.Module:
+        network = copy.deepcopy(model)
+        apply(network, choose(size, dict.fromkeys(losses, 1.0), mask))
+        return network
+
+    table = measure_sizes(thinned(sizes), pruned, latencies) if callable(latencies) else latencies
+    sizes = sizes if table is None else faster_sizes(table, room.total)
+    ascent = Ascent(limits, tuple(losses), sizes, stride, turn, turns)
+
     def attempt(trial: Trial) -> dict[str, float]:
         nonlocal tried
         model.load_state_dict(state)
-        weighed = replace(plan, factors=trial.factors)
-        numbered = list(enumerate(taken))
-        tried = make_mask(model, weighed, electorate, numbered, seed, forward, keep=trial.keep, among=mask)
+        tried = choose(trial.keep, trial.factors, mask)
         sparsity = Masked(model, tried)
         finetune(model, sparsity)
         sparsity.detach()
@@ -134,7 +146,8 @@ def contract(
         raise
     model.load_state_dict(state)
     asked = replace(plan, factors=best.trial.factors).asked | {"ratio": None, "limits": dict(limits)}
-    return Contract(Masked(model, mask, owners=owners, asked=asked), best, tuple(ascent.rounds))
+    sparsity = Masked(model, mask, owners=owners, asked=asked)
+    return Contract(sparsity, best, tuple(ascent.rounds), None if table is None else dict(table))
 
 
 def broken_at_once(ascent: Ascent) -> str:

@@ -128,6 +128,7 @@ def _write(
         "total": proof["total"],
         "sparsity": proof["ratio"],
         "size": {"kept": size, "total": whole, "counts": work.unit},
+        "latency": work.latency,
         "factors": best.trial.factors,
         "finetune": {
             "iterations_a_round": config.finetune.iterations,

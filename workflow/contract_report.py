@@ -46,8 +46,8 @@ def listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items() if math.isfinite(value))
 
 
-def told(done: Round, falls: Mapping[str, Fall], limits: Mapping[str, float], unit: str) -> str:
-    """A round in a line. unit: what sizes count."""
+def told(done: Round, falls: Mapping[str, Fall], limits: Mapping[str, float], size: str) -> str:
+    """A round in a line. size: of its network, in words."""
     trial = done.trial
     factors = ", ".join(f"{task} {factor:.3g}" for task, factor in trial.factors.items())
     drops = ", ".join(
@@ -56,7 +56,7 @@ def told(done: Round, falls: Mapping[str, Fall], limits: Mapping[str, float], un
         if math.isfinite(limit)
     )
     outcome = f"taken back, broken: {', '.join(done.broken)}" if done.broken else "kept"
-    return f"round {trial.number}: {trial.keep:,} {unit}, factors {factors}; lost % {drops}; {outcome}"
+    return f"round {trial.number}: {size}, factors {factors}; lost % {drops}; {outcome}"
 
 
 def write_trace(path: Path, ascent: Ascent, falls: Sequence[Mapping[str, Fall]]) -> Path:
@@ -133,7 +133,7 @@ def question(experiment: Experiment, limits: Mapping[str, float]) -> dict[str, A
         "protocol": config.run.protocol,
         "seed": config.run.seed,
         "limits": dict(limits),
-        "of": config.prune.ratio_of,
+        "of": config.prune.ratio_of if config.contract.of == "size" else config.contract.of,
         "granularity": config.prune.granularity,
         "level": config.contract.level,
         "resamples": config.contract.resamples,
@@ -183,7 +183,17 @@ def format_limits(content: Mapping[str, Any]) -> str:
         for name, limit in content["limits"].items()
     ]
     words = f"bounds are one-sided, at level {content['level']:g}"
+    if content.get("latency"):
+        words = f"{_latency(content)}\n{words}"
     return table(rows, header) + f"\n{words}" + ("" if test is not None else "; the index has no test split")
+
+
+def _latency(content: Mapping[str, Any]) -> str:
+    """What the table says of this size, and of the whole network."""
+    known = content["latency"]
+    table = dict(zip(known["sizes"], known["milliseconds"], strict=True))
+    ours, whole = (table[content["size"][what]] for what in ("kept", "total"))
+    return f"{ours:.3g} ms in {known['runtime']}, {whole:.3g} ms with all weights: by the table of latencies"
 
 
 def _number(value: float | None) -> str:

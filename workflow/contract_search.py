@@ -7,6 +7,7 @@ on disk; the same command goes on from there, and from the last checkpoint insid
 
 from __future__ import annotations
 
+import copy
 import glob
 import re
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
 from prune_utils.ascent import Ascent, Round, Trial, size_ladder
+from prune_utils.latencies import faster_sizes
 from prune_utils.masks import Mask, apply, dense_mask
 from prune_utils.methods import Method
 from prune_utils.prune import in_scope, make_mask, make_room
@@ -25,6 +27,7 @@ from training.checkpoint import read_file, write_file
 from training.loop import make_optimizer
 
 from .contract_check import check_settings, check_validation
+from .contract_latency import check_latency, measured, runtime_of, stated, table_of
 from .contract_report import fingerprint, listed, read_limits, told, write_trace
 from .experiment import Experiment
 from .files import Options, refuse_existing, require_same_settings
@@ -46,6 +49,7 @@ class Work:
     def __post_init__(self) -> None:
         self.falls: list[dict[str, Fall]] = []  # of every round
         self.tried: dict[str, Fall] = {}  # of the round that is being tried
+        self.latency: dict[str, Any] | None = None  # the table that is gone by, from `begin` on
 
     # -------------------------------------------------------------------- files
     @property
@@ -99,6 +103,11 @@ class Work:
         """What sizes count."""
         return {"params": "weights", "macs": "multiply-adds"}[self.experiment.config.prune.ratio_of]
 
+    def said(self, size: int) -> str:
+        """A size for people, with its latency where that counts."""
+        time = "" if self.latency is None else f", {table_of(self.latency)[size]:.3g} ms"
+        return f"{size:,} {self.unit}{time}"
+
     @cached_property
     def fingerprint(self) -> str:
         """Of the dense network."""
@@ -110,11 +119,19 @@ class Work:
         return halves(len(self.experiment.records("val")), self.experiment.config.run.seed)
 
     @cached_property
-    def ascent(self) -> Ascent:
+    def sizes(self) -> tuple[int, ...]:
+        """The ladder, before latencies thin it out."""
         settings, network = self.experiment.config.contract, self.dense.network
         pruning = self.pruning(network, Trial(0, 0, 0, {}))
         room = make_room(network, pruning.plan, pruning.electorate.owners)
-        sizes = size_ladder(room.total, settings.resolution, settings.smallest, room.protected)
+        return size_ladder(room.total, settings.resolution, settings.smallest, room.protected)
+
+    @cached_property
+    def ascent(self) -> Ascent:
+        """The search; of latencies once their table is known."""
+        settings, sizes = self.experiment.config.contract, self.sizes
+        if self.latency is not None:
+            sizes = faster_sizes(table_of(self.latency), sizes[0])
         return Ascent(
             self.limits, tuple(self.experiment.tasks), sizes, settings.stride, settings.turn, settings.turns
         )
@@ -123,13 +140,15 @@ class Work:
         """Raises ValueError or OSError for what cannot work, before anything is computed."""
         experiment = self.experiment
         check_settings(experiment, self.method, self.options)
+        check_latency(experiment.config)
         _ = self.limits
         experiment.check_dest()
         self._check_files()
         experiment.check_data("train", "val")
         check_validation(experiment, self.dense, self.limits, self.places)
         self.pruning(self.dense.network, Trial(0, 0, 0, {})).check()
-        _ = self.ascent
+        if runtime_of(experiment.config) is None:
+            _ = self.ascent
 
     def _check_files(self) -> None:
         """ValueError where files of something else are in the way."""
@@ -173,7 +192,29 @@ class Work:
             + f"enough for limits (%) from {listed(self.searching.alone())} on, "
             "for a network whose mistakes are all its own"
         )
+        self.latency = self._latencies()
+        _ = self.ascent
         self._write_state()
+
+    def _latencies(self) -> dict[str, Any] | None:
+        """The stated table, or a measured one; None where sizes are to become small."""
+        experiment, runtime = self.experiment, runtime_of(self.experiment.config)
+        if runtime is None:
+            return None
+        given = experiment.config.contract.latencies
+        if given is not None:
+            return stated(Path(given), runtime)
+        network = moved(experiment, load_network(experiment, self.dense.path).network)
+        pruning = self.pruning(network, Trial(0, 0, 0, {}))
+
+        def pruned(size: int) -> MultiTaskNet:
+            trial = Trial(0, self.sizes.index(size), size, {})
+            mask = self._pruned(pruning, trial, None)
+            found = copy.deepcopy(network)
+            apply(found, mask)
+            return found.cpu()
+
+        return measured(experiment, self.sizes, pruned)
 
     def _go_on(self) -> None:
         """Take up the search that the state tells of. ValueError for one that is none of this command."""
@@ -187,6 +228,7 @@ class Work:
             self.falls = [
                 {name: Fall(*map(float, of[name])) for name in self.limits} for of in state["falls"]
             ]
+            self.latency = state.get("latency")
             self.ascent.load_state_dict({"drops": [_bounds(of) for of in self.falls]})
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
@@ -197,7 +239,7 @@ class Work:
     def _write_state(self) -> None:
         falls = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
         content = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
-        write_file(self.state_path, content | {"falls": falls})
+        write_file(self.state_path, content | {"falls": falls, "latency": self.latency})
 
     def _state(self) -> dict[str, Any]:
         """The search so far. ValueError for a file that is none."""
@@ -287,7 +329,7 @@ class Work:
         self._write_state()
         write_trace(self.trace_path, self.ascent, self.falls)
         self.remove_rounds(len(self.falls))
-        self.experiment.say(told(last, self.tried, self.limits, self.unit))
+        self.experiment.say(told(last, self.tried, self.limits, self.said(last.trial.keep)))
         if last.trial.number == 0:
             margins = {name: fall.bound - fall.drop for name, fall in self.tried.items()}
             self.experiment.say(

@@ -57,8 +57,7 @@ def _chosen(only: list[str] | None) -> list[str]:
             raise ValueError(not_one_of("runtime", label, labels))
     chosen = []
     for runtime in RUNTIMES:
-        needed = ["onnx", runtime.package] if runtime.package else []
-        missing = [package for package in needed if importlib.util.find_spec(package) is None]
+        missing = [package for package in runtime.packages if importlib.util.find_spec(package) is None]
         if only and runtime.label not in only:
             continue
         if missing:

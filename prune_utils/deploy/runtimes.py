@@ -30,6 +30,21 @@ class Runtime(NamedTuple):
     make: Callable[[nn.Module, Tensor, int], Run]
     package: str | None = None
 
+    @property
+    def word(self) -> str:
+        """The label as a word of a command line: sparse-engine, onnxruntime, ..."""
+        return self.label.lower().replace(" ", "-")
+
+    @property
+    def skips(self) -> bool:
+        """Whether it skips single pruned weights; the others multiply all zeros that are there."""
+        return self.kind == "ours"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """That it needs."""
+        return ("onnx", self.package) if self.package else ()
+
 
 def _torch(network: nn.Module, image: Tensor, layout: torch.memory_format, kind: torch.dtype) -> Run:
     network = network.to(kind).to(memory_format=layout)
@@ -113,9 +128,9 @@ RUNTIMES = (
 )
 
 
-def find_runtime(label: str) -> Runtime:
-    """The row of that label; ValueError with the choices."""
+def find_runtime(name: str) -> Runtime:
+    """The row of that label, or of the label as a word; ValueError with the choices."""
     for runtime in RUNTIMES:
-        if runtime.label == label:
+        if name in (runtime.label, runtime.word):
             return runtime
-    raise ValueError(not_one_of("runtime", label, [row.label for row in RUNTIMES]))
+    raise ValueError(not_one_of("runtime", name, [row.word for row in RUNTIMES]))

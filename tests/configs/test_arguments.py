@@ -60,6 +60,7 @@ def test_every_flag_fills_a_setting_that_exists(name):
         "max-drop": "all=1",
         "level": "0.9",
         "trunk-share": "0.5",
+        "of": "latency:openvino",
     }
     words = [f"--{name}"] if name in SWITCHES else [f"--{name}", example.get(name, "1")]
     given = tree(*words)
