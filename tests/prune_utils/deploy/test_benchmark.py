@@ -81,7 +81,7 @@ def test_pictures_are_drawn(tmp_path):
 
 
 def test_unknown_runtimes_are_refused_with_the_choices():
-    with pytest.raises(ValueError, match="runtime 'TVM' is not one of PyTorch, "):
+    with pytest.raises(ValueError, match="runtime 'TVM' is not one of pytorch, "):
         runtimes.find_runtime("TVM")
     with pytest.raises(ValueError, match="runtime 'TVM' is not one of PyTorch, "):
         benchmark.main(["none.pth", "--only", "TVM"], loader=f"{__name__}:load")
