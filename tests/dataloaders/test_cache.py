@@ -12,7 +12,7 @@ from configs.schema import Data
 from dataloaders import DATASETS, plane_cache
 from dataloaders.base import BrokenSample
 from dataloaders.cache import main
-from dataloaders.plane_cache import load, store
+from dataloaders.plane_cache import Known, load, store
 from dataloaders.streams import training_batches
 from dataloaders.synthetic import write
 from tests.dataloaders.small import nyuv2
@@ -137,10 +137,9 @@ def test_every_changed_byte_is_noticed(tmp_path):
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :])
-        assert load(path, (1, 2), verify=True) is None, place
-        load(path, (1, 2), verify=False)  # whatever it is, no other exception
+        assert load(path, (1, 2)) is None, place
     path.write_bytes(whole)
-    np.testing.assert_array_equal(load(path, (1, 2), verify=True), stored)
+    np.testing.assert_array_equal(load(path, (1, 2)), stored)
     np.testing.assert_array_equal(np.load(path), stored)  # a plain npy file
 
 
@@ -212,12 +211,38 @@ def test_disk_need_is_told_before(nyu, tmp_path, capsys, monkeypatch):
 def test_round_trip_of_an_entry(tmp_path, dtype, shape):
     stored = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     store(tmp_path / "a.npy", (1, 2), stored)
-    found = load(tmp_path / "a.npy", (1, 2), verify=True)
-    np.testing.assert_array_equal(found, stored)
-    assert found.dtype == dtype and not found.flags.writeable
-    assert load(tmp_path / "a.npy", (1, 3), verify=False) is None
-    os.truncate(tmp_path / "a.npy", 20)
-    assert load(tmp_path / "a.npy", (1, 2), verify=False) is None
+    found = load(tmp_path / "a.npy", (1, 2))
+    again = Known((1, 2), stored.dtype, shape, True).open(tmp_path / "a.npy")
+    for each in (found, again):
+        np.testing.assert_array_equal(each, stored)
+        assert each.dtype == dtype and not each.flags.writeable
+    assert load(tmp_path / "a.npy", (1, 3)) is None
+
+
+@pytest.mark.parametrize("length", [0, 3, 20, 140, None])
+def test_a_verified_entry_is_mapped_again_only_as_it_was(tmp_path, length):
+    path, known = tmp_path / "a.npy", Known((1, 2), np.dtype(np.uint8), (3, 4), True)
+    store(path, (1, 2), np.zeros((3, 4), np.uint8))
+    if length is None:  # of the next version of its source
+        store(path, (5, 6), np.zeros((3, 4), np.uint8))
+    else:
+        os.truncate(path, length)
+    assert known.open(path) is None
+
+
+def test_a_verified_entry_that_is_damaged_later_is_made_again(nyu):
+    data, root, entry = nyu
+    records, whole = opened(data), entry.read_bytes()
+    expected = cv2.imread(str(root / "img/0000.png"))
+    for harm in ("is cut", "is empty", "removed"):
+        np.testing.assert_array_equal(records[0].image, expected)
+        np.testing.assert_array_equal(records[0].image, expected)
+        content = damaged(entry, harm)
+        entry.unlink()
+        if content is not None:
+            entry.write_bytes(content)
+    np.testing.assert_array_equal(records[0].image, expected)
+    assert entry.read_bytes() == whole
 
 
 def test_made_ahead_by_the_command(nyu, tmp_path, capsys):
