@@ -4,8 +4,11 @@ Scoring and choosing (two and five tasks), a masked training step beside a dense
 channels last and compiled, the update of a moving mask, inference in float32, bfloat16 and float16 and with
 channels removed, sparsity 2 of 4 in float16 beside dense matrices, and, where two devices are, a training
 step shared by NCCL. Medians of the device's own clock (CUDA events), memory as its allocator counts it. What
-the device cannot do is a row that says why. usage: python3 -m benchmarks.gpu [--device cuda] [--small] [--out
-outputs/gpu.json] --small: tiny sizes, for a look at whether it runs (with --device cpu anywhere).
+the device cannot do is a row that says why.
+
+usage: python3 -m benchmarks.gpu [--device cuda] [--only LIST] [--small] [--out outputs/gpu.json]
+
+--small: tiny sizes, for a look at whether it runs (with --device cpu anywhere).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.choices import not_one_of
 from common.command_line import Parser
 from common.text import table
 from prune_utils.attaching import Attachment
@@ -115,6 +119,25 @@ class Meter:
         return torch.cuda.max_memory_allocated(self.device)
 
 
+def captured(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """The work as a CUDA graph, which does not wait for the host; elsewhere the work itself.
+
+    Raises RuntimeError where the device cannot capture it.
+    """
+    if device.type != "cuda":
+        return work
+    aside = torch.cuda.Stream(device)
+    aside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream(device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
 def on_device(name: str, size: Size, device: torch.device, channels_last: bool = False) -> Case:
     """A case of the benchmarks, network and batches on the device."""
     case = make_case(name, size.crop, size.batch, 2, size.width)
@@ -188,24 +211,23 @@ def _update(meter: Meter, size: Size, device: torch.device) -> Row:
 
 
 def inference(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
-    """The dense network on one image and on eight, in each type; and with channels removed, in float16."""
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    """The dense network on one image and on eight, in each type; and with channels removed, in float16. From
+    the host, and captured as a graph: a network this small waits for the host."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     for label, kind in kinds.items():
         yield from _inference(meter, size, on_device("nyuv2", size, device), kind, label)
-    for layout in (False, True):
-        label = "float16, channels last" if layout else "float16"
-        if layout:
-            yield from _inference(meter, size, on_device("nyuv2", size, device, layout), torch.float16, label)
-        for ratio in REMOVED:
-            case = on_device("nyuv2", size, device, layout)
-            what = f"{label}, {ratio:g} % of the multiply-adds removed"
+    for layout, ratio in product((False, True), (0.0, *REMOVED)):
+        case = on_device("nyuv2", size, device, layout)
+        what = f"float16{', channels last' if layout else ''}"
+        if ratio:
+            what += f", {ratio:g} % of the multiply-adds removed"
             try:
                 losses = case.electorate.losses
                 remove_channels(case.network, losses, case.batches[:1], ratio, "macs", multiple=MULTIPLE)
             except ValueError as error:
                 yield Row(f"inference, {what}", note=str(error))
                 continue
-            yield from _inference(meter, size, case, torch.float16, what)
+        yield from _inference(meter, size, case, torch.float16, what)
 
 
 def _inference(meter: Meter, size: Size, case: Case, kind: torch.dtype, label: str) -> Iterable[Row]:
@@ -214,7 +236,17 @@ def _inference(meter: Meter, size: Size, case: Case, kind: torch.dtype, label: s
     for count in (1, 8):
         image = torch.randn(count, 3, size.side, size.side, device=device, dtype=kind)
         with torch.inference_mode():
-            yield meter(f"inference of {count}, {label}", partial(network, image), 5)
+            yield from _both(meter, f"inference of {count}, {label}", partial(network, image), device)
+
+
+def _both(meter: Meter, what: str, work: Callable[[], object], device: torch.device) -> Iterable[Row]:
+    yield meter(what, work, 5)
+    try:
+        graph = captured(work, device)
+    except RuntimeError as error:
+        yield Row(f"{what}, as a graph", note=" ".join(str(error).split())[:120])
+        return
+    yield meter(f"{what}, as a graph", graph, 5)
 
 
 def two_of_four(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
@@ -227,13 +259,15 @@ def two_of_four(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]
         kept = torch.tensor([1, 1, 0, 0], device=device, dtype=torch.bool).tile(outputs, inputs // 4)
         what = f"matrix {outputs} x {inputs} by {pixels} columns"
         dense = weight * kept
-        yield meter(f"{what}, dense float16", partial(torch.mm, dense, x))
+        with torch.inference_mode():
+            yield from _both(meter, f"{what}, dense float16", partial(torch.mm, dense, x), device)
         try:
             held = to_sparse_semi_structured(dense)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             yield Row(f"{what}, 2:4 float16", note=" ".join(str(error).split())[:120])
             continue
-        yield meter(f"{what}, 2:4 float16", partial(torch.mm, held, x))
+        with torch.no_grad():
+            yield from _both(meter, f"{what}, 2:4 float16", partial(torch.mm, held, x), device)
 
 
 def several(meter: Meter, size: Size, device: torch.device) -> Iterable[Row]:
@@ -269,23 +303,29 @@ def _share(rank: int, size: Size, answers: Any) -> None:
     distributed.destroy_process_group()
 
 
-SECTIONS = (scoring, steps, inference, two_of_four, several)
+SECTIONS = {section.__name__: section for section in (scoring, steps, inference, two_of_four, several)}
 
 
 def main() -> None:
     parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda", help="of torch")
     parser.add_argument("--small", action="store_true", help="tiny sizes: only whether it runs")
+    names = ", ".join(SECTIONS)
+    parser.add_argument("--only", metavar="LIST", default=names, help=f"some of: {names}")
     parser.add_argument("--out", metavar="FILE", help="also write the figures as JSON")
     asked = parser.parse_args()
     device, size = torch.device(asked.device), SMALL if asked.small else Size()
+    sections = [name.strip() for name in asked.only.split(",")]
+    for name in sections:
+        if name not in SECTIONS:
+            parser.error(not_one_of("--only", name, SECTIONS))
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("error: there is no GPU that torch can use: --device cpu --small tries the report")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{name}, torch {torch.__version__}, crop {size.crop}, batch {size.batch}, {RATIO:g} % sparse\n")
     meter, rows, begin = Meter(device, size.repeats), [], time.perf_counter()
-    for section in SECTIONS:
-        for row in section(meter, size, device):
+    for section in sections:
+        for row in SECTIONS[section](meter, size, device):
             rows.append(row)
             print(_line(row), flush=True)
     print(f"\n{time.perf_counter() - begin:.0f} s in all\n\n{report(rows)}")

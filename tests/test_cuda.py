@@ -95,11 +95,11 @@ def test_equal_scores_give_equal_masks(arbiter, device, tiny):
     assert all(torch.equal(kept, there[name].cpu()) for name, kept in here.items())
 
 
-def stepped(tiny, device, kind):
+def stepped(tiny, device, kind, optimizer=torch.optim.AdamW):
     """Three steps of a masked network in a precision; the network and its mask."""
     case, _, batches = everything(tiny, device)
     mask = every(10, case, device)
-    optimizer = torch.optim.AdamW(case.model.parameters(), lr=1e-2)
+    optimizer = optimizer(case.model.parameters(), lr=1e-2)
     masked = Masked(case.model, mask)
     masked.attach(optimizer)
     scaler = torch.amp.GradScaler(device, enabled=kind == torch.float16)
@@ -128,8 +128,8 @@ def test_pruned_weights_are_0_after_every_step(kind, device, tiny):
 
 @DEVICES
 def test_a_step_is_that_of_the_cpu(device, tiny):
-    here, _ = stepped(tiny, "cpu", torch.float32)
-    there, _ = stepped(tiny, device, torch.float32)
+    # not Adam, whose first steps are as large for a gradient that only rounding makes
+    here, there = (stepped(tiny, at, torch.float32, torch.optim.SGD)[0] for at in ("cpu", device))
     for name, value in here.state_dict().items():
         torch.testing.assert_close(there.state_dict()[name].cpu(), value, rtol=1e-3, atol=1e-4)
 
