@@ -47,7 +47,8 @@ def run(piece: Piece, stop: StopRequest, threads: int | None) -> str | None:
     piece.folder.mkdir(parents=True, exist_ok=True)
     for script, words, allowed in piece.commands():
         code = run_script(script, words, piece.log, stop, threads)
-        if code not in allowed:
+        crashed = not last_line(piece.log).startswith("error: ")  # whose status is 1, too
+        if code not in allowed or (code and crashed):
             return f"{script} ended with status {code}: {last_line(piece.log)} ({piece.log})"
     piece.write(last_line(piece.log))
     return None

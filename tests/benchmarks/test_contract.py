@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import contract
-from benchmarks.contract_pieces import GRID, pieces, unfinished
+from benchmarks.contract_pieces import GRID, Piece, pieces, unfinished
 from benchmarks.contract_tables import Reached, of_grid, tables
 from tests.scripts import call
 
@@ -93,6 +93,31 @@ def test_what_cannot_be_is_one_sentence(tmp_path, capsys):
             "benchmarks/contract.py", ["--data-root", str(tmp_path), "--dest", str(tmp_path), *words], capsys
         )
         assert said.code == 2 and sentence in said.err
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "fails"),
+    [
+        (0, "made", False),
+        (1, "error: no size keeps", False),
+        (1, "KeyError: 'a'", True),
+        (2, "error: x", True),
+    ],
+)
+def test_a_crash_is_not_taken_for_a_limit_that_no_size_keeps(code, line, fails, asked, monkeypatch):
+    piece = pieces(asked("--only", "promise", "--seeds", "1"))[1]
+    written = []
+
+    def run_script(script, words, log, stop, threads):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"round 0\n{line}\n")
+        return code
+
+    monkeypatch.setattr(contract, "run_script", run_script)
+    monkeypatch.setattr(Piece, "write", lambda piece, said: written.append(said))
+    wrong = contract.run(piece, None, 1)
+    assert (wrong is not None) == fails and written == ([] if fails else [line])
+    assert not fails or f"status {code}: {line}" in wrong
 
 
 # ------------------------------------------------------------------------------ tables
