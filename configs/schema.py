@@ -340,6 +340,11 @@ class Dynamic:
         help="granularity fanin: neurons with a smaller share of salient weights lose all, 0 = none do",
         range=between(0, 1, "between 0 and 1"),
     )
+    drop: str = setting(
+        "magnitude",
+        help="criterion of what goes; by gradients the voters of growth decide about it",
+        choices=CRITERIA,
+    )
 
 
 @dataclass(frozen=True)
@@ -354,6 +359,9 @@ class Gradual:
     every: float | None = setting(None, help="between prunings", range=POSITIVE, unset=METHODS_OWN)
     fraction: float = setting(
         0.5, help="first drop, where weights regrow", range=between(0, 1, "between 0 and 1")
+    )
+    num_batches: int = setting(
+        1, help="batches that a pruning ranks weights on; 1 = that of its step", range=at_least(1)
     )
     backward: float = setting(
         0.1, help="top_kast: share trained beside the kept weights", range=between(0, 1, "between 0 and 1")

@@ -30,7 +30,7 @@ from .voters import Electorate
 
 class DynamicSettings(Protocol):
     """until and every in steps, or below 1 as fractions of the run; fraction: the first drop; memory: of the
-    votes on growth; salient: as of Growth."""
+    votes on growth; salient, drop: as of Growth."""
 
     @property
     def until(self) -> float: ...
@@ -46,6 +46,9 @@ class DynamicSettings(Protocol):
 
     @property
     def salient(self) -> float: ...
+
+    @property
+    def drop(self) -> str: ...
 
 
 class GradualSettings(Protocol):
@@ -76,7 +79,8 @@ class Course:
 
     mask: what it begins with. optimizer: None = those it is attached to later. electorate: its
     losses are of one step's batch. steps: length of the run.
-    known: owners and asked, as of Masked; where tasks vote in training, also batches, as of Regrowth.
+    known: owners and asked, as of Masked; where tasks vote in training, also batches and numbered, as of
+        Regrowth.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     """
 
@@ -106,7 +110,7 @@ class Course:
         if self.row.grow is None:
             return None
         growth, dynamic = self.growth(self.row.grow_voters, self.row.grow), self.dynamic
-        return replace(growth, memory=dynamic.memory, salient=dynamic.salient)
+        return replace(growth, memory=dynamic.memory, salient=dynamic.salient, drop=dynamic.drop)
 
     @property
     def pace(self) -> Pace:

@@ -33,6 +33,10 @@ class FanInRegrowth(Regrowth):
     def __init__(self, *args: Any, **known: Any) -> None:
         """Arguments and errors are those of Regrowth; growth.grain is of granularity fanin."""
         super().__init__(*args, **known)
+        if self.growth.drop != "magnitude":
+            raise ValueError(
+                f"drop {self.growth.drop!r} goes weight by weight, and granularity fanin does not"
+            )
         self._budget = {name: int(kept.count_nonzero()) for name, kept in self._whole().items()}
         self._never = frozenset(divided(self.model))  # a norm of no weights is 0, and divides
 
@@ -58,13 +62,13 @@ class FanInRegrowth(Regrowth):
         self,
         active: Mask,
         drops: Mapping[str, int],
-        magnitude: Mapping[str, Scores],
+        needs: Mapping[str, Scores],
         votes: Mapping[str, Scores],
     ) -> tuple[Mask, Mask]:
         kept, after = {}, {}
         for name in active:
             theirs = {voter: {name: of[name]} for voter, of in votes.items() if name in of}
-            ours = magnitude["magnitude"][name]
+            ours = needs["magnitude"][name]
             kept[name], after[name] = self._exchange_layer(name, active[name], drops[name], ours, theirs)
         return kept, after
 

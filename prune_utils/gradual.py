@@ -25,7 +25,6 @@ from .floors import Floors, choose_above
 from .masks import Mask
 from .regrow import Growth, Regrowth
 from .rounds import nest
-from .shards import whole
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,7 @@ class Gradual(Regrowth):
             self.reopened = False
             self.twin = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         batch = self._batch(batch) if self.reads_batches else batch
-        scores = self._votes(step, batch, frozenset(mask), self.ranking)
-        weights = self.weights
-        for voter in self.ranking.voters:
-            # a task without a label in this batch must not lose all that it owns: it ranks by |w|
-            if voter.name not in scores:
-                scores[voter.name] = {name: whole(weights[name]).abs() for name in mask if name in voter.owns}
+        scores = self._needs(step, batch, mask, self.ranking)
         if self.refill is not None:
             budget = self.refill(budget, scores, mask)
         spared, floors = spare(self.model, scores, mask), self.floors.get(step, {})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -84,6 +84,9 @@ class Growth:
         batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     grain: what is kept or pruned together.
+    drop: criterion of what goes, "magnitude" = the smallest weights. By one that reads gradients the voters
+        rank the active weights on the batch of the step, and the arbiter decides: with tasks, nothing goes
+        that one of them needs.
     """
 
     voters: tuple[Voter, ...]
@@ -95,12 +98,14 @@ class Growth:
     memory: float = 0.0
     grain: Grain = WEIGHTS
     salient: float = 0.3
+    drop: str = "magnitude"
 
     def __post_init__(self) -> None:
         if not 0 <= self.memory < 1:
             raise ValueError(f"growth memory {self.memory!r} is not from 0 up to, not including, 1")
         if not 0 <= self.salient <= 1:
             raise ValueError(f"growth salient {self.salient!r} is not a share between 0 and 1")
+        find_criterion(self.drop)
 
 
 class Regrowth(Masked):
@@ -117,11 +122,14 @@ class Regrowth(Masked):
         growth: Growth,
         *,
         batches: Iterable[Any] | None = None,
+        numbered: Iterable[tuple[int, Any]] | None = None,
         **known: Any,
     ) -> None:
         """optimizer: whatever trains the network, so that grown weights start with fresh state: one, several,
             or None = those that `attach` is given.
         batches: for a mask that is attached and not told the `batch` of its step: these vote in turn.
+        numbered: (number, batch) pairs that say what is needed, read again at every change; None = the step's
+            batch. Growth is voted on the latter always.
         known: owners and asked, as of Masked.
         Raises ValueError when the mask does not fit, or for an optimizer without state for each weight.
         """
@@ -132,6 +140,7 @@ class Regrowth(Masked):
         self.schedule = schedule
         self.growth = growth
         self.batches = batches
+        self.numbered = numbered
         self.updates = 0
         self._average: dict[str, Scores] = {}  # of the votes so far, by voter; only with a memory
         self._stream: Iterator[Any] | None = None
@@ -180,15 +189,17 @@ class Regrowth(Masked):
             return 0, mask
         if not self.optimizers:
             raise ValueError("no optimizer is known, whose state must be fresh for grown weights: attach it")
+        if find_criterion(self.growth.drop).needs_gradient:
+            batch = self._batch(batch)  # one for what goes and what comes
         votes = self._remembered(self._votes(step, batch, frozenset(moving), self.growth))
         # a layer whose owners have nothing to say about this batch stays as it is
         moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
         active = {name: mask[name] for name in moving}
-        magnitude = spare(
-            self.model, {"magnitude": {name: whole(weights[name]).abs() for name in moving}}, active
-        )
-        kept, after = self._exchange(active, drops, magnitude, votes)
+        needs = {"magnitude": {name: whole(weights[name]).abs() for name in moving}}
+        if self.growth.drop != "magnitude":
+            needs = self._needs(step, batch, active, replace(self.growth, criterion=self.growth.drop))
+        kept, after = self._exchange(active, drops, spare(self.model, needs, active), votes)
         for name in moving:
             self._start_at_zero(weights[name], ~kept[name])
         return sum(int((active[name] & ~kept[name]).count_nonzero()) for name in moving), mask | after
@@ -210,17 +221,20 @@ class Regrowth(Masked):
         self,
         active: Mask,
         drops: Mapping[str, int],
-        magnitude: Mapping[str, Scores],
+        needs: Mapping[str, Scores],
         votes: Mapping[str, Scores],
     ) -> tuple[Mask, Mask]:
-        """What stays of the active weights of these layers, and with it what grows: their next mask."""
+        """What stays of the active weights of these layers, and with it what grows: their next mask.
+
+        needs, votes: by voter, of what stays and of what grows.
+        """
         grain = self.growth.grain.by_weights
         if not grain.granularity.whole:
             raise ValueError(
                 f"granularity {grain.granularity.name} keeps parts full, and weights move one by one"
             )
         staying = tuple(Pool((name,), int(of.count_nonzero()) - drops[name]) for name, of in active.items())
-        kept = choose(magnitude, staying, "unanimous", active, grain)
+        kept = choose(needs, staying, self.growth.arbiter, active, grain)
         missing = tuple(Pool((name,), drops[name]) for name in active)
         grown = choose(votes, missing, self.growth.arbiter, {name: ~kept[name] for name in active}, grain)
         return kept, {name: kept[name] | grown[name] for name in active}
@@ -228,13 +242,29 @@ class Regrowth(Masked):
     def may_hold(self, kept: Tensor, first: Tensor) -> bool:
         return bool(kept.sum() == first.sum())
 
-    def _votes(self, step: int, batch: Any, moving: frozenset[str], growth: Growth) -> dict[str, Scores]:
-        """What the voters want of these weights; who has nothing to say about this batch is left out."""
+    def _needs(self, step: int, batch: Any, active: Mask, growth: Growth) -> dict[str, Scores]:
+        """How much each voter needs of these weights. Who has nothing to say about this batch, a task without
+        a label in it, ranks by |w|, so that it does not lose all that it owns."""
+        scores, weights = self._votes(step, batch, frozenset(active), growth, self.numbered), self.weights
+        for voter in growth.voters:
+            if voter.name not in scores:
+                scores[voter.name] = {
+                    name: whole(weights[name]).abs() for name in active if name in voter.owns
+                }
+        return scores
+
+    def _votes(
+        self, step: int, batch: Any, moving: frozenset[str], growth: Growth, numbered: Any = None
+    ) -> dict[str, Scores]:
+        """What the voters want of these weights; who has nothing to say about this batch is left out.
+
+        numbered: (number, batch) pairs that vote instead of the step's batch, None = that one.
+        """
         voters = [voter.among(moving) for voter in growth.voters]
         gather = growth.gather
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
-        batches: Any = [(step, batch)]
-        if find_criterion(growth.criterion).needs_gradient:
+        batches: Any = [(step, batch)] if numbered is None else numbered
+        if numbered is None and find_criterion(growth.criterion).needs_gradient:
             batch = self._batch(batch)
             tasks = [task for voter in voters for task in voter.by_task]
             batches = [(step, batch)]

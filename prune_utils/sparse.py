@@ -188,6 +188,7 @@ class _Rhythm:
     until: float = 0.0
     memory: float = 0.0
     salient: float = 0.3
+    drop: str = "magnitude"
 
 
 def _check(

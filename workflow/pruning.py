@@ -229,8 +229,25 @@ class Pruning:
                 config.run.seed,
                 config.dynamic,
                 config.gradual,
+                self._numbered(),
             )
         )
+
+    def _numbered(self) -> dict[str, Any]:
+        """The batches that prunings in training rank weights on, where that is not the one of the step.
+
+        Raises ValueError for several processes, which share a step's batch.
+        """
+        config = self.experiment.config
+        count = config.gradual.num_batches
+        by_gradients = find_criterion(self.plan.criterion).needs_gradient
+        if count == 1 or self.method.course != "gradual" or not by_gradients:
+            return {}
+        if self.experiment.fabric.world_size > 1:
+            raise ValueError(f"gradual.num_batches {count} works on one device: leave --devices out")
+        prune = replace(config.prune, num_batches=count)
+        scored = replace(self.experiment, config=replace(config, prune=prune))
+        return {"numbered": NumberedBatches(scored)}
 
 
 def mask_changes(experiment: Experiment, method: Method, steps: int) -> int:

@@ -9,13 +9,16 @@ from prune_utils import (
     Course,
     Electorate,
     Pace,
+    choose,
     count,
     keep_count,
+    make_budget,
     make_mask,
     make_plan,
     make_sparsifier,
     method,
     prunable,
+    score,
     size,
     sparsify,
 )
@@ -34,6 +37,7 @@ class Dynamic:
     fraction: float = 0.5
     memory: float = 0.5
     salient: float = 0.3
+    drop: str = "magnitude"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ def course(net, name, optimizer, steps=9, gradual=None, **settings):
     return Course(
         net.model, mask, optimizer, method(name), plan, electorate, steps, 0, Dynamic(), gradual or Gradual()
     )
+
+
+def test_a_pruning_ranks_on_the_batches_that_it_is_given(tiny):
+    net = tiny("a", "b", "c")
+    numbered = [(7, net.batches[1]), (9, net.batches[0])]
+    once = Gradual(start=2, end=2, every=1)
+    made = course(net, "disparse_gmp", OPTIMIZERS["sgd"](net.model.parameters()), gradual=once, ratio=80)
+    sparsifier = make_sparsifier(replace(made, known={"numbered": numbered}))
+    assert sparsifier.after_step(1, net.batches[0]) == {}
+    shapes = {name: weight.shape for name, weight in prunable(net.model).items()}
+    budget = make_budget("global", shapes, keep_count(total(net), 80))
+    voters = made.electorate.voters("tasks")
+    expected, step_alone = (
+        choose(score(net.model, voters, batches, "snip", seed=2), budget, "unanimous")
+        for batches in (numbered, [(2, net.batches[0])])
+    )
+    sparsifier.after_step(2, net.batches[0])
+    assert all(torch.equal(sparsifier.mask[name], kept) for name, kept in expected.items())
+    assert any(not torch.equal(expected[name], kept) for name, kept in step_alone.items())
 
 
 def total(net):

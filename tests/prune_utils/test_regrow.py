@@ -96,6 +96,62 @@ def test_by_hand():
         assert (state[key] != 0).tolist() == [[True, False, True, False, False, False, False, False]]
 
 
+def test_dropping_by_need_by_hand():
+    """Of |w x| = 4, 9, 27, 18 the first two go; 9 (just dropped) and 5 are the largest inputs left."""
+    model = Row([4.0, 1.0, -3.0, 2.0, 0.0, 0.0, 0.0, 0.0])
+    mask = {"row.weight": torch.tensor([[True] * 4 + [False] * 4])}
+    voter = Voter("a", lambda out, target: out.sum(), frozenset(mask))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    regrowth = Regrowth(model, mask, optimizer, Schedule(10**9, 1), Growth((voter,), drop="snip"))
+    regrowth.after_step(1, (torch.tensor([[1.0, 9.0, 9.0, 9.0, -2.0, 3.0, -5.0, 4.0]]), None))
+    assert regrowth.mask["row.weight"].int().tolist() == [[0, 1, 1, 1, 0, 0, 1, 0]]
+    assert model.row.weight.tolist() == [[0.0, 0.0, -3.0, 2.0, 0.0, 0.0, 0.0, 0.0]]
+
+
+def test_what_is_dropped_needs_a_criterion_that_exists():
+    with pytest.raises(ValueError, match="criterion 'snap'"):
+        Growth((), drop="snap")
+
+
+@pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("a", "b", "c")])
+@pytest.mark.parametrize("arbiter", ["unanimous", "intersection"])
+def test_dropping_by_need_equals_the_obvious_reference(tiny, tasks, arbiter):
+    net = tiny(*tasks)
+    mask, voters = sparse(net.model), task_voters(net.losses, net.owners)
+    growth = Growth(voters, arbiter=arbiter, drop="snip")
+    sgd = OPTIMIZERS["sgd"](net.model.parameters())
+    regrowth = Regrowth(net.model, mask, sgd, Schedule(30, 10), growth)
+    batch = net.batches[0]
+    needs, wishes = (
+        reference.lists(score(net.model, voters, [(10, batch)], criterion, seed=10))
+        for criterion in ("snip", "gradient")
+    )
+    sizes = {name: kept.numel() for name, kept in mask.items()}
+    active = reference.as_set(mask)
+    fraction, expected = Schedule(30, 10).drop_fraction(10), set()
+    for name in sizes:
+        count = sum(of == name for of, _ in active)
+        drop = int(fraction * count)
+        among = lambda n, i: (n, i) in active  # noqa: E731
+        staying = reference.choose(needs, [((name,), count - drop)], arbiter, sizes, among)
+        inactive = lambda n, i, staying=staying: (n, i) not in staying  # noqa: E731
+        expected |= staying | reference.choose(wishes, [((name,), drop)], arbiter, sizes, inactive)
+    regrowth.after_step(10, batch)
+    assert reference.as_set(regrowth.mask) == expected
+
+
+def test_a_task_without_a_label_drops_by_magnitude():
+    """Task a needs the first two inputs by |w x|; b, which has no label, keeps its largest weights."""
+    model = Row([1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0])
+    mask = {"row.weight": torch.tensor([[True] * 4 + [False] * 4])}
+    owns = frozenset(mask)
+    voters = (Voter("a", lambda out, target: out.sum(), owns), Voter("b", lambda out, target: None, owns))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+    regrowth = Regrowth(model, mask, sgd, Schedule(10**9, 1), Growth(voters, drop="snip"))
+    regrowth.after_step(1, (torch.tensor([[9.0, 1.0, 0.5, 0.1, 2.0, 3.0, 1.5, 1.0]]), None))
+    assert regrowth.mask["row.weight"].int().tolist() == [[1, 0, 0, 1, 1, 1, 0, 0]]
+
+
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d", "e")])
 @pytest.mark.parametrize("arbiter", ["unanimous", "majority", "intersection"])
 def test_one_update_equals_the_obvious_reference(tiny, tasks, arbiter):
