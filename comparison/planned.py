@@ -3,9 +3,9 @@
 
 PLAN is a YAML file (docs/study/plan.yaml explains every field). Printed are, in this order: what of the plan
 is there and what is missing, with the command that makes it; from the pilot, how far paired differences
-spread and how many seeds it takes to find the stated effects; the tables of every tier that is complete; and,
-once its tier is complete, the verdicts on the primary family, corrected by Holm. A tier that lacks a run gets
-no table: nobody looks at test figures before the list is complete.
+spread and how many seeds it takes to find the stated effects; the tables of every exploration and every tier
+that is complete; and, once its tier is complete, the verdicts on the primary family, corrected by Holm. A
+tier that lacks a run gets no table: nobody looks at test figures before the list is complete.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Tier:
 class Plan:
     """effects: measure -> smallest difference worth finding, in its unit or, with `%`, of the dense score.
 
+    explorations: what is tried before anything is confirmed, by name, on other images and other seeds.
     family: rows of the tier of that name, each compared with every one of `against` in every measure.
     """
 
@@ -64,6 +65,7 @@ class Plan:
     power: float
     effects: dict[str, str]
     pilot: Tier
+    explorations: tuple[Tier, ...]
     tiers: tuple[Tier, ...]
     family_tier: str
     family_rows: tuple[str, ...]
@@ -91,6 +93,8 @@ def read_plan(path: Path) -> Plan:
 def _plan(content: Mapping[str, Any]) -> Plan:
     family = content["family"]
     tiers = tuple(_tier(str(name), tier) for name, tier in content["tiers"].items())
+    explorations = tuple(_tier(str(name), of) for name, of in content.get("explorations", {}).items())
+    _check_apart(explorations, tiers)
     if str(family["tier"]) not in {tier.name for tier in tiers}:
         raise ValueError(not_one_of("family.tier", str(family["tier"]), [t.name for t in tiers]))
     return Plan(
@@ -100,6 +104,7 @@ def _plan(content: Mapping[str, Any]) -> Plan:
         power=float(content["power"]),
         effects={str(measure): str(effect) for measure, effect in content["effects"].items()},
         pilot=_tier("pilot", content["pilot"]),
+        explorations=explorations,
         tiers=tiers,
         family_tier=str(family["tier"]),
         family_rows=tuple(family["rows"]),
@@ -112,6 +117,16 @@ def _tier(name: str, content: Mapping[str, Any]) -> Tier:
     if not methods or not seeds:
         raise ValueError(f"tier '{name}' names no methods or no seeds")
     return Tier(name, content["split"], float(content["ratio"]), seeds, methods)
+
+
+def _check_apart(explorations: Sequence[Tier], tiers: Sequence[Tier]) -> None:
+    """ValueError where an exploration looks at images or takes seeds that a tier confirms with."""
+    for one in explorations:
+        for tier in tiers:
+            seeds = sorted(set(one.seeds) & set(tier.seeds))
+            if one.split == tier.split or seeds:
+                what = f"split {one.split}" if one.split == tier.split else f"seed {seeds[0]}"
+                raise ValueError(f"exploration '{one.name}' and tier '{tier.name}' both take {what}")
 
 
 def missing(tier: Tier, results: Sequence[Result]) -> list[tuple[str, int]]:
@@ -135,7 +150,7 @@ def command(plan: Plan, tier: Tier, methods: Sequence[str] | None = None) -> str
 def progress(plan: Plan, results: Mapping[str, Sequence[Result]]) -> Grid:
     """A row for each tier: how many of its runs are there, and the command for the rest."""
     rows = []
-    for tier in (plan.pilot, *plan.tiers):
+    for tier in (plan.pilot, *plan.explorations, *plan.tiers):
         left = missing(tier, results.get(tier.split, ()))
         done = f"{len(tier.runs) - len(left)} of {len(tier.runs)}"
         lacking = [method for method in tier.methods if method in {label for label, _ in left}]
@@ -251,12 +266,12 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
     pilot = by_split.get(plan.pilot.split, [])
     if not missing(plan.pilot, pilot):
         parts.append(power_grid(plan, pilot, pilot[0].protocol))
-    for tier in plan.tiers:
+    for tier in (*plan.explorations, *plan.tiers):
         there = by_split.get(tier.split, [])
         if missing(tier, there):
             continue
         parts.append(report(members(tier, there), Options()).scores)
-        if tier.name == plan.family_tier:
+        if tier in plan.tiers and tier.name == plan.family_tier:
             parts.append(family_grid(plan, there, there[0].protocol))
     return "\n\n".join(map(markdown, parts))
 

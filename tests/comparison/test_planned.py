@@ -67,6 +67,37 @@ def test_the_first_page_says_what_is_missing_and_how_to_make_it(plan, tmp_path):
     assert "primary family" not in text and "**nyuv2: 90 % sparsity, split test" not in text
 
 
+EXPLORED = {"split": "val", "ratio": 90, "seeds": [20], "methods": ["disparse_static:arbiter=share"]}
+
+
+def with_exploration(path, **changes):
+    path.write_text(yaml.safe_dump(PLAN | {"explorations": {"leads": EXPLORED | changes}}, sort_keys=False))
+    return planned.read_plan(path)
+
+
+def test_an_exploration_is_tabulated_when_it_is_complete(tmp_path):
+    plan = with_exploration(tmp_path / "plan.yaml")
+    write(tmp_path / "out", "baseline", 20, (20.0, 1.0, 0.5), split="val")
+    text = planned.tell(plan, read_results([tmp_path / "out"]))
+    command = (
+        "python3 reproduce.py --dataset nyuv2 --methods disparse_static:arbiter=share --ratios 90 "
+        "--seeds 20, --split val"
+    )
+    assert f"| leads | 90 %, val | 1 of 2 | `{command}` |" in text and "90 % sparsity, split val" not in text
+    write(tmp_path / "out", "disparse_static", 20, (14.0, 1.0, 0.6), split="val", variant="+arbiter=share")
+    text = planned.tell(plan, read_results([tmp_path / "out"]))
+    assert "| leads | 90 %, val | 2 of 2 | complete |" in text
+    assert "90 % sparsity, split val" in text and "primary family" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"), [({"seeds": [4, 6]}, "seed 6"), ({"split": "test"}, "split test")]
+)
+def test_an_exploration_stays_apart_from_confirmation(tmp_path, changes, what):
+    with pytest.raises(ValueError, match=f"exploration 'leads' and tier '1' both take {what}"):
+        with_exploration(tmp_path / "plan.yaml", **changes)
+
+
 def test_power_by_hand(plan, tmp_path):
     pilot(tmp_path / "out")
     made = planned.power_grid(planned.read_plan(plan), read_results([tmp_path / "out"]), "metric")
