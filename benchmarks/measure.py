@@ -105,7 +105,12 @@ def _text(cell: object) -> str:
 
 
 def describe_machine(threads: int | None) -> None:
-    """Processor, threads, versions and load, as a heading of the figures."""
+    """A heading of the figures."""
+    print(machine(threads) + "\n", flush=True)
+
+
+def machine(threads: int | None) -> str:
+    """Processor, threads, versions and load."""
     import torch
 
     name = next(
@@ -117,10 +122,9 @@ def describe_machine(threads: int | None) -> None:
         platform.processor(),
     )
     load = os.getloadavg()[0]
-    print(
+    return (
         f"{name}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}, "
-        f"Python {platform.python_version()}, load average {load:.1f} ({busy(load)})\n",
-        flush=True,
+        f"Python {platform.python_version()}, load average {load:.1f} ({busy(load)})"
     )
 
 
