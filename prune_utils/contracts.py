@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from .ascent import Ascent, Round, Trial, check_limits, search, size_ladder
 from .bootstrap import check_level, resample_counts, upper_bound
 from .changes import change, drop
-from .covering import Choice, coverage
+from .covering import Choice
 from .data import Forward
 from .granularity import WEIGHT, find_granularity
 from .latencies import faster_sizes, measure_sizes, thinned
@@ -27,12 +28,13 @@ from .masked import Masked
 from .masks import Mask, apply, dense_mask
 from .methods import Method
 from .methods import method as find_method
-from .multiply_adds import weight_uses
 from .plan import Plan, Settings, make_plan
+from .preparing import example_of, prepare
 from .prune import in_scope, make_mask, make_room
 from .ratios import fixed_ratio
+from .removing import Removal, check_removal, removal_of
 from .text import not_one_of
-from .voters import Electorate, Loss, owners_from_graph
+from .voters import Loss, Owners
 
 Score = Callable[[nn.Module], "float | Tensor"]
 
@@ -79,7 +81,8 @@ def contract(
     """The smallest network that keeps a limit for every task, from a trained one; pruned in place.
 
     losses, batches, forward, criterion, floor, protect, include, exclude: as `sparsify` takes them; likewise
-        granularity ("weight", "kernel" or a block) and ratio_of, which says what is made small.
+        granularity ("weight", "kernel", a block, or "channel": the network on return is smaller and dense,
+        and has no floor) and ratio_of, which says what is made small.
     latencies: what networks take: the fastest one is searched for, instead of the smallest. A table (see
         latencies.py), or what measures a copy of the network, its pruned weights 0, for the table that is
         made first (`prune_utils.deploy.measuring.latency_in`).
@@ -97,13 +100,10 @@ def contract(
     row = find_method(method)
     plan = _plan(row, criterion, floor, protect, granularity, ratio_of)
     taken = list(batches)
-    if plan.counted:
-        plan = replace(plan, uses=weight_uses(model, taken[0], forward))
-    covered = coverage(model, include, exclude, batches=taken[:1], forward=forward)
-    owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
-    electorate = Electorate(losses, dict.fromkeys(losses, 1.0), owners)
-    room = make_room(model, plan, owners)
-    sizes = size_ladder(room.total, resolution, smallest, room.protected)
+    ready = partial(prepare, forward=forward, include=include, exclude=exclude)
+    plan, electorate = ready(model, plan, losses, taken, taken[:1])
+    owners = electorate.owners
+    sizes = sizes_of(model, plan, owners, resolution, smallest)
     check_limits(limits, losses)
     judge = _Judge(model, scores, limits, level, resamples, seed)
     original = state = copy.deepcopy(model.state_dict())
@@ -113,19 +113,29 @@ def contract(
         weighed, numbered = replace(plan, factors=dict(factors)), list(enumerate(taken))
         return make_mask(model, weighed, electorate, numbered, seed, forward, keep=size, among=among)
 
+    def removal(chosen: Mask, size: int) -> Removal:
+        found = removal_of(plan.channels, chosen, size)
+        check_removal(model, found, *example_of(taken[0], forward))
+        return found
+
     def pruned(size: int) -> nn.Module:
-        network = copy.deepcopy(model)
-        apply(network, choose(size, dict.fromkeys(losses, 1.0), mask))
+        network, chosen = copy.deepcopy(model), choose(size, dict.fromkeys(losses, 1.0), mask)
+        if plan.removes:
+            removal(chosen, size).apply(network)
+        else:
+            apply(network, chosen)
         return network
 
     table = measure_sizes(thinned(sizes), pruned, latencies) if callable(latencies) else latencies
-    sizes = sizes if table is None else faster_sizes(table, room.total)
+    sizes = sizes if table is None else faster_sizes(table, sizes[0])
     ascent = Ascent(limits, tuple(losses), sizes, stride, turn, turns)
 
     def attempt(trial: Trial) -> dict[str, float]:
         nonlocal tried
         model.load_state_dict(state)
         tried = choose(trial.keep, trial.factors, mask)
+        if plan.removes:  # said before the training, not after it
+            removal(tried, trial.keep)
         sparsity = Masked(model, tried)
         finetune(model, sparsity)
         sparsity.detach()
@@ -146,8 +156,22 @@ def contract(
         raise
     model.load_state_dict(state)
     asked = replace(plan, factors=best.trial.factors).asked | {"ratio": None, "limits": dict(limits)}
+    if plan.removes:
+        gone = removal(mask, best.trial.keep)
+        gone.apply(model)
+        owners = ready(model, plan, losses, taken, taken[:1])[1].owners  # of the layers as they are now
+        mask, asked = dense_mask(model, in_scope(model, owners, plan)), asked | {"whole": asdict(gone.before)}
     sparsity = Masked(model, mask, owners=owners, asked=asked)
     return Contract(sparsity, best, tuple(ascent.rounds), None if table is None else dict(table))
+
+
+def sizes_of(
+    model: nn.Module, plan: Plan, owners: Owners, resolution: float, smallest: float
+) -> tuple[int, ...]:
+    """The ladder of a network: what `size_ladder` gives above all that always stays."""
+    room = make_room(model, plan, owners)
+    least = plan.channels.least if plan.removes else room.protected
+    return size_ladder(room.total, resolution, smallest, least)
 
 
 def broken_at_once(ascent: Ascent) -> str:
@@ -170,12 +194,7 @@ def check_voted(row: Method, plan: Plan) -> None:
     if not find_granularity(plan.granularity).whole:
         raise ValueError(
             f"granularity {plan.granularity!r} fixes what each layer keeps: a contract takes 'weight', "
-            "'kernel' or a block"
-        )
-    if plan.removes:
-        raise ValueError(
-            f"granularity {plan.granularity!r} leaves no mask to search with: a contract takes 'weight', "
-            "'kernel' or a block"
+            "'kernel', a block or 'channel'"
         )
     if plan.budget != "global":
         raise ValueError(f"budget {plan.budget!r} fixes what each layer keeps: a contract takes 'global'")
@@ -194,7 +213,7 @@ def _plan(
         criterion=criterion,
         arbiter="weighted",
         protect=protect,
-        floor=floor,
+        floor=0.0 if find_granularity(granularity).removes else floor,
         granularity=granularity,
         ratio_of=ratio_of,
     )

@@ -120,7 +120,8 @@ def _removed(known: Coverage | None, asked: Mapping[str, Any]) -> dict[str, Any]
         "macs": sum(count * prod(shapes[name]) for name, count in uses.items() if name in shapes),
         "channels": sum(shape[shape.kind == TRANSPOSED] for shape in shapes.values()),
     }
-    keep = keep_count(whole[asked["ratio_of"]], asked["ratio"]) if "ratio" in asked else None
+    ratio = asked.get("ratio")
+    keep = None if ratio is None else keep_count(whole[asked["ratio_of"]], ratio)
     return {"removed": {"of": asked["ratio_of"], "asked_keep": keep, "before": dict(whole), "after": left}}
 
 

@@ -8,21 +8,19 @@ The network is afterwards an ordinary dense one of the same class: train it, sav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from torch import nn
 
-from .channelwise import link
-from .covering import Choice, coverage
+from .covering import Choice
 from .data import Forward
 from .methods import method as find_method
-from .multiply_adds import weight_uses
 from .plan import Settings, make_plan
+from .preparing import example_of, prepare
 from .prune import make_mask
-from .removing import Call, Removal, check_removal, removal_of
-from .voters import Electorate, Loss, owners_from_graph
+from .removing import Removal, check_removal, removal_of
+from .voters import Loss
 
 
 def remove_channels(
@@ -85,18 +83,15 @@ def remove_channels(
     taken = list(islice(batches, num_batches))
     if not taken:
         raise ValueError("removing channels needs at least one batch, and there is none")
-    covered = coverage(model, include, exclude, batches=taken[:1], forward=forward)
-    owners = owners_from_graph(model, losses, *taken, forward=forward, among=covered)
-    electorate = Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, None)
-    given, call = ((taken[0][0],), None) if forward is None else ((taken[0],), _called(forward))
-    linked = link(model, given, plan.protect, call)
-    plan = replace(plan, uses=weight_uses(model, taken[0], forward), linked=linked)
+    plan, electorate = prepare(
+        *(model, plan, losses, taken, taken[:1]),
+        forward=forward,
+        loss_weights=loss_weights,
+        include=include,
+        exclude=exclude,
+    )
     mask = make_mask(model, plan, electorate, list(enumerate(taken)), seed, forward)
     removal = removal_of(plan.channels, mask, plan.channels.keep(ratio))
-    check_removal(model, removal, given, call)
+    check_removal(model, removal, *example_of(taken[0], forward))
     removal.apply(model)
     return removal
-
-
-def _called(forward: Forward) -> Call:
-    return lambda network, given: forward(network, given[0])

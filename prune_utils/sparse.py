@@ -10,27 +10,27 @@ Every step of it is public too: `owners_from_graph`, `make_mask` (scoring, budge
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any
 
 from torch import nn
 
 from .courses import Course, make_sparsifier, regrowth
-from .covering import Choice, coverage
+from .covering import Choice
 from .data import Forward, is_by_task
 from .gradual import Pace
 from .granularity import WEIGHT
 from .masked import Masked
 from .methods import Method
 from .methods import method as find_method
-from .multiply_adds import weight_uses
 from .plan import Settings, make_plan
+from .preparing import prepare
 from .prune import make_budgets, make_floors, make_mask, make_scorer
 from .ratios import fixed_ratio
 from .regrow import Growth, Schedule
 from .rounds import Rounds
-from .voters import Electorate, Gather, Loss, owners_from_graph
+from .voters import Gather, Loss
 
 
 def sparsify(
@@ -134,12 +134,17 @@ def sparsify(
         raise ValueError("granularity 'channel' leaves a smaller network and no mask: call remove_channels")
     taken, steps = _read(batches, losses, num_batches)
     flat = [batch for step in steps for batch in (step.values() if taken is not steps else [step])]
-    covered = coverage(model, include, exclude, batches=flat[:1], forward=forward)
-    if plan.counted and flat:
-        plan = replace(plan, uses=weight_uses(model, flat[0], forward))
     given = (taken,) if isinstance(taken, Mapping) else tuple(taken)
-    owners = owners_from_graph(model, losses, *given, forward=forward, among=covered, unowned=unowned)
-    electorate = Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, gather)
+    plan, electorate = prepare(
+        *(model, plan, losses, given, flat[:1]),
+        forward=forward,
+        loss_weights=loss_weights,
+        gather=gather,
+        include=include,
+        exclude=exclude,
+        unowned=unowned,
+    )
+    owners = electorate.owners
     numbered = taken if isinstance(taken, Mapping) else list(enumerate(taken))
     mask = make_mask(model, plan, electorate, numbered, seed, forward)
     if initial is not None:

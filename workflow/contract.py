@@ -124,9 +124,7 @@ def _write(
     found = {
         "network": _named(work, experiment.pruned_path, network),
         "dense": _named(work, work.dense.path, work.dense.network),
-        "kept": proof["kept"],
-        "total": proof["total"],
-        "sparsity": proof["ratio"],
+        **weights_left(proof),
         "size": {"kept": size, "total": whole, "counts": work.unit},
         "latency": work.latency,
         "factors": best.trial.factors,
@@ -148,6 +146,15 @@ def _write(
         "remarks": origin(saved.origin, config),
     }
     write_json(work.certificate_path, question(experiment, work.limits) | found)
+
+
+def weights_left(proof: dict[str, Any]) -> dict[str, float]:
+    """What is left of the dense network, by a certificate: weights of the mask, or, where channels were
+    removed, all parameters. sparsity: percent."""
+    if "removed" not in proof:
+        return {"kept": proof["kept"], "total": proof["total"], "sparsity": proof["ratio"]}
+    kept, total = (proof["removed"][when]["params"] for when in ("after", "before"))
+    return {"kept": kept, "total": total, "sparsity": 100 * (1 - kept / total)}
 
 
 def _named(work: Work, path: Path, network: MultiTaskNet) -> dict[str, str]:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import copy
 import glob
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
-from prune_utils.ascent import Ascent, Round, Trial, size_ladder
+from prune_utils.ascent import Ascent, Round, Trial
+from prune_utils.contracts import sizes_of
+from prune_utils.granularity import find_granularity
 from prune_utils.latencies import faster_sizes
 from prune_utils.masks import Mask, apply, dense_mask
 from prune_utils.methods import Method
-from prune_utils.prune import in_scope, make_mask, make_room
+from prune_utils.prune import in_scope, make_mask
 from prune_utils.seeds import mix_seed
 from training.checkpoint import read_file, write_file
 from training.loop import make_optimizer
@@ -101,7 +103,10 @@ class Work:
     @property
     def unit(self) -> str:
         """What sizes count."""
-        return {"params": "weights", "macs": "multiply-adds"}[self.experiment.config.prune.ratio_of]
+        prune = self.experiment.config.prune
+        if prune.ratio_of == "macs":
+            return "multiply-adds"
+        return "parameters" if find_granularity(prune.granularity).removes else "weights"
 
     def said(self, size: int) -> str:
         """A size for people, with its latency where that counts."""
@@ -123,8 +128,8 @@ class Work:
         """The ladder, before latencies thin it out."""
         settings, network = self.experiment.config.contract, self.dense.network
         pruning = self.pruning(network, Trial(0, 0, 0, {}))
-        room = make_room(network, pruning.plan, pruning.electorate.owners)
-        return size_ladder(room.total, settings.resolution, settings.smallest, room.protected)
+        owners = pruning.electorate.owners
+        return sizes_of(network, pruning.plan, owners, settings.resolution, settings.smallest)
 
     @cached_property
     def ascent(self) -> Ascent:
@@ -211,7 +216,10 @@ class Work:
             trial = Trial(0, self.sizes.index(size), size, {})
             mask = self._pruned(pruning, trial, None)
             found = copy.deepcopy(network)
-            apply(found, mask)
+            if pruning.plan.removes:
+                pruning.removal(mask).apply(found)
+            else:
+                apply(found, mask)
             return found.cpu()
 
         return measured(experiment, self.sizes, pruned)
@@ -265,10 +273,18 @@ class Work:
         }
         small = replace(experiment, config=replace(config, prune=prune, run=run))
         pruning = Pruning(small, self.method, network, asked, before=self.dense.origin)
+        if pruning.plan.removes:
+            asked["whole"] = self._whole
         if pruning.plan.counted:  # what a certificate needs to count multiply-adds
             asked |= {"granularity": prune.granularity, "ratio_of": prune.ratio_of}
             asked |= {"uses": pruning.plan.uses, "resolution": list(experiment.evaluation_size())}
         return pruning
+
+    @cached_property
+    def _whole(self) -> dict[str, int]:
+        """What the dense network costs, of which rounds remove channels one after the other."""
+        plan = Pruning(self.experiment, self.method, self.dense.network).plan
+        return asdict(plan.channels.whole)
 
     @property
     def _depth(self) -> int:
@@ -282,6 +298,8 @@ class Work:
         network = moved(experiment, load_network(experiment, saved.path).network)
         pruning = self.pruning(network, trial)
         mask = self._pruned(pruning, trial, saved.mask)
+        if pruning.plan.removes and trial.level:  # a round trains, and leaves, a smaller network
+            pruning, mask = pruning.smaller(mask), dense_mask(network)
         run = self._run(pruning, mask, trial)
         run.train(resume=True)
         apply(network, mask)

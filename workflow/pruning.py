@@ -171,7 +171,8 @@ class Pruning:
         In place, so that this one is not to be used again.
         """
         removal = self.removal(mask)
-        asked = self._planned() | {"whole": asdict(removal.before)}
+        known = self._planned() if self.asked is None else self.asked
+        asked = {"whole": asdict(removal.before)} | known
         removal.apply(self.network)
         self.network.describe(removal.changed(self.network))
         return replace(self, asked=asked)

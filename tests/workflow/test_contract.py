@@ -358,7 +358,6 @@ def test_limits_that_no_size_keeps_end_with_one_sentence_and_status_1(many_rooms
         (["--max-drop", "all=1", "--method", "snip"], "method 'snip' has not its tasks vote once"),
         (["--max-drop", "all=1", "--method", "imp"], "method 'imp' has not its tasks vote once"),
         (["--max-drop", "all=1", "--budget", "erk"], "a contract takes 'global'"),
-        (["--max-drop", "all=1", "--granularity", "channel"], "leaves no mask to search with"),
         (["--max-drop", "all=1", "--export-published", "x.pth"], "leave --export-published out"),
         (["--max-drop", "all=1", "--level", "0.999"], "level 0.999 needs at least 999 resamples, not 99"),
         (["--max-drop", "all=1", "--level", "2"], "it must be from 0.5 to below 1"),

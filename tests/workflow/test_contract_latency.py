@@ -93,6 +93,44 @@ def test_an_earlier_certificate_states_the_table(many_rooms, place, capsys, cloc
     same(one["state"], two["state"])
 
 
+def test_channels_leave_in_rounds_that_survive_a_kill(many_rooms, place, capsys, monkeypatch):
+    """By latencies of a runtime that multiplies zeros: of a table whose times go by blocks of parameters."""
+    pytest.importorskip("torch_pruning")
+    sizes = []
+
+    def latency_in(runtime, image):
+        def latency(network):
+            sizes.append(sum(value.numel() for value in network.parameters()))
+            return 1.0 + sizes[-1] // 3000
+
+        return latency
+
+    monkeypatch.setattr(workflow.contract_latency, "latency_in", latency_in)
+    words_ = [*words(place, many_rooms, "--max-drop", "seg.err=60,sn=90", "--granularity", "channel")]
+    words_ += ["--of", "latency:pytorch", "--set", "contract.smallest=30"]
+    whole, calls = workflow.contract_search.write_file, []
+
+    def stop(*given):
+        whole(*given)
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.contract_search, "write_file", stop)
+        with pytest.raises(Killed):
+            call(CREATE, words_, capsys)
+    said = call(CREATE, words_, capsys)
+    assert said.code == 0, said.err
+    found, content = certificate(place), torch.load(place / f"{NAME}.pth", weights_only=True)
+    removed = content["certificate"]["removed"]
+    assert found["kept"] == removed["after"]["params"] <= found["size"]["kept"] < found["size"]["total"]
+    assert found["total"] == removed["before"]["params"] == found["size"]["total"] == sizes[0]
+    assert found["size"]["counts"] == "parameters" and all(kept.all() for kept in content["mask"].values())
+    assert len(sizes) == len(found["latency"]["sizes"])
+    assert call(EVALUATE, checking(place, many_rooms, "val"), capsys).code == 0
+
+
 def test_nothing_but_a_contract_goes_by_latencies(many_rooms, place, capsys):
     told = call(CREATE, words(place, many_rooms, "--method", "disparse_pt", *LIMITS[2:]), capsys)
     assert told.code == 2 and "--of latency:sparse-engine is for --max-drop" in told.err

@@ -1,0 +1,54 @@
+"""What only a network and a batch can tell of a plan: owners, costs, channels that hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from .channelwise import link
+from .covering import Choice, coverage
+from .data import Forward
+from .multiply_adds import weight_uses
+from .plan import Plan
+from .removing import Call
+from .voters import Batch, Electorate, Gather, Loss, owners_from_graph
+
+
+def prepare(
+    model: nn.Module,
+    plan: Plan,
+    losses: Mapping[str, Loss],
+    given: Sequence[Any],
+    first: Sequence[Batch],
+    *,
+    forward: Forward | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+    gather: Gather | None = None,
+    include: Choice = None,
+    exclude: Choice = None,
+    unowned: str = "leave_out",
+) -> tuple[Plan, Electorate]:
+    """The plan with multiply-adds and channels, where it needs them, and the tasks with what each owns.
+
+    given: batches as `owners_from_graph` takes them. first: one batch, or none where nobody has any; the
+    others as of `sparsify`. The network is left untouched. Raises ValueError as those do that it calls.
+    """
+    covered = coverage(model, include, exclude, batches=first, forward=forward)
+    for batch in first:
+        if plan.counted:
+            plan = replace(plan, uses=weight_uses(model, batch, forward))
+        if plan.removes:
+            example, call = example_of(batch, forward)
+            plan = replace(plan, linked=link(model, example, plan.protect, call))
+    owners = owners_from_graph(model, losses, *given, forward=forward, among=covered, unowned=unowned)
+    return plan, Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, gather)
+
+
+def example_of(batch: Batch, forward: Forward | None) -> tuple[tuple[Any, ...], Call | None]:
+    """Arguments of one call of the network, and the call where `forward` makes it (as of `link`)."""
+    if forward is None:
+        return (batch[0],), None
+    return (batch,), lambda network, given: forward(network, given[0])
