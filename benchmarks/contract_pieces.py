@@ -18,7 +18,7 @@ from prune_utils.methods import METHODS
 CREATE, LAUNCH, LOSSES = "create_pruned_net.py", "launch_training.py", "benchmarks/contract_losses.py"
 TURNED, UNIFORM = "contract", "uniform"  # with dual ascent; all factors stay 1
 GRID = ("disparse_pt", "imp", "gmp")
-ROUNDS_EXPECTED = 12  # of a search, for the sum of steps that is told before
+ROUNDS_EXPECTED = 15  # of a search, for the sum of steps that is told before
 SEARCH = {  # a coarse search, which needs few rounds: the factors are 1, 2 and 4
     "contract.resolution": 4,
     "contract.stride": 16,

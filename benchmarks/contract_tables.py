@@ -13,7 +13,7 @@ from scipy import stats
 
 from common.files import read_json
 from common.text import table
-from workflow.judging import Fall, certainty, kept
+from workflow.judging import Fall, kept, to_certify
 
 Row = dict[str, Any]
 Limits = Mapping[str, float]
@@ -122,16 +122,16 @@ def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limi
 
 
 def of_grid(networks: Sequence[Row], wanted: Limits) -> Reached:
-    """The smallest network of a grid that keeps the limits, found and certified in a contract's way: those
-    that keep them on the search's half, the most certain first, up to the first that fails on the other."""
-    looks = [(_percent(one), *_halves(one, wanted)) for one in networks]
-    seen = [one for one in looks if kept(one[1], wanted)]
-    passed = []
-    for size, _, certificate in sorted(seen, key=lambda one: -certainty(one[1], wanted)):
-        if not kept(certificate, wanted):
+    """The smallest network of a grid that keeps the limits, found and certified as a contract's are."""
+    halves = [_halves(one, wanted) for one in networks]
+    found = [(place, _percent(one), halves[place][0]) for place, one in enumerate(networks)]
+    seen = [size for _, size, falls in found if kept(falls, wanted)]
+    passed = None
+    for place in to_certify(found, wanted):
+        if not kept(halves[place][1], wanted):
             break
-        passed.append(size)
-    return Reached(min((one[0] for one in seen), default=None), min(passed, default=None))
+        passed = _percent(networks[place])
+    return Reached(min(seen, default=None), passed)
 
 
 def _halves(one: Row, wanted: Limits) -> tuple[dict[str, Fall], dict[str, Fall]]:

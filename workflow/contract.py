@@ -1,9 +1,10 @@
 """A contract for every task: the smallest network that keeps a limit for each.
 
 The rounds (contract_search.py) look at one half of the validation images. The other half is looked at once,
-at the end: kept networks in the order of how certain they are on the first half, up to the first that breaks
-a limit on the second. The smallest of those before it is the result, and is measured on the test split. Tests
-in an order that other data fixed need no correction for their number (Maurer, Hothorn, Lehmacher, 1995).
+at the end: kept networks in the order of how certain they are on the first half, each smaller than those
+before it, up to the first that breaks a limit on the second. The last before that is the result, and is
+measured on the test split. Tests in an order that other data fixed need no correction for their number
+(Maurer, Hothorn, Lehmacher, 1995).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .contract_report import (
 from .contract_search import Work
 from .experiment import Experiment
 from .files import Files, Options
-from .judging import Fall, broken, certainty, kept, look
+from .judging import Fall, broken, kept, look, to_certify
 from .networks import Saved, load_network, moved, save_network
 from .origin import origin
 
@@ -77,7 +78,7 @@ def finish(work: Work) -> tuple[str, Files]:
     certified = [seen for seen in looks if kept(seen[1], work.limits)]
     if not certified:
         raise Unkept(sentence(work, looks[0][1], "the certificate's half"))
-    best, falls = min(certified, key=lambda seen: seen[0].trial.keep)
+    best, falls = certified[-1]
     _write(work, best, falls, looks)
     work.state_path.unlink()
     work.remove_rounds()
@@ -90,9 +91,11 @@ def finish(work: Work) -> tuple[str, Files]:
 
 
 def in_order(work: Work) -> list[Round]:
-    """The kept rounds, the most certain on the search's half first."""
-    rounds = [done for done in work.ascent.rounds if done.kept]
-    return sorted(rounds, key=lambda done: -certainty(work.falls[done.trial.number], work.limits))
+    """The rounds whose networks are to be looked at on the certificate's half."""
+    rounds = [
+        (done, done.trial.keep, work.falls[done.trial.number]) for done in work.ascent.rounds if done.kept
+    ]
+    return to_certify(rounds, work.limits)
 
 
 def _kept(work: Work, done: Round) -> tuple[MultiTaskNet, Saved]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from tasks.sums import ImageSums, measures
 from training.evaluate import image_sums
 
 from .experiment import Experiment
+
+T = TypeVar("T")
 
 
 class Fall(NamedTuple):
@@ -64,6 +66,22 @@ def certainty(falls: Mapping[str, Fall], limits: Mapping[str, float]) -> float:
         for name, fall in falls.items()
         if limits[name] < math.inf
     )
+
+
+def to_certify(found: Iterable[tuple[T, float, Mapping[str, Fall]]], limits: Mapping[str, float]) -> list[T]:
+    """What is to be looked at on images that the search has not seen, in this order, up to the first that
+    breaks a limit there: networks that keep the limits on the search's images, the most certain first, and
+    only those that are smaller than all before them.
+
+    found: a network, its size, and its falls on the search's images. The order is fixed before the first
+    look, so that their number needs no correction; the last one that passes is the smallest.
+    """
+    sure = [one for one in found if kept(one[2], limits)]
+    order: list[tuple[T, float]] = []
+    for network, size, _ in sorted(sure, key=lambda one: -certainty(one[2], limits)):
+        if not order or size < order[-1][1]:
+            order.append((network, size))
+    return [network for network, _ in order]
 
 
 class Judge:

@@ -15,7 +15,7 @@ import workflow.contract_search
 from prune_utils.ascent import Ascent
 from tests.scripts import call
 from tests.test_resume import same
-from workflow.judging import Fall, certainty
+from workflow.judging import Fall, certainty, to_certify
 
 CREATE, EVALUATE = "create_pruned_net.py", "eval_pruned_net.py"
 SETTINGS = """
@@ -120,7 +120,9 @@ def test_the_trace_is_that_of_the_search(made):
     for row, done in zip(trace, ascent.rounds, strict=True):
         falls = {n: Fall(float(row[f"drop/{n}"]), float(row[f"bound/{n}"])) for n in found["limits"]}
         sure |= {done.trial.number: certainty(falls, found["limits"])} if done.kept else {}
-    order = sorted(sure, key=lambda number: -sure[number])
+    size, order = {done.trial.number: done.trial.keep for done in ascent.rounds}, []
+    for number in sorted(sure, key=lambda number: -sure[number]):  # each smaller than all before it
+        order += [number] if all(size[number] < size[other] for other in order) else []
     assert [look["round"] for look in looks] == order[: len(looks)]
     passed = [
         look["kept"]
@@ -406,6 +408,16 @@ def test_a_larger_share_validates_only_where_the_dense_network_has_not_seen_it(
     with pytest.raises(Killed):  # nothing was wrong before the first training
         call(CREATE, [*command, "--max-drop", "seg.err=1,sn.mean=1"], capsys)
     assert (place / f"{NAME}_search.ckpt").is_file()
+
+
+def test_no_look_is_spent_on_a_network_that_could_not_be_the_result():
+    limits = {"a": 3.0}
+    falls = {"whole": Fall(0, 0.5), "half": Fall(1, 2), "most": Fall(1.5, 2.5), "least": Fall(2, 2.9)}
+    sizes = {"whole": 100, "most": 80, "half": 50, "least": 10, "broken": 5}
+    found = [(name, size, {"a": falls.get(name, Fall(2, 3.1))}) for name, size in sizes.items()]
+    assert to_certify(found, limits) == ["whole", "half", "least"] == to_certify(found[::-1], limits)
+    assert to_certify(found[1:], limits) == ["half", "least"]
+    assert to_certify([], limits) == []
 
 
 def test_certainty_is_counted_in_widths_of_the_bounds():
