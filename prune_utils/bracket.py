@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,8 +41,12 @@ class Contest:
     arbiter: str | Arbiter
     among: Mask | None = None
 
-    def count(self, name: str) -> int:
-        return self.like[name].numel() if self.among is None else int(self.among[name].count_nonzero())
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Candidates of every layer."""
+        if self.among is None:
+            return {name: like.numel() for name, like in self.like.items()}
+        return {name: int(self.among[name].count_nonzero()) for name in self.like}
 
     def votes(self, name: str) -> int:
         """Keep-votes that a weight of this layer needs."""
@@ -71,6 +76,23 @@ class _Ballot:
         ranked = self.above + sum(map(len, self.values))
         return math.inf if ranked == self.count else ranked / self.count / self.factor
 
+    def look(
+        self, flat: Tensor, start: int, candidates: Tensor | None, above: Tensor, inside: Tensor
+    ) -> None:
+        """Writes which scores of a chunk are above the bracket and which inside; notes those inside.
+
+        start: position of the chunk in the pool. candidates: None = all.
+        """
+        torch.gt(flat, self.high, out=above)
+        torch.ge(flat, self.low, out=inside)
+        inside ^= above  # above is part of it
+        if candidates is not None:
+            above &= candidates
+            inside &= candidates
+        places = inside.nonzero().squeeze(1)
+        self.inside.append(places + start)
+        self.values.append(flat[places])
+
     def standings(self, positions: Tensor) -> Tensor:
         """Standings at the undecided positions: exact inside, 0 above, infinity elsewhere."""
         inside, values = torch.cat(self.inside), torch.cat(self.values)
@@ -89,6 +111,8 @@ class _Ballot:
 def choose_by_bracket(contest: Contest, errors: float = ERRORS) -> Mask | None:
     """The `keep` candidates with the smallest standing, or None if the bracket missed the boundary."""
     ballots = _brackets(contest, errors)
+    if len(ballots) == 1:
+        return _choose_alone(contest, ballots[0])
     mask, undecided, votes = _settle(contest, ballots)
     short = contest.keep - sum(int(kept.count_nonzero()) for kept in mask.values())
     theirs = torch.stack([ballot.standings(undecided) for ballot in ballots])
@@ -108,21 +132,46 @@ def choose_by_bracket(contest: Contest, errors: float = ERRORS) -> Mask | None:
     return mask
 
 
+def _choose_alone(contest: Contest, ballot: _Ballot) -> Mask | None:
+    """The same for one voter, whose scores are in the order of its standings: nothing need be ranked."""
+    mask: Mask = {}
+    start = 0
+    for name, like in contest.like.items():
+        flat = ballot.scores[name].reshape(-1)
+        among = None if contest.among is None else contest.among[name].reshape(-1)
+        kept = torch.empty(len(flat), dtype=torch.bool, device=like.device)
+        step = _step(flat)
+        room = torch.empty(step, dtype=torch.bool, device=like.device)
+        for first in range(0, len(flat), max(step, 1)):
+            part = slice(first, first + step)
+            candidates = None if among is None else among[part]
+            ballot.look(flat[part], start + first, candidates, kept[part], room[: len(flat[part])])
+        mask[name] = kept.reshape(like.shape)
+        start += len(flat)
+    inside, values = torch.cat(ballot.inside), torch.cat(ballot.values)
+    short = contest.keep - sum(int(kept.count_nonzero()) for kept in mask.values())
+    if not 0 <= short <= len(inside):
+        return None
+    _keep(mask, inside[smallest(-values, short)])
+    return mask
+
+
 def _brackets(contest: Contest, errors: float) -> list[_Ballot]:
     """A ballot per voter, its bracket around the boundary of a sample of the pool."""
-    sample = _sample(contest)
-    standings = arbitrate({voter: rank_fractions(of) for voter, of in sample.items()}, contest.arbiter)
-    ordered = torch.cat(list(standings.values())).sort().values
-    counts = {name: contest.count(name) for name in contest.like}
-    place = int(contest.keep / sum(counts.values()) * len(ordered))
-    boundary = float(ordered[min(place, len(ordered) - 1)]) if len(ordered) else 1.0
+    sample, counts = _sample(contest), contest.counts
+    share = contest.keep / sum(counts.values())
+    boundary = share
+    if len(sample) > 1:  # of one voter the share itself is the rank fraction at the boundary
+        standings = arbitrate({voter: rank_fractions(of) for voter, of in sample.items()}, contest.arbiter)
+        ordered = torch.cat(list(standings.values())).sort().values
+        place = int(share * len(ordered))
+        boundary = float(ordered[min(place, len(ordered) - 1)]) if len(ordered) else 1.0
     ballots = []
-    for voter, of in contest.scores.items():
-        if not of:
-            continue
-        values = torch.cat(list(sample[voter].values())).sort(descending=True).values
+    for voter, drawn in sample.items():
+        of = contest.scores[voter]
+        values = torch.cat(list(drawn.values())).sort(descending=True).values
         size = max(len(values), 1)
-        factor = find_arbiter(contest.arbiter).factor(voter)
+        factor = find_arbiter(contest.arbiter).factor(voter) if len(sample) > 1 else 1.0
         edge = min(boundary * factor, 1.0)  # as a rank fraction of this voter
         margin = errors * (math.sqrt(edge * (1 - edge) / size) + 1 / size)
         first, last = math.floor((edge - margin) * size), math.ceil((edge + margin) * size)
@@ -133,7 +182,8 @@ def _brackets(contest: Contest, errors: float) -> list[_Ballot]:
 
 
 def _sample(contest: Contest) -> dict[str, Scores]:
-    """The same candidates' scores from every voter, drawn evenly over the pool; always the same draw."""
+    """The same candidates' scores from every voter that has any, drawn evenly over the pool; always the same
+    draw."""
     share = sum(tensor.numel() for tensor in contest.like.values()) ** (SAMPLE_POWER - 1)
     chance = generator("bracket")
     drawn: dict[str, Tensor] = {}
@@ -144,6 +194,7 @@ def _sample(contest: Contest) -> dict[str, Scores]:
     return {
         voter: {name: score.reshape(-1)[drawn[name]] for name, score in of.items()}
         for voter, of in contest.scores.items()
+        if of
     }
 
 
@@ -160,15 +211,15 @@ def _settle(contest: Contest, ballots: list[_Ballot]) -> tuple[Mask, Tensor, Ten
         flats = [b.scores[name].reshape(-1) if name in b.scores else None for b in ballots]
         among = None if contest.among is None else contest.among[name].reshape(-1)
         kept = torch.empty(size, dtype=torch.bool, device=like.device)
-        step = min(CHUNK, size) if like.device.index is None else size  # an accelerator waits for each chunk
-        room = _Room(step, len(ballots), like.device)
+        step = _step(like)
+        room = _Room(step, len(ballots), votes, like.device)
         for first in range(0, size, max(step, 1)):
             part = slice(first, min(first + step, size))
             for place, (ballot, flat) in enumerate(zip(ballots, flats, strict=True)):
                 if flat is not None:
                     candidates = None if among is None else among[part]
                     room.look(ballot, place, flat[part], start + first, candidates)
-            open_ = room.tally(votes, kept[part])
+            open_ = room.tally(kept[part])
             for place, (ballot, flat) in enumerate(zip(ballots, flats, strict=True)):
                 above = room.above[place][: len(kept[part])]
                 ballot.open_above.append(above[open_] if flat is not None else open_ < 0)
@@ -179,10 +230,18 @@ def _settle(contest: Contest, ballots: list[_Ballot]) -> tuple[Mask, Tensor, Ten
     return mask, torch.cat(undecided), torch.cat(votes_needed)
 
 
+def _step(like: Tensor) -> int:
+    """Weights of a layer that are looked at together."""
+    # an accelerator waits for each chunk
+    return min(CHUNK, like.numel()) if like.device.index is None else like.numel()
+
+
 class _Room:
     """Memory for one chunk, used again for the next: fresh pages would cost more than the counting."""
 
-    def __init__(self, size: int, voters: int, device: torch.device) -> None:
+    def __init__(self, size: int, voters: int, votes: int, device: torch.device) -> None:
+        """votes: keep-votes that a weight needs."""
+        self.votes = votes
         self.above = torch.empty(voters, size, dtype=torch.bool, device=device)
         self.reach = torch.empty(size, dtype=torch.bool, device=device)
         self.sure = torch.zeros(size, dtype=torch.uint8, device=device)  # voters that surely want it
@@ -191,25 +250,25 @@ class _Room:
     def look(self, ballot: _Ballot, place: int, flat: Tensor, start: int, candidates: Tensor | None) -> None:
         """Enters one voter's scores of a chunk: what is above its bracket, and what is inside."""
         above, reach = self.above[place][: len(flat)], self.reach[: len(flat)]
-        torch.gt(flat, ballot.high, out=above)
-        torch.ge(flat, ballot.low, out=reach)
-        if candidates is not None:
-            above &= candidates
-            reach &= candidates
-        self.sure[: len(flat)] += above.view(torch.uint8)
-        self.maybe[: len(flat)] += reach.view(torch.uint8)
-        reach ^= above  # above is part of reach
-        inside = reach.nonzero().squeeze(1)
+        ballot.look(flat, start, candidates, above, reach)
         ballot.above += int(above.count_nonzero())
-        ballot.inside.append(inside + start)
-        ballot.values.append(flat[inside])
+        reach |= above
+        for votes, seen in ((self.sure, above), (self.maybe, reach)):
+            if self.votes == 1:  # whether, not how many
+                votes[: len(flat)] |= seen.view(torch.uint8)
+            else:
+                votes[: len(flat)] += seen.view(torch.uint8)
 
-    def tally(self, votes: int, kept: Tensor) -> Tensor:
+    def tally(self, kept: Tensor) -> Tensor:
         """Writes the surely kept weights of a chunk, returns the undecided positions in it, and starts
         anew."""
         sure, maybe, reach = (each[: len(kept)] for each in (self.sure, self.maybe, self.reach))
-        torch.ge(sure, votes, out=kept)
-        torch.ge(maybe, votes, out=reach)
+        if self.votes == 1:
+            kept.copy_(sure.view(torch.bool))
+            reach.copy_(maybe.view(torch.bool))
+        else:
+            torch.ge(sure, self.votes, out=kept)
+            torch.ge(maybe, self.votes, out=reach)
         reach ^= kept
         sure.zero_()
         maybe.zero_()

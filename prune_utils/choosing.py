@@ -23,7 +23,7 @@ from .masks import Mask, Scores
 from .ranking import check_scores, flatten, rank_fractions, smallest
 
 WEIGHTS = Grain()  # single weights, each of cost 1
-PLAIN = 300_000  # weights in a pool up to which everything is simply sorted
+PLAIN = 100_000  # weights in a pool up to which everything is simply sorted
 
 
 def choose(
@@ -207,7 +207,7 @@ def _choose_in_pool(
     owned = {name: tensor for name, tensor in like.items() if any(name in of for of in scores.values())}
     orphans = {name: tensor for name, tensor in like.items() if name not in owned}
     contest = Contest(scores, owned, pool.keep, arbiter, among)
-    candidates = sum(cost[name] * contest.count(name) for name in owned)
+    candidates = sum(cost[name] * contest.counts[name] for name in owned)
     if pool.keep < candidates:
         return _decide(contest, cost) | {
             name: torch.zeros_like(t, dtype=torch.bool) for name, t in orphans.items()
@@ -246,7 +246,8 @@ def _decide(contest: Contest, costs: Mapping[str, int]) -> Mask:
     each = {costs[name] for name in contest.like}
     if len(each) > 1:
         return choose_by_sorting(contest, costs)
-    contest = replace(contest, keep=contest.keep // each.pop())
+    cost = each.pop()
+    contest = contest if cost == 1 else replace(contest, keep=contest.keep // cost)
     by_rank = find_arbiter(contest.arbiter).standings is rank_fractions  # what brackets know about
     if by_rank and sum(tensor.numel() for tensor in contest.like.values()) > PLAIN:
         for errors in (ERRORS, 8 * ERRORS):

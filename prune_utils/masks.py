@@ -19,6 +19,7 @@ from .divided import divided, empty_slices
 from .parameters import find_parameters, parameters_by_name, plain_name
 from .seeds import generator
 from .shards import part, part_like
+from .zeroing import zero_pruned
 
 Scores = dict[str, Tensor]
 """Parameter name -> tensor of its shape; larger = more worth keeping."""
@@ -97,9 +98,8 @@ def apply(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     check_mask(model, mask)
     weights = find_parameters(model, mask)
     for name, kept in mask.items():
-        # not a product: a pruned weight becomes 0 even where it was not finite
         weight = part(weights[name])
-        weight.masked_fill_(~part_like(kept, weights[name]).to(weight.device), 0.0)
+        zero_pruned(weight, part_like(kept, weights[name]).to(weight.device))
 
 
 def count(mask: Mapping[str, Tensor]) -> int:

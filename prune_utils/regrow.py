@@ -30,6 +30,7 @@ from .masks import Mask, Scores, check_same_everywhere, count, size
 from .scoring import score
 from .shards import part, part_like, whole
 from .voters import Gather, Voter
+from .zeroing import zero_pruned
 
 
 class Timing(Protocol):
@@ -314,17 +315,17 @@ class Regrowth(Masked):
 
     def _start_at_zero(self, weight: Tensor, where: Tensor) -> None:
         """Weight and optimiser state become 0 in place."""
-        part(weight).masked_fill_(part_like(where, weight), 0.0)
+        zero_pruned(part(weight), ~part_like(where, weight))
         self._forget(weight, where)
 
     def _forget(self, weight: Tensor, where: Tensor) -> None:
         """Optimiser state becomes 0 in place, in whichever optimiser holds it (Adam's step counter is per
         tensor and stays)."""
-        where = part_like(where, weight)
+        kept = ~part_like(where, weight)
         for optimizer in self.optimizers:
             for value in optimizer.state.get(weight, {}).values():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
-                    part(value).masked_fill_(where, 0.0)
+                    zero_pruned(part(value), kept)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"updates": self.updates, "average": self._average}

@@ -200,6 +200,21 @@ def test_bracket_settles_large_pools_at_the_first_try(arbiter, keep):
     assert all(torch.equal(mask[name], plain[name]) for name in like)
 
 
+@pytest.mark.parametrize("keep", [0, 1, 3000, 29_999])
+@pytest.mark.parametrize("arbiter", ["majority", weighted({"A": 3.0})])
+def test_one_voter_is_settled_at_the_first_try_without_ranks(arbiter, keep):
+    chance = torch.Generator().manual_seed(keep)
+    like = {"a": torch.empty(100, 300), "b": torch.empty(30_000)}
+    scores = {
+        "A": {n: torch.rand(of.shape, generator=chance).sub(0.1).round(decimals=3) for n, of in like.items()}
+    }
+    among = {n: torch.rand(of.shape, generator=chance) < 0.6 for n, of in like.items()}
+    contest = module.Contest(scores, like, keep, arbiter, among)
+    mask, plain = module.choose_by_bracket(contest), module.choose_by_sorting(contest)
+    assert mask is not None and count(mask) == keep
+    assert all(torch.equal(mask[name], plain[name]) for name in like)
+
+
 def test_large_pools_go_through_the_bracket_and_fall_back(monkeypatch):
     scores = {"A": {"a": torch.arange(64.0).remainder(3)}}
     budget = (Pool(("a",), 30),)
