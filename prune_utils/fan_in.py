@@ -1,10 +1,10 @@
 """Regrowth with a constant fan-in: every neuron that has inputs has as many as the others of its layer.
 
 SRigL (Lasby et al., "Dynamic Sparse Training with Structured Sparsity", ICLR 2024, section 3). A weight of a
-layer is salient if it would stay (by magnitude) or would grow (by the votes) were weights free to move; a
-neuron with fewer salient weights than a share of the fan-in is ablated: it loses all its weights, and the
-layer's budget goes to the neurons that are left. An ablated neuron whose weights are wanted enough at a later
-update comes back. Left out: sparse initialisation of what grows (it starts at 0, as everywhere here).
+layer is salient if it would stay or would grow were weights free to move; a neuron with fewer salient weights
+than a share of the fan-in is ablated: it loses all its weights, and the layer's budget goes to the neurons that
+are left. An ablated neuron whose weights are wanted enough at a later update comes back. Left out: sparse
+initialisation of what grows (it starts at 0, as everywhere here).
 """
 
 from __future__ import annotations
@@ -33,10 +33,6 @@ class FanInRegrowth(Regrowth):
     def __init__(self, *args: Any, **known: Any) -> None:
         """Arguments and errors are those of Regrowth; growth.grain is of granularity fanin."""
         super().__init__(*args, **known)
-        if self.growth.drop != "magnitude":
-            raise ValueError(
-                f"drop {self.growth.drop!r} goes weight by weight, and granularity fanin does not"
-            )
         self._budget = {name: int(kept.count_nonzero()) for name, kept in self._whole().items()}
         self._never = frozenset(divided(self.model))  # a norm of no weights is 0, and divides
 
@@ -67,26 +63,33 @@ class FanInRegrowth(Regrowth):
     ) -> tuple[Mask, Mask]:
         kept, after = {}, {}
         for name in active:
-            theirs = {voter: {name: of[name]} for voter, of in votes.items() if name in of}
-            ours = needs["magnitude"][name]
-            kept[name], after[name] = self._exchange_layer(name, active[name], drops[name], ours, theirs)
+            needed, wanted = (
+                {voter: {name: of[name]} for voter, of in scores.items() if name in of}
+                for scores in (needs, votes)
+            )
+            kept[name], after[name] = self._exchange_layer(name, active[name], drops[name], needed, wanted)
         return kept, after
 
     def _exchange_layer(
-        self, name: str, active: Tensor, drop: int, magnitude: Tensor, votes: Mapping[str, Scores]
+        self,
+        name: str,
+        active: Tensor,
+        drop: int,
+        needs: Mapping[str, Scores],
+        votes: Mapping[str, Scores],
     ) -> tuple[Tensor, Tensor]:
         """What stays of the active weights [neurons, ...], and the next mask."""
-        arbiter, grain, sizes = self.growth.arbiter, Grain(FanIn()), {"magnitude": {name: magnitude}}
+        arbiter, grain = self.growth.arbiter, Grain(FanIn())
         stay = int(active.count_nonzero()) - drop
-        strong = choose(sizes, (Pool((name,), stay),), "unanimous", {name: active})[name]
+        strong = choose(needs, (Pool((name,), stay),), arbiter, {name: active})[name]
         wanted = choose(votes, (Pool((name,), drop),), arbiter, {name: ~active})[name]
         left = self._left(name, active, (strong | wanted).flatten(1).sum(1))
         each = self._budget[name] // int(left.count_nonzero())
         theirs = active & left.reshape(-1, *[1] * (active.dim() - 1))
         stay = min(stay, int(theirs.count_nonzero()))
-        kept = choose(sizes, (Pool((name,), stay),), "unanimous", {name: theirs})[name]
+        kept = choose(needs, (Pool((name,), stay),), arbiter, {name: theirs})[name]
         # no more than the new fan-in, which is below the old one where a neuron came back
-        kept &= grain.best_of_parts((-magnitude).masked_fill(~kept, torch.inf), each)
+        kept &= grain.best_of_parts(standings(needs, arbiter, {name: kept})[name], each)
         wish = standings(votes, arbiter, {name: ~kept})[name].masked_fill(kept, -torch.inf)
         after = grain.best_of_parts(wish, each) & left.reshape(-1, *[1] * (active.dim() - 1))
         return kept, after

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -193,12 +195,15 @@ def test_every_update_equals_the_obvious_reference(tiny, salient):
     assert bool(ablated) == (salient > 0)
 
 
-@pytest.mark.parametrize("name", ["srigl", "disparse_dynamic", "set"])
-def test_a_run_keeps_the_fan_in_of_every_layer(tiny, name):
+@pytest.mark.parametrize(
+    ("name", "drop"), [("srigl", "magnitude"), ("disparse_dynamic", "snip"), ("set", "magnitude")]
+)
+def test_a_run_keeps_the_fan_in_of_every_layer(tiny, name, drop):
     net = tiny("a", "b", "c")
     optimizer = OPTIMIZERS["adam"](net.model.parameters())
     asked = {} if name == "srigl" else {"granularity": "fanin"}
-    sparsifier = make_sparsifier(course(net, name, optimizer, ratio=70, **asked))
+    made = course(net, name, optimizer, ratio=70, **asked)
+    sparsifier = make_sparsifier(replace(made, dynamic=replace(made.dynamic, drop=drop)))
     assert isinstance(sparsifier, FanInRegrowth)
     first, seen = sparsifier.mask, []
     for _, figures in train(net, sparsifier, optimizer, 9):
