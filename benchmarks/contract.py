@@ -31,11 +31,12 @@ from benchmarks.contract_tables import tables
 from common.command_line import Parser
 from common.interrupt import StopRequest
 from common.numbers import parse_numbers, parse_seeds
+from common.parents import serve
 from common.text import duration
 from configs.arguments import flags_tree, parser
 from configs.load import load
 from dataloaders import DATASETS
-from study.isolated import Stopped, last_line, run_script, threads_of
+from study.isolated import LOADED, Stopped, last_line, run_script, threads_of
 from workflow import terminal
 from workflow.limits import parse_limits
 
@@ -160,6 +161,7 @@ def main() -> None:
     terminal.check_targets(asked.dest)
     Path(asked.dest).mkdir(parents=True, exist_ok=True)
     with StopRequest() as stop:
+        serve(*LOADED)  # the server ends with the thread that starts it
         try:
             failed = run_all(left, asked.jobs, stop)
         except Stopped as error:
