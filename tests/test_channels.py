@@ -117,6 +117,12 @@ def test_what_is_missing_or_impossible_is_said(place, capsys, monkeypatch):  # n
     words = ("--granularity", "channel", "--name", "never", *FAST)
     said = refused(capsys, place, "create_pruned_net.py", *words, "--ratio", "99.9")
     assert "ratio 99.9 of params cannot be met" in said and not (place / "out" / "never.pth").exists()
+    for method, rounds, complaint in (
+        ("disparse_static", "2", "method disparse_static starts from none"),
+        ("disparse_pt", "1", "retrain needs rounds to train between: rounds 2 or more, not 1"),
+    ):
+        asked = ("--method", method, "--retrain", "--rounds", rounds)
+        assert complaint in refused(capsys, place, "create_pruned_net.py", *words, "--ratio", "50", *asked)
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     said = refused(capsys, place, "create_pruned_net.py", *words, "--ratio", "50")
     assert "needs the package torch_pruning" in said

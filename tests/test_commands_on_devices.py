@@ -68,7 +68,8 @@ def test_from_start_to_scores(way, device, place, tmp_path):  # noqa: F811
 @DEVICES
 def test_channels_leave_the_network(device, place):  # noqa: F811
     pytest.importorskip("torch_pruning")
-    words = ("--granularity", "channel", "--ratio", "50", "--name", f"fewer_{device}", *SMALL, *on(device))
+    unit = ("--granularity", "channel", "--ratio", "50", "--rounds", "2")
+    words = (*unit, "--name", f"fewer_{device}", *SMALL, *on(device))
     call(place, "create_pruned_net.py", *words)
     call(place, "launch_training.py", *words)
     call(place, "eval_pruned_net.py", "--name", f"fewer_{device}", *on(device), evaluate=True)

@@ -101,7 +101,7 @@ def preflight_create(experiment: Experiment, method: Method, options: Options) -
     refuse_create(experiment, options)
     measured = preflight_of_create(experiment, method, options, LONG).measured
     rounds = method.rounds if experiment.config.prune.rounds is None else experiment.config.prune.rounds
-    work, plan = [scoring_row(experiment, measured, 1 if method.retrain else rounds)], None
+    work, plan = [scoring_row(experiment, measured, rounds)], None
     if method.retrain:
         plan = rounds_plan(experiment, method)
         work += training_rows(experiment, method, measured, plan)
