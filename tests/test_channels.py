@@ -113,6 +113,15 @@ def test_shapes_of_a_file_are_looked_at(fewer, capsys):
     assert "the certificate's 'removed' is not that of its network" in said
 
 
+def test_a_smaller_network_trains_without_the_package(fewer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    words = [word if word != "fewer" else "alone" for word in ASKED]
+    start = ("--init-from", str(fewer / "out" / "fewer.pth"))
+    call(fewer, "launch_training.py", *words, *start, "--max-iters", "1")
+    made, trained = saved(fewer / "out" / "fewer.pth"), saved(fewer / "out" / "final_alone.pth")
+    assert trained["network"] == made["network"]
+
+
 def test_what_is_missing_or_impossible_is_said(place, capsys, monkeypatch):  # noqa: F811
     words = ("--granularity", "channel", "--name", "never", *FAST)
     said = refused(capsys, place, "create_pruned_net.py", *words, "--ratio", "99.9")

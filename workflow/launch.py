@@ -97,7 +97,7 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
         mask = pruning.make_mask()
         source = f"{source}, {pruning.starts}"
     else:
-        pruning = Pruning(experiment, method, network, asked_of(saved))
+        pruning = Pruning(experiment, method, network, asked_of(saved), made=True)
         pruning.check_certificate(saved.content.get("certificate"), source)
         mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
     sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)

@@ -75,7 +75,7 @@ class Pruning:
     """A method applied to one network of an experiment.
 
     asked: what its certificates say was asked for; None = what the plan says. before: the origin in the file
-    that the network is from.
+    that the network is from. made: whether its mask is there already, so that no channels are looked for.
     """
 
     experiment: Experiment
@@ -83,6 +83,7 @@ class Pruning:
     network: MultiTaskNet
     asked: dict[str, Any] | None = None
     before: Sequence[str] = ()
+    made: bool = False
 
     @cached_property
     def plan(self) -> Plan:
@@ -90,7 +91,7 @@ class Pruning:
         plan = make_plan(self.method, self.experiment.config.prune)
         if plan.counted:
             plan = replace(plan, uses=weight_uses(*self._on_paper))
-        if plan.removes:
+        if plan.removes and not self.made:
             network, (image, _) = self._on_paper
             plan = replace(plan, linked=link(network, (image,), plan.protect))
         return plan
@@ -175,7 +176,7 @@ class Pruning:
         asked = {"whole": asdict(removal.before)} | known
         removal.apply(self.network)
         self.network.describe(removal.changed(self.network))
-        return replace(self, asked=asked)
+        return replace(self, asked=asked, made=True)
 
     @property
     def starts(self) -> str:
