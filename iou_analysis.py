@@ -41,7 +41,7 @@ def arguments() -> Namespace:
     described(batches, unset="50; taskonomy 200")
     add("--seeds", default="1", metavar="N|A,B", help="how many from --seed on, or a list")
     described(add("--criterion", metavar="NAME", help="saliency"), CRITERIA, "snip")
-    source = add("--init-from", metavar="FILE", help="trained dense weights, scored as they are")
+    source = add("--init-from", metavar="FILE", help="trained weights, dense or sparse, scored as they are")
     described(source, unset="a new initialisation")
     add("--overwrite", action="store_true", help="replace the files of an earlier run")
     return result.parse_args()

@@ -13,7 +13,7 @@ from statistics import fmean, pstdev
 
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
-from prune_utils.masks import Mask, count, layer_name, prunable, size
+from prune_utils.masks import Mask, Scores, count, layer_name, prunable, size
 from prune_utils.methods import method
 from prune_utils.plan import INITS, Plan
 from prune_utils.scoring import score
@@ -57,7 +57,8 @@ class Sample:
 def analyse(experiment: Experiment, analysis: Analysis) -> dict:
     """The whole result in plain values, as it is written to JSON (docs/agreement.md says what is where).
 
-    Raises ValueError for fewer than two tasks, a keep ratio that is none, or a sparse network to start from.
+    Of a sparse network everything refers to the weights that it keeps.
+    Raises ValueError for fewer than two tasks, or a keep ratio that is none.
     """
     if len(experiment.tasks) < 2:
         raise ValueError(f"agreement needs at least two tasks, there is only {', '.join(experiment.tasks)}")
@@ -94,13 +95,11 @@ def _measure(
     """network, plan and one Sample a keep ratio, of one seed."""
     config = experiment.config
     experiment = replace(experiment, config=replace(config, run=replace(config.run, seed=seed)))
-    row = method(METHOD)
+    row, kept = method(METHOD), None
     if analysis.init_from:
         row = replace(row, score_init="own")  # trained weights are scored as they are
         saved = load_network(experiment, Path(analysis.init_from))
-        if saved.mask is not None:
-            raise ValueError(f"{saved.path} holds a sparse network: agreement is measured on a dense one")
-        network = saved.network
+        network, kept = saved.network, saved.mask
     else:
         network = new_network(experiment)
     experiment.fabric.to_device(network)
@@ -113,12 +112,26 @@ def _measure(
         seed=seed,
         gather=pruning.electorate.gather,
     )
+    if kept is not None:
+        scores = {task: among_kept(of, kept) for task, of in scores.items()}
     order = list(prunable(network))
     samples = [
         _sample({task: own_mask(of, keep) for task, of in scores.items()}, order)
         for keep in analysis.keep_ratios
     ]
     return network, pruning.plan, samples
+
+
+def among_kept(scores: Scores, mask: Mask) -> Scores:
+    """The scores of kept weights alone, one vector a layer; layers that keep nothing are left out.
+
+    >>> import torch
+    >>> mask = {"u": torch.tensor([[True, False], [True, True]]), "v": torch.tensor([False])}
+    >>> among_kept({"u": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "v": torch.tensor([5.0])}, mask)
+    {'u': tensor([1., 3., 4.])}
+    """
+    there = {name: mask[name].to(score.device) for name, score in scores.items()}
+    return {name: score[there[name]] for name, score in scores.items() if there[name].any()}
 
 
 def _sample(masks: Mapping[str, Mask], order: Sequence[str]) -> Sample:

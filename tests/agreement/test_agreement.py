@@ -107,6 +107,21 @@ def test_trained_weights_are_scored_as_they_are(monkeypatch, rooms, tmp_path):
     assert (result["weights"], result["score_init"]) == ("dense.pth", "own")
 
 
+def test_a_sparse_network_is_measured_on_what_it_keeps(monkeypatch, rooms, tmp_path):
+    import create_pruned_net
+
+    words = ["create_pruned_net.py", "--data-root", str(rooms), "--dest", str(tmp_path), *SMALL]
+    words += ["--method", "random", "--budget", "uniform", "--ratio", "75", "--name", "sparse"]
+    monkeypatch.setattr(sys, "argv", words)
+    terminal.run(create_pruned_net.main)
+    more = ("--num-batches", "1", "--init-from", str(tmp_path / "sparse.pth"), "--keep-ratios", "0.2,1")
+    analyse(monkeypatch, rooms, tmp_path, *more)
+    few, every = json.loads((tmp_path / "nyuv2_iou.json").read_text())["curves"]
+    assert every["overall"]["mean"] == every["chance"] == 1 and every["sparsity"] == 0
+    assert set(every["density"]["seg"].values()) == {1.0}  # of the kept weights, not of all
+    assert 0 < few["chance"] < few["overall"]["mean"] < 1 and 0 < few["sparsity"] < 1
+
+
 # ------------------------------------------------------- without a network
 LAYERS = [
     {"name": f"backbone.{unit}.{conv}", "unit": unit, "stage": unit.rpartition(".")[0] or unit}
