@@ -95,7 +95,7 @@ class Streaming:
 
     def kept(self) -> int:
         """Bytes held between two updates."""
-        states = [state for metric in self.metrics.values() for state in metric.metric_state.values()]
+        states = [state for metric in self.metrics.values() for state in metric.states.values()]
         return sum(state.nbytes for state in states if isinstance(state, torch.Tensor))
 
 

@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-NEEDED = ("torch", "torchvision", "lightning_fabric", "torchmetrics", "numpy", "cv2", "yaml", "tqdm")
+NEEDED = ("torch", "torchvision", "lightning_fabric", "numpy", "cv2", "yaml", "tqdm")
 ROOT = Path(__file__).resolve().parents[1]
 
 

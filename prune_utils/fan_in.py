@@ -2,9 +2,9 @@
 
 SRigL (Lasby et al., "Dynamic Sparse Training with Structured Sparsity", ICLR 2024, section 3). A weight of a
 layer is salient if it would stay or would grow were weights free to move; a neuron with fewer salient weights
-than a share of the fan-in is ablated: it loses all its weights, and the layer's budget goes to the neurons that
-are left. An ablated neuron whose weights are wanted enough at a later update comes back. Left out: sparse
-initialisation of what grows (it starts at 0, as everywhere here).
+than a share of the fan-in is ablated: it loses all its weights, and the layer's budget goes to the neurons
+that are left. An ablated neuron whose weights are wanted enough at a later update comes back. Left out:
+sparse initialisation of what grows (it starts at 0, as everywhere here).
 """
 
 from __future__ import annotations

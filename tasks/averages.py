@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from tasks.metric import Metric
 
 
 def divide(numerator: Tensor | float, denominator: Tensor | float) -> float:
@@ -25,7 +26,6 @@ class Averages(Metric):
     Sums are float64: an epoch adds up more pixels than float32 can count.
     """
 
-    full_state_update = False
     batch_sum: Tensor
     batch_weight: Tensor
     pixel_sum: Tensor
@@ -36,7 +36,7 @@ class Averages(Metric):
         self.names = tuple(names)
         for state in ("batch_sum", "batch_weight", "pixel_sum", "pixel_count"):
             zeros = torch.zeros(len(self.names), dtype=torch.float64)
-            self.add_state(state, zeros, dist_reduce_fx="sum")
+            self.add_state(state, zeros)
 
     def add(
         self,

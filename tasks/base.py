@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import Metric
+
+from tasks.metric import Metric
 
 
 class Target(NamedTuple):
@@ -52,7 +53,7 @@ class Task:
     """One task of a multitask network.
 
     loss(prediction [N, channels, h, w], target) -> scalar, target resized by nearest to the prediction.
-    metric() -> torchmetrics.Metric with update(prediction, target) and
+    metric() -> Metric with update(prediction, target) and
         compute() -> {"paper": {name: float}, "metric": {name: float}}.
     picture(value [K, H, W] tensor, valid [1, H, W] | None, like=None) -> uint8 RGB array [H, W, 3]; takes a
         target's value; `like`, a Target of one image, lends its range, so that a prediction and its target
@@ -60,7 +61,7 @@ class Task:
     decode(prediction [N, channels, h, w]) -> [N, K, h, w] in the target's terms (class numbers, values...).
     directions: metric name -> Direction, in the order in which people read them; same names as compute().
     note: what a reader of its scores must know, "" for nothing.
-    constant() -> torchmetrics.Metric with update(target) and compute() as that of `metric`: for each measure
+    constant() -> Metric with update(target) and compute() as that of `metric`: for each measure
         the score of the answer that is best in it among those which are equal at every pixel. None = unknown.
     """
 

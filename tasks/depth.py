@@ -66,7 +66,7 @@ class DepthMetric(Averages):
         super().__init__(("abs", "rel"))
         for protocol in PROTOCOLS:
             zeros = torch.zeros(len(RATIOS), dtype=torch.int64)
-            self.add_state(f"{protocol}_hits", zeros, dist_reduce_fx="sum")
+            self.add_state(f"{protocol}_hits", zeros)
 
     def update(self, prediction: Tensor, target: Target) -> None:
         """prediction [N, 1, h, w], target [N, 1, H, W]."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from common.names import PROTOCOLS
+from tasks.metric import Metric
 
 
 class Levels(Metric):
@@ -22,7 +22,6 @@ class Levels(Metric):
     A subclass calls `add` in update(target); `best` gives the smallest mean over the levels.
     """
 
-    full_state_update = False
     levels: Tensor
     paper_sums: Tensor  # [names, 2, K + 1]: of the weights and of weight times target
     metric_sums: Tensor
@@ -35,9 +34,9 @@ class Levels(Metric):
         self.register_buffer("levels", levels.double(), persistent=False)
         sums = torch.zeros(len(self.names), 2, len(levels) + 1, dtype=torch.float64)
         for protocol in PROTOCOLS:
-            self.add_state(f"{protocol}_sums", sums.clone(), dist_reduce_fx="sum")
+            self.add_state(f"{protocol}_sums", sums.clone())
             count = torch.zeros(len(self.names), dtype=torch.float64)
-            self.add_state(f"{protocol}_count", count, dist_reduce_fx="sum")
+            self.add_state(f"{protocol}_count", count)
 
     def add(self, value: Tensor, weights: Sequence[Tensor], images: int) -> None:
         """The valid targets [P] of one batch and their weights [P] for each name; 0 = not counted."""

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import Metric
 
 from common.choices import not_one_of
 from tasks.averages import Averages, divide
@@ -27,6 +26,7 @@ from tasks.base import (
     resize_prediction,
     resize_target,
 )
+from tasks.metric import Metric
 from tasks.pictures import grey_out
 
 NOTES = {
@@ -117,7 +117,7 @@ class NormalsMetric(Averages):
         super().__init__(("mean",))
         # bin i holds the angles in (i / 100, (i + 1) / 100], bin 0 the zeros too
         bins = torch.zeros(180 * BINS_PER_DEGREE, dtype=torch.int64)
-        self.add_state("histogram", bins, dist_reduce_fx="sum")
+        self.add_state("histogram", bins)
 
     def update(self, prediction: Tensor, target: Target) -> None:
         """prediction [N, 3, h, w], target [N, 3, H, W]; any length."""
@@ -159,13 +159,12 @@ class BestDirection(Metric):
     angle is less than 2 degrees off, their mean far less; all are exact where a cell holds one direction.
     """
 
-    full_state_update = False
     sums: Tensor  # [cells + 1, 4]: pixels and sum of unit vectors; the last row is that of zero vectors
 
     def __init__(self) -> None:
         super().__init__()
         zeros = torch.zeros(6 * CELLS**2 + 1, 4, dtype=torch.float64)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
+        self.add_state("sums", zeros)
 
     def update(self, target: Target) -> None:
         """target [N, 3, H, W], any length."""

@@ -97,7 +97,7 @@ class SegmentationMetric(Averages):
         self.ignored_is_error = ignored_is_error
         weights = torch.ones(channels) if class_weights is None else class_weights
         self.register_buffer("class_weights", weights.double(), persistent=False)
-        self.add_state("confusion", torch.zeros(channels, channels, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("confusion", torch.zeros(channels, channels, dtype=torch.int64))
 
     def update(self, prediction: Tensor, target: Target) -> None:
         """prediction: logits [N, C, h, w]; target int64 [N, 1, H, W]. ValueError for an unknown class."""

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_sum
 
 from tasks.base import Target, Task
+from tasks.metric import Metric
 
 CHUNK = 64  # resamples whose states are in memory at once
 
@@ -50,15 +49,11 @@ class ImageSums:
 
 
 class Collector:
-    """Takes the predictions and targets of a task's images; `sums` is then what each of them adds.
-
-    Raises ValueError for a task whose metric keeps states that do not add up.
-    """
+    """Takes the predictions and targets of a task's images; `sums` is then what each of them adds."""
 
     def __init__(self, task: Task, device: torch.device | str = "cpu") -> None:
         self.metric = task.metric().to(device)
-        check_additive(self.metric, task.name)
-        self.rows: dict[str, list[Tensor]] = {name: [] for name in self.metric._defaults}
+        self.rows: dict[str, list[Tensor]] = {name: [] for name in self.metric.states}
 
     def update(self, prediction: Tensor, target: Target) -> None:
         """prediction [N, channels, h, w] and target of N images."""
@@ -66,9 +61,8 @@ class Collector:
             one = slice(number, number + 1)
             self.metric.reset()
             self.metric.update(prediction[one], Target(target.value[one], target.valid[one]))
-            for name, row in self.rows.items():
-                state = getattr(self.metric, name)
-                row.append(
+            for name, state in self.metric.states.items():
+                self.rows[name].append(
                     state.to("cpu", torch.float64 if state.is_floating_point() else torch.int32, copy=True)
                 )
 
@@ -78,16 +72,6 @@ class Collector:
         if not next(iter(self.rows.values())):
             raise ValueError("there is nothing to evaluate: the loader has no batch")
         return ImageSums({name: torch.stack(row) for name, row in self.rows.items()})
-
-
-def check_additive(metric: Metric, name: str) -> None:
-    """ValueError for a metric that keeps states which do not add up; name: of its task."""
-    for state, reduction in metric._reductions.items():
-        if reduction is not dim_zero_sum:
-            raise ValueError(
-                f"the metric of task {name!r} keeps a state {state!r} that is no sum "
-                "(dist_reduce_fx='sum'), so its images cannot be resampled"
-            )
 
 
 def measures(task: Task, sums: ImageSums, counts: Tensor, protocol: str) -> dict[str, Tensor]:
@@ -103,8 +87,7 @@ def measures(task: Task, sums: ImageSums, counts: Tensor, protocol: str) -> dict
 
 def _computed(metric: Metric, totals: dict[str, Tensor]) -> Iterable[dict[str, dict[str, Any]]]:
     """The measures of each row of the states."""
-    compute: Any = type(metric).compute  # the bare one: nothing cached, nothing synchronised
     for states in zip(*totals.values(), strict=True):
         for name, state in zip(totals, states, strict=True):
             setattr(metric, name, state)
-        yield compute(metric)
+        yield metric.compute()

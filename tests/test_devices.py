@@ -112,4 +112,4 @@ def test_evaluation(bench, monkeypatch):
         for name, task in tasks.items():
             metric = task.metric().to("meta")
             metric.update(predictions[name], targets[name])
-            assert all(state.is_meta for state in metric.metric_state.values())
+            assert all(state.is_meta for state in metric.states.values())

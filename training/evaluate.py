@@ -7,7 +7,6 @@ scores of one. Leaves out files: scores are plain numbers.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from common import constant
 from common.names import PROTOCOLS
@@ -66,25 +64,18 @@ def evaluate(
                 metric.update(predictions[name], targets[name])
             for name, metric in blind.items():
                 metric.update(targets[name])
-    with warnings.catch_warnings():
-        # a process may be dealt no batch: its zeros are right
-        warnings.filterwarnings("ignore", message="The ``compute`` method of metric", category=UserWarning)
-        scores = losses.compute()
-        scores["metrics"] = {name: metric.compute() for name, metric in metrics.items()}
-        if constants:
-            scores["constant"] = {name: metric.compute() for name, metric in blind.items()}
-    scores["counts"] = {name: counts(metric) for name, metric in metrics.items()}
+    for metric in (losses, *metrics.values(), *blind.values()):
+        metric.add_up()
+    scores = losses.compute()
+    scores["metrics"] = {name: metric.compute() for name, metric in metrics.items()}
+    if constants:
+        scores["constant"] = {name: metric.compute() for name, metric in blind.items()}
+    scores["counts"] = {
+        name: metric.counts() if isinstance(metric, Averages) else {} for name, metric in metrics.items()
+    }
     if not scores["batches"]:
         raise ValueError("there is nothing to evaluate: the loader has no batch")
     return scores
-
-
-def counts(metric: Metric) -> dict[str, int]:
-    """The counts that a metric keeps beside its scores, of all processes together."""
-    if not isinstance(metric, Averages):
-        return {}
-    with metric.sync_context():
-        return metric.counts()
 
 
 @contextmanager
@@ -133,8 +124,8 @@ class Losses(Averages):
         super().__init__(names)
         self.weights = [weights[name] for name in names]
         for state in ("images", "batches"):
-            self.add_state(state, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("labelled", torch.zeros(len(self.names), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(state, torch.zeros((), dtype=torch.int64))
+        self.add_state("labelled", torch.zeros(len(self.names), dtype=torch.int64))
 
     def update(
         self, tasks: dict[str, Task], predictions: dict[str, Tensor], targets: dict[str, Target]
@@ -257,7 +248,7 @@ def image_sums(
     """Task -> what each image of the loader adds to its metric, in the loader's order; of one process.
 
     fabric, progress: as `evaluate` takes them. Memory grows with the images: 72 kB each for normals.
-    Raises ValueError if there is no batch, or a metric's states do not add up.
+    Raises ValueError if there is no batch.
     """
     device, move = mover(model, fabric)
     collectors = {name: Collector(task, device) for name, task in tasks.items()}

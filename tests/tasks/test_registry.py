@@ -131,11 +131,11 @@ def test_batches_without_valid_pixels_change_nothing(name, arguments):
 def test_memory_is_constant(name, arguments):
     task = builder(name)(**arguments)
     metric = task.metric()
-    before = {key: (value.shape, value.dtype) for key, value in metric.metric_state.items()}
+    before = {key: (value.shape, value.dtype) for key, value in metric.states.items()}
     for seed in range(3):
         metric.update(*example(task, images=seed + 1, seed=seed))
-    after = {key: (value.shape, value.dtype) for key, value in metric.metric_state.items()}
-    assert before == after and all(isinstance(value, torch.Tensor) for value in metric.metric_state.values())
+    after = {key: (value.shape, value.dtype) for key, value in metric.states.items()}
+    assert before == after and all(isinstance(value, torch.Tensor) for value in metric.states.values())
 
 
 @every_task
@@ -145,7 +145,8 @@ def test_merged_states_equal_one_process(name, arguments):
     ranks = [task.metric(), task.metric()]
     for number, batch in enumerate(batches):
         ranks[number % 2].update(*batch)
-    ranks[0].merge_state(ranks[1])
+    for state, theirs in ranks[1].states.items():
+        getattr(ranks[0], state).add_(theirs)
     merged, alone = ranks[0].compute(), measure(task, batches)
     for protocol, values in alone.items():
         assert merged[protocol] == pytest.approx(values, rel=1e-12)
