@@ -55,7 +55,7 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
     try:
         with (
             torch.random.fork_rng(devices=[device.index for device in devices], **kind),
-            torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+            _repeatable(),
             torch.enable_grad(),
             _eagerly(),
             _checkpoints_in_sight(),
@@ -81,6 +81,19 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
                 buffer.copy_(before)
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """cuDNN picks algorithms that repeat themselves. Not `torch.backends.cudnn.flags`, whose defaults turn
+    cuDNN off."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def looking(model: nn.Module) -> bool:

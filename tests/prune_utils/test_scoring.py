@@ -273,3 +273,16 @@ def test_a_weight_that_only_the_second_batch_uses(tiny):
     second = score(net.model, [voter], numbered[1:], "gradient")["a"]
     assert torch.equal(both["heads.b.weight"], second["heads.b.weight"])
     assert list(both) == list(prunable(net.model))
+
+
+def test_cudnn_repeats_itself_while_scores_are_made_and_is_not_turned_off(tiny):
+    case, cudnn, seen = tiny("a"), torch.backends.cudnn, []
+    before = (cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
+
+    def loss(predictions, targets):
+        seen.append((cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+        return case.losses["a"](predictions, targets)
+
+    score(case.model, task_voters({"a": loss}, case.owners), [(0, case.batches[0])], "snip")
+    assert seen == [(*before[:2], True, False)]
+    assert (cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == before
