@@ -186,11 +186,17 @@ def _schedule(row: Method, steps: int, dynamic: DynamicSettings, gradual: Gradua
 
 
 def _pace(row: Method, steps: int, dynamic: DynamicSettings, gradual: GradualSettings) -> Pace:
+    start, end, every = rhythm(row, gradual)
+    return make_pace(start, end, every, gradual.fraction, steps)
+
+
+def rhythm(row: Method, gradual: GradualSettings) -> tuple[float, float, float]:
+    """Start, end and every as asked for, else the row's own; in steps, or below 1 as fractions of the run."""
     asked = (gradual.start, gradual.end, gradual.every)
     start, end, every = (
         own if other is None else other for own, other in zip(row.rhythm, asked, strict=True)
     )
-    return make_pace(start, end, every, gradual.fraction, steps)
+    return start, end, every
 
 
 class Kind(NamedTuple):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from models.multitask import MultiTaskNet
 from prune_utils.channelwise import link
-from prune_utils.courses import Course, changes, make_sparsifier
+from prune_utils.courses import Course, changes, make_sparsifier, rhythm
 from prune_utils.criteria import find_criterion
 from prune_utils.granularity import WEIGHT
 from prune_utils.masked import Masked
@@ -191,9 +191,13 @@ class Pruning:
     def _planned(self) -> dict[str, Any]:
         config = self.experiment.config
         asked = self.plan.asked | {"seed": config.run.seed, "protocol": config.run.protocol}
+        gradual = self.method.course == "gradual"
+        if gradual:
+            asked["rhythm"] = list(rhythm(self.method, config.gradual))
         if find_criterion(self.plan.criterion).needs_gradient:
-            asked["batches"] = config.prune.num_batches
-            asked["batch_size"] = config.prune.batch_size or config.data.batch_size
+            asked["batches"] = config.gradual.num_batches if gradual else config.prune.num_batches
+            own = gradual and asked["batches"] == 1  # the batch of the step
+            asked["batch_size"] = (None if own else config.prune.batch_size) or config.data.batch_size
             asked |= {name: getattr(config.data, name) for name in SEEN}
         if self.plan.counted:
             asked["resolution"] = list(self.experiment.evaluation_size())
