@@ -26,7 +26,7 @@ SEARCH = {  # a coarse search, which needs few rounds: the factors are 1, 2 and 
     "contract.turns": 2,
 }
 IMP_ROUNDS = 4
-ABOUT = ("kept", "total", "size", "factors", "finetune", "validation", "test", "smallest_limits")
+ABOUT = ("kept", "total", "size", "factors", "finetune", "validation", "test", "widths")
 
 
 class Command(NamedTuple):

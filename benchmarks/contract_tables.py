@@ -104,7 +104,7 @@ def sizes(found: Sequence[Row]) -> Iterator[str]:
             rows.append((limits, way, *map(_cell, row), _mean(row), _ratio(row, best)))
     yield (
         "weights kept, %: the smallest network that keeps the limits on the search's half / the one that is "
-        f"certified, at level {found[0]['level']:g}; 100 = the dense network trained on"
+        f"certified, at level {found[0]['level']:g}; {NONE} = none, 100 in the mean"
     )
     yield table(rows, header)
 

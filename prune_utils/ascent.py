@@ -1,18 +1,20 @@
 """The smallest network that keeps a limit for every task: a search that knows neither network nor data.
 
-Sizes stand on a ladder, level 0 is the network as it is. A round goes down a stride of levels; where a limit
-breaks, the tasks that broke theirs get a larger factor for their rank (the weighted arbiter) and the same
-level is tried again, until limits hold or nothing more can be given; then the level is given up and the
-stride halves (bisection), until neighbours of the ladder are told apart. Where a task has room, its factor
-falls again. So the factors are multipliers of a constrained problem, found by dual ascent in fixed steps.
+Sizes stand on a ladder. Level 0 is the network as it is, against which limits are: it loses nothing and is
+kept without a round. A round goes down a stride of levels; where a limit breaks, the tasks that broke theirs
+get a larger factor for their rank (the weighted arbiter) and the same level is tried again, until limits hold
+or nothing more can be given; then the level is given up and the stride halves (bisection), until neighbours
+of the ladder are told apart. Where a task has room, its factor falls again. So the factors are multipliers of
+a constrained problem, found by dual ascent in fixed steps.
 
 What is proven, of a fixed table of drops by level and factors in which drops do not shrink from level to
 level, and a task's drop does not grow with its own factor nor shrink with another's: the search ends at the
-smallest size at which any factors on its grid keep all limits, so looser limits never give a larger network.
-Rising one step where a limit breaks never passes the least factors that keep all limits (the argument of
-Yates, "A framework for uplink power control in cellular radio systems", 1995), and only factors' ratios
-matter, so that a level is lost as soon as every task asked for more. Without factors (`turns=0`) looser
-limits never give a larger network in any table. Neither holds where training or noise makes other tables.
+smallest size at which any factors on its grid keep all limits, at level 0 where there is none, so looser
+limits never give a larger network. Rising one step where a limit breaks never passes the least factors that
+keep all limits (the argument of Yates, "A framework for uplink power control in cellular radio systems",
+1995), and only factors' ratios matter, so that a level is lost as soon as every task asked for more. Without
+factors (`turns=0`) looser limits never give a larger network in any table. Neither holds where training or
+noise makes other tables.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from .text import not_one_of
@@ -97,7 +100,8 @@ def task_of(limit: str) -> str:
 class Ascent:
     """The state of a search: ask `next`, try it, `tell` what the drops were, until `next` gives None.
 
-    limits: "task" or "task.what" -> percent that may be lost. sizes: what is kept at each level, falling.
+    limits: "task" or "task.what" -> percent that may be lost. sizes: what is kept at each level, falling from
+    the whole network's, which is never tried.
     stride: levels that a round goes down until the first one is given up. turn: what a rise multiplies a
     factor by, above 1. turns: rises that a task may have above the one with least, 0 = all factors stay 1.
     """
@@ -109,15 +113,17 @@ class Ascent:
     turn: float = 1.5
     turns: int = 4
     rounds: list[Round] = field(default_factory=list, init=False)
-    level: int | None = field(default=None, init=False)  # the smallest that is kept
+    level: int = field(default=0, init=False)  # the smallest that is kept
     ceiling: int = field(default=0, init=False)  # the largest level not yet given up, plus 1
     _held: dict[str, int] = field(init=False)  # rises that the next level starts with
     _tried: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         check_limits(self.limits, self.tasks)
-        if not self.sizes or any(low >= high for high, low in zip(self.sizes, self.sizes[1:], strict=False)):
-            raise ValueError("sizes must fall from level to level, and there must be one")
+        if len(self.sizes) < 2 or any(
+            low >= high for high, low in zip(self.sizes, self.sizes[1:], strict=False)
+        ):
+            raise ValueError("sizes must fall from level to level, and there must be one below the first")
         for what, value, least in (("stride", self.stride, 1), ("turns", self.turns, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{what} {value!r} is not a whole number of at least {least}")
@@ -136,8 +142,6 @@ class Ascent:
         return Trial(len(self.rounds), level, self.sizes[level], factors)
 
     def _target(self) -> int | None:
-        if self.level is None:  # whether the network as it is keeps the limits after its training
-            return 0 if self.ceiling else None
         if self.level + 1 >= self.ceiling:
             return None
         if self.ceiling == len(self.sizes):
@@ -171,7 +175,7 @@ class Ascent:
         """Larger factors for the tasks that broke a limit, or the level is given up."""
         risen = {task: rises + (task in tasks) for task, rises in self._tried.items()}
         # only ratios matter: where every task asks for more, there is nothing to take it from
-        if min(risen.values()) > 0 or max(risen.values()) > self.turns or level == 0:
+        if min(risen.values()) > 0 or max(risen.values()) > self.turns:
             self.ceiling, self._tried = level, dict(self._held)
         else:
             self._tried = risen
@@ -186,8 +190,25 @@ class Ascent:
 
     @property
     def best(self) -> Round | None:
-        """The kept round with the fewest weights; None where no limit could be kept."""
+        """The kept round with the fewest weights; None where no smaller network keeps the limits."""
         return next((done for done in reversed(self.rounds) if done.kept), None)
+
+    def nearest(self) -> tuple[Round, str]:
+        """The round that came nearest to keeping its limits and did not, and the limit that it broke.
+
+        Of several limits the one that it exceeds by most, in percent; NaN is further than anything. Raises
+        ValueError where no round broke a limit.
+        """
+
+        def excess(done: Round, name: str) -> float:
+            over = done.drops[name] - self.limits[name]
+            return math.inf if math.isnan(over) else over
+
+        broken = [(max(done.broken, key=partial(excess, done)), done) for done in self.rounds if done.broken]
+        if not broken:
+            raise ValueError("no round of the search broke a limit")
+        name, done = min(broken, key=lambda one: excess(one[1], one[0]))
+        return done, name
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values: what was told. All else follows from it."""
@@ -199,7 +220,7 @@ class Ascent:
         if not isinstance(drops, list) or not all(isinstance(of, dict) for of in drops):
             raise ValueError("the state of the search holds no drops of its rounds")
         self.rounds.clear()
-        self.level = None
+        self.level = 0
         self.__post_init__()
         for of in drops:
             self.tell(of)
@@ -210,7 +231,8 @@ def search(
     attempt: Callable[[Trial], Mapping[str, float]],
     done: Callable[[Round], object] = lambda _: None,
 ) -> Round | None:
-    """Run a search to its end, from wherever it stands; the best round, None where no limit could be kept.
+    """Run a search to its end, from wherever it stands; the best round, None where no smaller network keeps
+    the limits.
 
     attempt(trial) prunes the last kept network to `trial.keep` weights with `trial.factors`, trains it, and
     gives every limit's drop in percent, or a bound of it. done(round) hears of every round: where it is not

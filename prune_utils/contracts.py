@@ -94,8 +94,8 @@ def contract(
     finetune(model, sparsity): trains the network; the mask holds if sparsity.attach(optimizer) was called.
     limits: task, or "task.what" -> percent of the score that may be lost; infinity = anything.
     resolution, smallest: of the sizes, see `size_ladder`. stride, turn, turns: see `Ascent`.
-    Raises ValueError for arguments that do not go together, and, with the best that was reached, where even
-        the unpruned network breaks a limit after `finetune`; the network is then as it was.
+    Raises ValueError for arguments that do not go together, and, with the best that was tried, where no
+        smaller network keeps the limits; the network is then as it was.
     """
     row = find_method(method)
     plan = _plan(row, criterion, floor, protect, granularity, ratio_of)
@@ -150,7 +150,7 @@ def contract(
     try:
         best = search(ascent, attempt, done)
         if best is None:
-            raise ValueError(broken_at_once(ascent))
+            raise ValueError(unkept(ascent))
     except BaseException:
         model.load_state_dict(original)
         raise
@@ -174,13 +174,12 @@ def sizes_of(
     return size_ladder(room.total, resolution, smallest, least)
 
 
-def broken_at_once(ascent: Ascent) -> str:
-    """One sentence for a search in which nothing was kept, with what was reached."""
-    first = ascent.rounds[0]
-    name = first.broken[0]
+def unkept(ascent: Ascent) -> str:
+    """One sentence for a search in which nothing was kept, with the best that was tried."""
+    nearest, name = ascent.nearest()
     return (
-        f"no size keeps the limit {ascent.limits[name]:g} % of {name!r}: with all weights, after its "
-        f"fine-tuning, the network loses {first.drops[name]:.4g} %"
+        f"no smaller network keeps the limit {ascent.limits[name]:g} % of {name!r}: the best that was tried, "
+        f"of size {nearest.trial.keep:,} of {ascent.sizes[0]:,}, loses {nearest.drops[name]:.4g} %"
     )
 
 

@@ -49,8 +49,8 @@ def contract_name(dataset: str, method: str) -> str:
 def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[str, Files]:
     """Search for the network, certify it, write it; the report as text, and the files.
 
-    Raises ValueError or OSError for what cannot work, before any training; Unkept where no size keeps the
-    limits.
+    Raises ValueError or OSError for what cannot work, before any training; Unkept where no smaller network
+    keeps the limits.
     """
     work = Work(experiment, method, options)
     work.check()
@@ -62,7 +62,8 @@ def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[st
     write_trace(work.trace_path, work.ascent, work.falls)
     draw_search(work.trace_path.with_suffix(".png"), work.ascent, work.falls, experiment.name)
     if best is None:
-        raise Unkept(sentence(work, work.falls[0], "the search's half"))
+        nearest, name = work.ascent.nearest()
+        raise Unkept(sentence(work, nearest, name, work.falls[nearest.trial.number], "the search's half"))
     return finish(work)
 
 
@@ -77,7 +78,9 @@ def finish(work: Work) -> tuple[str, Files]:
             break
     certified = [seen for seen in looks if kept(seen[1], work.limits)]
     if not certified:
-        raise Unkept(sentence(work, looks[0][1], "the certificate's half"))
+        first, falls = looks[0]
+        name = broken(falls, work.limits)[0]
+        raise Unkept(sentence(work, first, name, falls, "the certificate's half"))
     best, falls = certified[-1]
     _write(work, best, falls, looks)
     work.state_path.unlink()
@@ -136,7 +139,7 @@ def _write(
             "rounds": len(work.ascent.rounds),
             "iterations_behind_these_weights": saved.content["step"],
         },
-        "smallest_limits": {name: fall.bound - fall.drop for name, fall in work.falls[0].items()},
+        "widths": work.widths,
         "validation": {
             "search": {"images": len(work.places[0]), "drops": plain(work.falls[best.trial.number])},
             "certificate": {
@@ -186,13 +189,13 @@ def report(work: Work) -> str:
     return f"{format_certificate(proof)}\n\n{format_limits(read_limits(work.certificate_path))}"
 
 
-def sentence(work: Work, falls: dict[str, Fall], where: str) -> str:
-    """Why nothing is kept, with the best that was reached."""
-    name = broken(falls, work.limits)[0]
+def sentence(work: Work, best: Round, name: str, falls: dict[str, Fall], where: str) -> str:
+    """Why nothing is kept: the limit that broke, and by how much in the best that was tried."""
     drop, bound = falls[name]
     config = work.experiment.config
     return (
-        f"no size keeps the limit of {work.limits[name]:g} % for '{name}': with all weights, after "
-        f"{config.finetune.iterations} iterations, the network loses {drop:.3g} % on {where} of the "
-        f"validation images, at level {config.contract.level:g} at most {bound:.3g} %"
+        f"no smaller network keeps the limit of {work.limits[name]:g} % for '{name}': the best that was "
+        f"tried, {work.said(best.trial.keep)}, with {config.finetune.iterations} iterations a round, loses "
+        f"{drop:.3g} % on {where} of the validation images, at level {config.contract.level:g} at most "
+        f"{bound:.3g} %"
     )

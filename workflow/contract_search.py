@@ -1,8 +1,9 @@
 """The rounds of a contract: prune with the tasks' factors, fine-tune, look, keep or take back.
 
-A round takes the last kept network and looks at one half of the validation images; prune_utils/ascent.py says
-what comes next. After every round its network, the drops that the search was told and all else it needs are
-on disk; the same command goes on from there, and from the last checkpoint inside a round.
+A round takes the last kept network, at first the dense one, and looks at one half of the validation images;
+prune_utils/ascent.py says what comes next. After every round its network, the drops that the search was told
+and all else it needs are on disk; the same command goes on from there, and from the last checkpoint inside a
+round.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import glob
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -127,7 +129,7 @@ class Work:
     def sizes(self) -> tuple[int, ...]:
         """The ladder, before latencies thin it out."""
         settings, network = self.experiment.config.contract, self.dense.network
-        pruning = self.pruning(network, Trial(0, 0, 0, {}))
+        pruning = self.pruning(network, {})
         owners = pruning.electorate.owners
         return sizes_of(network, pruning.plan, owners, settings.resolution, settings.smallest)
 
@@ -151,7 +153,7 @@ class Work:
         self._check_files()
         experiment.check_data("train", "val")
         check_validation(experiment, self.dense, self.limits, self.places)
-        self.pruning(self.dense.network, Trial(0, 0, 0, {})).check()
+        self.pruning(self.dense.network, {}).check()
         if runtime_of(experiment.config) is None:
             _ = self.ascent
 
@@ -210,11 +212,10 @@ class Work:
         if given is not None:
             return stated(Path(given), runtime)
         network = moved(experiment, load_network(experiment, self.dense.path).network)
-        pruning = self.pruning(network, Trial(0, 0, 0, {}))
+        pruning = self.pruning(network, {})
 
         def pruned(size: int) -> MultiTaskNet:
-            trial = Trial(0, self.sizes.index(size), size, {})
-            mask = self._pruned(pruning, trial, None)
+            mask = self._mask(pruning, size, None)
             found = copy.deepcopy(network)
             if pruning.plan.removes:
                 pruning.removal(mask).apply(found)
@@ -234,7 +235,7 @@ class Work:
             )
         try:
             self.falls = [
-                {name: Fall(*map(float, of[name])) for name in self.limits} for of in state["falls"]
+                {name: Fall(*map(float, of[name])) for name in self.limits} for of in state["rounds"]
             ]
             self.latency = state.get("latency")
             self.ascent.load_state_dict({"drops": [_bounds(of) for of in self.falls]})
@@ -245,29 +246,31 @@ class Work:
         self.remove_rounds(len(self.falls))
 
     def _write_state(self) -> None:
-        falls = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
+        rounds = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
         content = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
-        write_file(self.state_path, content | {"falls": falls, "latency": self.latency})
+        write_file(self.state_path, content | {"rounds": rounds, "latency": self.latency})
 
     def _state(self) -> dict[str, Any]:
-        """The search so far. ValueError for a file that is none."""
+        """The search so far. ValueError for a file that is none, as those of earlier versions are."""
         content = read_file(self.state_path)
-        if not isinstance(content.get("settings"), dict) or not isinstance(content.get("falls"), list):
-            raise ValueError(f"{self.state_path} is no state of a search: --overwrite starts anew")
+        if not isinstance(content.get("settings"), dict) or not isinstance(content.get("rounds"), list):
+            raise ValueError(
+                f"{self.state_path} is no state of a search of this version: --overwrite starts anew"
+            )
         return content
 
-    def pruning(self, network: MultiTaskNet, trial: Trial) -> Pruning:
-        """The method on a network, with the factors of a trial."""
+    def pruning(self, network: MultiTaskNet, factors: Mapping[str, float]) -> Pruning:
+        """The method on a network, with these factors of the tasks, none = 1 each."""
         experiment = self.experiment
         config = experiment.config
-        depth = self._depth if trial.number else 0
-        prune = replace(config.prune, ratio=0.0, arbiter="weighted", factors=dict(trial.factors))
+        prune = replace(config.prune, ratio=0.0, arbiter="weighted", factors=dict(factors))
         # every kept round trains on batches of its own, a level that is tried again on the same
-        run = replace(config.run, seed=mix_seed(config.run.seed, "contract", depth) % 2**32, logger="none")
+        seed = mix_seed(config.run.seed, "contract", self._depth) % 2**32
+        run = replace(config.run, seed=seed, logger="none")
         asked: dict[str, Any] = {
             "method": self.method.name,
             "max_drop": list(config.contract.max_drop),
-            "factors": {task: round(factor, 4) for task, factor in trial.factors.items()},
+            "factors": {task: round(factor, 4) for task, factor in factors.items()},
             "seed": config.run.seed,
             "protocol": config.run.protocol,
         }
@@ -289,16 +292,16 @@ class Work:
     @property
     def _depth(self) -> int:
         """Kept rounds so far."""
-        return sum(done.kept for done in self.ascent.rounds)
+        return sum(kept(of, self.limits) for of in self.falls)
 
     def attempt(self, trial: Trial) -> dict[str, float]:
         """Prune the last kept network, train it, look at it: the bound of every limit's drop."""
         best, experiment = self.ascent.best, self.experiment
         saved = self.dense if best is None else load_network(experiment, self.kept_path(best.trial.number))
         network = moved(experiment, load_network(experiment, saved.path).network)
-        pruning = self.pruning(network, trial)
-        mask = self._pruned(pruning, trial, saved.mask)
-        if pruning.plan.removes and trial.level:  # a round trains, and leaves, a smaller network
+        pruning = self.pruning(network, trial.factors)
+        mask = self._mask(pruning, trial.keep, saved.mask)
+        if pruning.plan.removes:  # a round trains, and leaves, a smaller network
             pruning, mask = pruning.smaller(mask), dense_mask(network)
         run = self._run(pruning, mask, trial)
         run.train(resume=True)
@@ -316,17 +319,15 @@ class Work:
             )
         return _bounds(self.tried)
 
-    def _pruned(self, pruning: Pruning, trial: Trial, among: Mask | None) -> Mask:
+    def _mask(self, pruning: Pruning, keep: int, among: Mask | None) -> Mask:
+        """What stays of a network, by the vote of its tasks; among: of these alone, None = of all."""
         names = in_scope(pruning.network, pruning.electorate.owners, pruning.plan)
-        everything, device = dense_mask(pruning.network, names), self.experiment.fabric.device
-        if trial.level == 0:
-            return everything
-        left = everything if among is None else among
+        left, device = among or dense_mask(pruning.network, names), self.experiment.fabric.device
         left = {name: part.to(device) for name, part in left.items()}
         batches = NumberedBatches(pruning.experiment)
         seed = pruning.experiment.config.run.seed
         return make_mask(
-            *(pruning.network, pruning.plan, pruning.electorate, batches, seed), keep=trial.keep, among=left
+            *(pruning.network, pruning.plan, pruning.electorate, batches, seed), keep=keep, among=left
         )
 
     def _run(self, pruning: Pruning, mask: Mask, trial: Trial) -> Run:
@@ -348,11 +349,16 @@ class Work:
         write_trace(self.trace_path, self.ascent, self.falls)
         self.remove_rounds(len(self.falls))
         self.experiment.say(told(last, self.tried, self.limits, self.said(last.trial.keep)))
-        if last.trial.number == 0:
-            margins = {name: fall.bound - fall.drop for name, fall in self.tried.items()}
+        if len(self.falls) == 1:
             self.experiment.say(
-                f"enough for limits from {listed(margins)} on, for one as like the dense network as this"
+                f"its bounds are {listed(self.widths)} above its drops: limits from there on can be "
+                "certified to a network as like the dense one as this, where it loses nothing"
             )
+
+    @property
+    def widths(self) -> dict[str, float]:
+        """How far the bounds of the first round are above its drops, by limit: percent."""
+        return {name: fall.bound - fall.drop for name, fall in self.falls[0].items()}
 
     def remove_rounds(self, before: int | None = None) -> None:
         """Remove what rounds before this one (None = all) left, but for the networks of kept ones."""

@@ -35,19 +35,18 @@ def test_strides_then_halves_until_neighbours_are_told_apart():
     ascent = Ascent({"a": 10.0}, ("a",), SIZES, stride=8)
     best = search(ascent, lambda trial: {"a": float(trial.level)})
     assert best.trial.level == 10
-    assert trials(ascent) == [(0, True), (8, True), (16, False), (12, False), (10, True), (11, False)]
-    assert [done.trial.number for done in ascent.rounds] == list(range(6))
+    assert trials(ascent) == [(8, True), (16, False), (12, False), (10, True), (11, False)]
+    assert [done.trial.number for done in ascent.rounds] == list(range(5))
 
 
 def test_a_ladder_that_is_kept_to_its_end():
     ascent = Ascent({"a": 1.0}, ("a",), SIZES, stride=12)
     assert search(ascent, lambda trial: {"a": 0.5}).trial.keep == SIZES[-1]
-    assert trials(ascent) == [(0, True), (12, True), (24, True), (31, True)]
+    assert trials(ascent) == [(12, True), (24, True), (31, True)]
 
 
 def test_factors_rise_with_broken_limits_and_fall_with_room():
     said = [
-        {"a": 0.0, "b": 0.0, "c": 0.0},
         {"a": 2.0, "b": 0.0, "c": 0.0},  # a breaks: it rises, the level is tried again
         {"a": 2.0, "b": 0.9, "c": 0.0},  # and again
         {"a": 0.9, "b": 0.9, "c": 0.0},  # kept, without room for a: factors stay
@@ -61,7 +60,6 @@ def test_factors_rise_with_broken_limits_and_fall_with_room():
         ascent.tell(told)
     assert [tuple(done.trial.factors.values()) for done in ascent.rounds] == [
         (1, 1, 1),
-        (1, 1, 1),
         (2, 1, 1),
         (4, 1, 1),
         (4, 1, 1),
@@ -69,26 +67,52 @@ def test_factors_rise_with_broken_limits_and_fall_with_room():
         (2, 2, 1),
         (4, 4, 1),
     ]
-    assert [done.trial.level for done in ascent.rounds] == [0, 4, 4, 4, 8, 8, 12, 12]
-    assert ascent.next() == Trial(8, 10, SIZES[10], {"a": 2.0, "b": 2.0, "c": 1.0})
+    assert [done.trial.level for done in ascent.rounds] == [4, 4, 4, 8, 8, 12, 12]
+    assert ascent.next() == Trial(7, 10, SIZES[10], {"a": 2.0, "b": 2.0, "c": 1.0})
 
 
 def test_a_factor_has_an_end_and_every_broken_measure_counts():
     ascent = Ascent({"a.x": 1.0, "a.y": 9.0, "b": 9.0}, ("a", "b"), SIZES, stride=2, turns=TURNS)
     search(ascent, lambda trial: {"a.x": 2.0 * trial.level, "a.y": 0.0, "b": 0.0})
     assert [(done.trial.level, rises(done.trial)["a"]) for done in ascent.rounds] == [
-        (0, 0),
         *[(2, 0), (2, 1), (2, 2)],
         *[(1, 0), (1, 1), (1, 2)],
     ]
-    assert ascent.rounds[1].broken == ("a.x",)
+    assert ascent.rounds[0].broken == ("a.x",)
 
 
-def test_nothing_is_kept_where_training_alone_breaks_a_limit_and_nan_breaks_any():
+def test_all_sizes_down_to_the_finest_step_are_tried_before_nothing_is_kept_and_nan_breaks_any():
     for value in (1.5, math.nan):
-        ascent = Ascent({"a": 1.0, "b": 1.0}, ("a", "b"), SIZES)
+        ascent = Ascent({"a": 1.0, "b": 1.0}, ("a", "b"), SIZES, stride=8, turns=0)
         assert search(ascent, lambda trial, value=value: {"a": value, "b": 0.0}) is None
-        assert trials(ascent) == [(0, False)]
+        assert trials(ascent) == [(8, False), (4, False), (2, False), (1, False)]
+        assert ascent.level == 0 and ascent.best is None
+
+
+def test_the_network_as_it_is_is_kept_without_a_round_and_a_smaller_one_may_be_better():
+    ascent = Ascent({"a": 1.0}, ("a",), SIZES, stride=8, turns=0)
+    assert ascent.level == 0 and ascent.next() == Trial(0, 8, SIZES[8], {"a": 1.0})
+    best = search(ascent, lambda trial: {"a": 0.5 if trial.level == 1 else 3.0})
+    assert (best.trial.number, best.trial.level) == (3, 1)
+
+
+def test_the_nearest_is_the_round_whose_worst_break_is_smallest():
+    ascent = Ascent({"a": 1.0, "b.x": 4.0, "b.y": math.inf}, ("a", "b"), SIZES, stride=8, turns=0)
+    said = [
+        {"a": 1.5, "b.x": 7.0, "b.y": 0.0},  # 3 above
+        {"a": 3.0, "b.x": 4.5, "b.y": 0.0},  # 2 above: the nearest
+        {"a": 1.1, "b.x": 4.0, "b.y": math.nan},  # nobody knows how far
+        {"a": 0.0, "b.x": 6.5, "b.y": 99.0},
+    ]
+    with pytest.raises(ValueError, match="no round of the search broke a limit"):
+        ascent.nearest()
+    for told in said:
+        ascent.tell(told)
+    assert ascent.next() is None and ascent.nearest() == (ascent.rounds[1], "a")
+    ascent.load_state_dict({"drops": said[:1]})
+    assert ascent.nearest() == (ascent.rounds[0], "b.x")
+    ascent.load_state_dict({"drops": said[2:3]})
+    assert ascent.nearest() == (ascent.rounds[0], "b.y")
 
 
 def test_infinity_lets_a_task_fall():
@@ -122,7 +146,7 @@ def test_a_state_told_again_goes_on_alike():
 # ------------------------------------------------------------------ the property
 class Conflict:
     """A table of the proven shape, of any number of tasks: what one task's factor gives it takes from all
-    others, by any amounts; and size costs every task, by any amounts. At level 0 nothing is pruned."""
+    others, by any amounts; and size costs every task, by any amounts."""
 
     def __init__(self, tasks, seed):
         chance = random.Random(seed)
@@ -137,8 +161,6 @@ class Conflict:
         self.by_shift = {pair: rising(2 * TURNS + 1, 3.0) for pair in itertools.permutations(self.tasks, 2)}
 
     def drops(self, level, rises):
-        if level == 0:
-            return dict.fromkeys(self.tasks, 0.0)
         return {
             task: self.by_level[task][level]
             + sum(
@@ -151,18 +173,20 @@ class Conflict:
 
     def search(self, limits, turns=TURNS, stride=8):
         ascent = Ascent(limits, self.tasks, SIZES, stride, turns=turns)
-        return search(ascent, lambda trial: self.drops(trial.level, rises(trial))).trial.level
+        search(ascent, lambda trial: self.drops(trial.level, rises(trial)))
+        return ascent.level
 
     def optimum(self, limits):
         grid = [
             dict(zip(self.tasks, of, strict=True))
             for of in itertools.product(range(TURNS + 1), repeat=len(self.tasks))
         ]
-        return max(
+        fit = [
             level
-            for level in range(len(SIZES))
+            for level in range(1, len(SIZES))
             if any(all(drop <= limits[t] for t, drop in self.drops(level, rises).items()) for rises in grid)
-        )
+        ]
+        return max(fit, default=0)
 
 
 shapes = st.tuples(st.integers(1, 4), st.integers(0, 10**6))
@@ -201,8 +225,8 @@ def test_without_factors_a_looser_limit_never_gives_a_larger_network_whatever_th
             chance = random.Random(f"{seed} {history} {trial.level}")
             return {name: chance.uniform(0, 15) for name in names}
 
-        best = search(ascent, drops)
-        return -1 if best is None else best.trial.level
+        search(ascent, drops)
+        return ascent.level
 
     assert level(loose) >= level(tight)
 
@@ -228,6 +252,7 @@ def test_the_tables_that_are_searched_need_factors():
         ({"limits": {"a": "1", "b": 1.0}}, "limit '1' of 'a' is not a number"),
         ({"sizes": (10, 10)}, "sizes must fall"),
         ({"sizes": ()}, "sizes must fall"),
+        ({"sizes": (10,)}, "there must be one below the first"),
         ({"stride": 0}, "stride 0 is not a whole number of at least 1"),
         ({"turns": True}, "turns True is not a whole number of at least 0"),
         ({"turn": 1.0}, "turn 1.0 is not a number above 1"),

@@ -111,34 +111,33 @@ def test_scores_by_image_are_bounded(tiny):
     means = resample_counts(4, 99, 0).double() @ pruned.double() / 4
     bound = upper_bound(100 * (1 - means), 0.9)
     assert 4 < bound < 10
-    for limit, kept in ((bound + 1e-6, True), (bound - 1e-6, False)):
-        found = contract(
-            *(model, losses, batches, scores, finetune),
-            {"a": limit, "b": 1},
-            level=0.9,
-            resamples=99,
-            resolution=20,
-            smallest=30,
-            turns=0,
-        )
-        assert (found.best.trial.level > 0) == kept
-        net = tiny("a", "b")
-        model, losses, batches, _, finetune = arrange(net)
+    shared = dict(level=0.9, resamples=99, resolution=20, smallest=30, turns=0)
+    with pytest.raises(ValueError, match=f"the best that was tried, .* loses {bound:.4g} %"):
+        contract(model, losses, batches, scores, finetune, {"a": bound - 1e-6, "b": 1}, **shared)
+    found = contract(model, losses, batches, scores, finetune, {"a": bound + 1e-6, "b": 1}, **shared)
+    assert found.best.drops == {"a": pytest.approx(bound, abs=1e-6), "b": 0}
+    assert [done.trial.level for done in found.rounds] == [5]
 
 
 def test_a_network_that_cannot_keep_its_limits_is_as_it_was(tiny):
     net = tiny("a", "b")
     before = {name: value.clone() for name, value in net.model.state_dict().items()}
     model, losses, batches, scores, _ = arrange(net)
+    tried = []
 
     def spoil(model, sparsity):
         with torch.no_grad():
             model.heads["a"].weight[0] = 0
+        sparsity.zero_pruned()
+        tried.append((round(100 * (1 - scores["a"](model)), 6), count(sparsity.mask)))
 
-    with pytest.raises(
-        ValueError, match=r"no size keeps the limit 5 % of 'a': with all weights, .* loses 33.33 %"
-    ):
-        contract(model, losses, batches, scores, spoil, {"a": 5, "b": 5})
+    with pytest.raises(ValueError, match="no smaller network keeps the limit 5 % of 'a'") as said:
+        contract(model, losses, batches, scores, spoil, {"a": 5, "b": 5}, turns=0)
+    whole = sum(weight.numel() for weight in prunable(model).values())
+    assert [size for _, size in tried] == sorted({size for _, size in tried}) and tried[-1][1] < whole
+    lost = min(lost for lost, _ in tried)
+    size = next(size for of, size in tried if of == lost)
+    assert str(said.value).endswith(f"of size {size} of {whole}, loses {lost:.4g} %")
     assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
 
 
