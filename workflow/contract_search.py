@@ -295,7 +295,10 @@ class Work:
         return sum(kept(of, self.limits) for of in self.falls)
 
     def attempt(self, trial: Trial) -> dict[str, float]:
-        """Prune the last kept network, train it, look at it: the bound of every limit's drop."""
+        """Prune the last kept network, train it, look at it: the bound of every limit's drop.
+
+        Where the settings ask for a moving average, that is what is looked at and kept.
+        """
         best, experiment = self.ascent.best, self.experiment
         saved = self.dense if best is None else load_network(experiment, self.kept_path(best.trial.number))
         network = moved(experiment, load_network(experiment, saved.path).network)
@@ -305,6 +308,7 @@ class Work:
             pruning, mask = pruning.smaller(mask), dense_mask(network)
         run = self._run(pruning, mask, trial)
         run.train(resume=True)
+        network = run.outcome
         apply(network, mask)
         self.tried = self.searching.falls(look(self.experiment, network, "val", self.places[0]))
         if kept(self.tried, self.limits):

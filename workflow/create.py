@@ -113,5 +113,8 @@ def rounds_run(pruning: Pruning, first: Mask) -> Run:
     optimizer = make_optimizer(network, plan)
     stem, rounds = rounds_stem(experiment), pruning.rounds(first)
     return Run(
-        experiment, network, optimizer, rounds, plan, stem, pruning, keep_best=False, before=pruning.before
+        *(experiment, network, optimizer, rounds, plan, stem, pruning),
+        keep_best=False,
+        averaged=False,  # the next round scores the weights as they are
+        before=pruning.before,
     )

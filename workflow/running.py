@@ -75,8 +75,8 @@ class Run:
 
     optimizer, sparsifier: made for `network`, which is on its device. stem: of the checkpoints and metric
     files. pruning: certifies the masks; None = the network is dense. keep_best: whether the best weights on
-    the validation split are written to best_{name}.pth, of the moving average where the settings ask for one.
-    rewind_step: after which the weights are kept for
+    the validation split are written to best_{name}.pth. averaged: whether the outcome is the moving average
+    of the weights where the settings ask for one. rewind_step: after which the weights are kept for
     methods that return to them, 0 = before the first step.
     before: the origin in the file that the weights started from, or in the checkpoint. validate: whether the
     run looks at the validation split.
@@ -90,6 +90,7 @@ class Run:
     stem: str
     pruning: Pruning | None = None
     keep_best: bool = True
+    averaged: bool = True
     rewind_step: int | None = None
     before: Sequence[str] = ()
     validate: bool = True
@@ -105,7 +106,7 @@ class Run:
     def average(self) -> Average | None:
         """Of the weights so far, where what comes out of the run is their average."""
         decay = self.experiment.config.optim.ema_decay
-        return Average(self.network, decay) if decay and self.keep_best else None
+        return Average(self.network, decay) if decay and self.averaged else None
 
     @property
     def outcome(self) -> MultiTaskNet:

@@ -303,6 +303,70 @@ def test_an_interrupted_search_ends_with_the_same_bits(point, made, many_rooms, 
     assert not list(place.glob(f"{NAME}_round*")) and not (place / f"{NAME}_search.ckpt").exists()
 
 
+def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_for(
+    many_rooms, place, tmp_path_factory, capsys, monkeypatch
+):
+    """And an interrupted search of averages ends with the same bits."""
+    command = ["--max-drop", "seg.err=30,sn=60", "--ema-decay", "0.9", "--lr", "1e-3"]
+    other = tmp_path_factory.mktemp("other")
+    for name in ("final_nyuv2_baseline.pth", "small.yaml"):
+        shutil.copy(place / name, other)
+    home, seen = workflow.contract_search, []  # of each round: where it began, what came out
+    optimizer, look, save = home.make_optimizer, home.look, home.save_network
+
+    def state(network):
+        return {name: value.clone() for name, value in network.state_dict().items()}
+
+    def begin(network, *given):
+        seen.append({"from": state(network), "run": network})
+        return optimizer(network, *given)
+
+    def judged(experiment, network, split, places=None):
+        if seen:
+            seen[-1] |= {"judged": state(network), "last": state(seen[-1]["run"])}
+        return look(experiment, network, split, places)
+
+    def keep(experiment, path, network, **more):
+        seen[-1] |= {"kept": state(network), "mask": more["mask"]}
+        save(experiment, path, network, **more)
+
+    with monkeypatch.context() as patch:
+        for name, spy in (("make_optimizer", begin), ("look", judged), ("save_network", keep)):
+            patch.setattr(home, name, spy)
+        said = call(CREATE, words(place, many_rooms, *command), capsys)
+    assert said.code == 0, said.err
+    start = torch.load(place / "final_nyuv2_baseline.pth", weights_only=True)["state"]
+    name = next(key for key in seen[0]["judged"] if key.endswith("running_mean"))
+    for one in seen:
+        same(one["from"], start)  # of the average that was kept last
+        assert not torch.equal(one["judged"][name], one["last"][name])
+        if "kept" in one:
+            start = one["kept"]
+            same(start, one["judged"])
+            assert not any(start[of][~kept].any() for of, kept in one["mask"].items())
+    assert sum("kept" in one for one in seen) > 1
+    final = torch.load(place / f"{NAME}.pth", weights_only=True)["state"]
+    kept = [one["kept"] for one in seen if "kept" in one]
+    assert any(all(torch.equal(final[key], of[key]) for key in final) for of in kept)
+    assert call(EVALUATE, checking(place, many_rooms, "val"), capsys).code == 0
+
+    whole, calls = home.Run._save_checkpoint, []
+
+    def stop(*given):
+        whole(*given)
+        calls.append(1)
+        if len(calls) == 3:  # after the first step of the second round
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home.Run, "_save_checkpoint", stop)
+        with pytest.raises(Killed):
+            call(CREATE, words(other, many_rooms, *command), capsys)
+    assert call(CREATE, words(other, many_rooms, *command), capsys).code == 0
+    same(*(torch.load(of / f"{NAME}.pth", weights_only=True) for of in (other, place)))
+    assert certificate(other) == certificate(place)
+
+
 def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, capsys, monkeypatch):
     def stop(*given, **more):
         raise Killed
