@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from common.files import write_json
 from common.text import table
 from prune_utils.budgets import global_budget, keep_count
 from prune_utils.choosing import choose
-from prune_utils.deploy.measuring import timed
+from prune_utils.deploy.measuring import latency_in
 from prune_utils.deploy.runtimes import OURS, RUNTIMES, Runtime, find_runtime
 from prune_utils.masks import apply, prunable, size
 from workflow import terminal
@@ -42,19 +41,14 @@ def dense_runtimes() -> list[Runtime]:
     return [
         runtime
         for runtime in RUNTIMES
-        if runtime.kind == "fp32" and runtime.label != LEFT_OUT and _installed(runtime.package)
+        if runtime.kind == "fp32" and runtime.label != LEFT_OUT and not runtime.missing
     ]
-
-
-def _installed(package: str | None) -> bool:
-    return package is None or all(map(importlib.util.find_spec, ("onnx", package)))
 
 
 def milliseconds(runtime: Runtime, network: nn.Module, image: Tensor, threads: int) -> float:
     """Median latency of one image [1, 3, rows, columns]."""
     torch.set_num_threads(threads)
-    with torch.inference_mode():
-        return timed(runtime.make(copy.deepcopy(network), image, threads), SECONDS)["median"]
+    return latency_in(runtime.label, image, threads, SECONDS)(copy.deepcopy(network))
 
 
 def pruned(network: nn.Module, ratio: float) -> nn.Module:

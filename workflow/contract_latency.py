@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,9 @@ def check_latency(config: Config) -> None:
     if given is not None:
         stated(Path(given), runtime)
         return
-    for package in runtime.packages:
-        if find_spec(package) is None:
-            raise ValueError(f"{runtime.label} needs the package {package}: python3 -m pip install {package}")
+    if missing := runtime.missing:
+        first = missing[0]
+        raise ValueError(f"{runtime.label} needs the package {first}: python3 -m pip install {first}")
 
 
 def stated(path: Path, runtime: Runtime) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from configs.load import as_tree
 from prune_utils.ascent import Ascent, Round
 from training.checkpoint import versions
 
+from .contract_latency import table_of
 from .experiment import Experiment
 from .judging import Fall
 
@@ -191,8 +192,8 @@ def format_limits(content: Mapping[str, Any]) -> str:
 def _latency(content: Mapping[str, Any]) -> str:
     """What the table says of this size, and of the whole network."""
     known = content["latency"]
-    table = dict(zip(known["sizes"], known["milliseconds"], strict=True))
-    ours, whole = (table[content["size"][what]] for what in ("kept", "total"))
+    times = table_of(known)
+    ours, whole = (times[content["size"][what]] for what in ("kept", "total"))
     return f"{ours:.3g} ms in {known['runtime']}, {whole:.3g} ms with all weights: by the table of latencies"
 
 

@@ -12,7 +12,6 @@ are not installed are left out and named.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
@@ -57,10 +56,9 @@ def _chosen(only: list[str] | None) -> list[str]:
             raise ValueError(not_one_of("runtime", label, labels))
     chosen = []
     for runtime in RUNTIMES:
-        missing = [package for package in runtime.packages if importlib.util.find_spec(package) is None]
         if only and runtime.label not in only:
             continue
-        if missing:
+        if missing := runtime.missing:
             print(f"{runtime.label} is left out: python3 -m pip install {' '.join(missing)}", file=sys.stderr)
         else:
             chosen.append(runtime.label)

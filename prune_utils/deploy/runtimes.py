@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -41,9 +42,10 @@ class Runtime(NamedTuple):
         return self.kind == "ours"
 
     @property
-    def packages(self) -> tuple[str, ...]:
-        """That it needs."""
-        return ("onnx", self.package) if self.package else ()
+    def missing(self) -> list[str]:
+        """Packages that it needs and that are not installed."""
+        needed = ("onnx", self.package) if self.package else ()
+        return [package for package in needed if find_spec(package) is None]
 
 
 def _torch(network: nn.Module, image: Tensor, layout: torch.memory_format, kind: torch.dtype) -> Run:
