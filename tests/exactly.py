@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from models.aspp import Dropout
 from models.multitask import MultiTaskNet
 
 
@@ -19,7 +20,7 @@ def double(self, image):
 
 single = MultiTaskNet.forward
 MultiTaskNet.forward = double
-torch.nn.Dropout.forward = lambda self, x: x
+Dropout.forward = lambda self, x: x
 torch.set_default_dtype(torch.float64)
 sys.argv = [str(Path(__file__).parents[1] / sys.argv[1]), *sys.argv[2:]]
 runpy.run_path(sys.argv[0], run_name="__main__")
