@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,6 +108,33 @@ def sizes(found: Sequence[Row]) -> Iterator[str]:
         f"certified, at level {found[0]['level']:g}; {NONE} = none, 100 in the mean"
     )
     yield table(rows, header)
+    for way in SEARCHES:
+        yield monotony(found, way, wanted, seeds)
+
+
+def monotony(found: Sequence[Row], way: str, wanted: Mapping[str, Limits], seeds: Sequence[int]) -> str:
+    """How often a looser limit gave a larger network: over seeds, and pairs of limits of which one is at no
+    task tighter and at some task looser. No network counts as the dense one."""
+    count, larger = 0, []
+    for seed in seeds:
+        sizes = {limits: reached(found, way, seed, limits, of) for limits, of in wanted.items()}
+        seen = {limits: one.seen or 100.0 for limits, one in sizes.items() if one is not None}
+        for tight, loose in itertools.permutations(seen, 2):
+            if wanted[tight] != wanted[loose] and _within(wanted[tight], wanted[loose]):
+                count += 1
+                if seen[loose] > seen[tight]:
+                    larger.append(
+                        (
+                            seen[loose] / seen[tight],
+                            f"seed {seed}: {tight} {seen[tight]:.1f} %, {loose} {seen[loose]:.1f} %",
+                        )
+                    )
+    worst = f", most of all {max(larger)[1]}" if larger else ""
+    return f"{way}: a looser limit gave a larger network in {len(larger)} of {count} pairs{worst}"
+
+
+def _within(tight: Limits, loose: Limits) -> bool:
+    return tight.keys() == loose.keys() and all(tight[name] <= loose[name] for name in tight)
 
 
 def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limits) -> Reached | None:

@@ -212,6 +212,19 @@ def test_sizes_stand_beside_the_best_of_the_grid(tmp_path):
     assert rows[2] == "seg=2,sn=10 imp 10.0 / 10.0 10.0 / 10.0 10.0 / 10.0 1.00"
 
 
+def test_looser_limits_that_gave_larger_networks_are_counted(tmp_path):
+    """Pairs that can be ordered alone, and a network that was not found is the dense one."""
+    sizes = {(1, 1): 40, (2, 10): 50, (10, 2): None, (10, 10): 20}
+    for (seg, sn), keep in sizes.items():
+        rounds = [] if keep is None else [{"sparsity": 100.0 - keep, "kept": 1.0}]
+        limits = f"seg={seg},sn={sn}"
+        about = {"part": "sizes", "kind": "contract", "limits": limits, "wanted": {"seg": seg, "sn": sn}}
+        write(tmp_path, f"seed0_{limits}", **about, certified=False, rounds=rounds)
+    said = "contract: a looser limit gave a larger network in 2 of 5 pairs, most of all seed 0: "
+    assert said + "seg=1,sn=1 40.0 %, seg=10,sn=2 100.0 %" in tables(tmp_path).splitlines()
+    assert "uniform: a looser limit gave a larger network in 0 of 0 pairs" in tables(tmp_path).splitlines()
+
+
 # -------------------------------------------------------------------------------- runs
 @pytest.mark.slow
 def test_pieces_run_side_by_side_are_skipped_and_tabulated(many_rooms, tmp_path, capsys):
