@@ -13,7 +13,7 @@ import os
 import statistics
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.command_line import Parser
 
@@ -35,6 +35,7 @@ class Way:
     threads: int | None = None
     fused: bool = True
     all_taps: bool = False  # heads compute with the taps that read only padding, too
+    torch_dropout: bool = False  # heads draw as PyTorch does
 
 
 WAYS = {
@@ -45,6 +46,7 @@ WAYS = {
     "adam-in-parts": Way(fused=False),
     "one-thread": Way(threads=1),
     "all-taps": Way(all_taps=True),
+    "torch-dropout": Way(torch_dropout=True),
 }
 
 
@@ -61,7 +63,7 @@ def run(name: str, size: Size) -> dict:
     """Median step of a way after two for warming up, the third loss, and whether steps repeat."""
     import torch
 
-    from models.aspp import Atrous
+    from models.aspp import Atrous, Dropout
 
     from .cases import make_case
 
@@ -69,10 +71,12 @@ def run(name: str, size: Size) -> dict:
     torch.set_num_threads(way.threads or os.cpu_count() or 1)
     case = make_case(CASE, size.crop, size.batch, 2)
     case.network.layout = torch.channels_last if way.channels_last else torch.preserve_format
-    for module in case.network.modules() if way.all_taps else ():
-        if isinstance(module, Atrous):
-            plain = types.MethodType(torch.nn.Conv2d.forward, module)
-            module.forward = plain  # type: ignore[method-assign]  # the rival of our own forward
+    rivals: dict[type, Any] = {Atrous: torch.nn.Conv2d} if way.all_taps else {}
+    rivals |= {Dropout: torch.nn.Dropout} if way.torch_dropout else {}
+    for module in case.network.modules():
+        if type(module) in rivals:  # computes as PyTorch does
+            plain = types.MethodType(rivals[type(module)].forward, module)
+            module.forward = plain  # type: ignore[method-assign]
     state = {key: value.clone() for key, value in case.network.state_dict().items()}
     with measure.peak_memory() as peak:
         wall, cpu, losses = train(case, way, size.steps + 2)
