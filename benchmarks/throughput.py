@@ -76,7 +76,7 @@ def run(name: str, size: Size) -> dict:
     for module in case.network.modules():
         if type(module) in rivals:  # computes as PyTorch does
             plain = types.MethodType(rivals[type(module)].forward, module)
-            module.forward = plain  # type: ignore[method-assign]
+            module.forward = plain
     state = {key: value.clone() for key, value in case.network.state_dict().items()}
     with measure.peak_memory() as peak:
         wall, cpu, losses = train(case, way, size.steps + 2)
