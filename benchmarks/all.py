@@ -26,7 +26,7 @@ COMMANDS = {
     "training": "benchmarks.training --steps 20",
     "throughput": "benchmarks.throughput --rounds 1 --steps 3",
     "small": "benchmarks.throughput --crop 64 --batch 16 --steps 8 --rounds 1 --ways "
-    "default,channels-first,adam-in-parts,all-taps",
+    "default,channels-first,adam-in-parts,all-taps,torch-dropout",
     "evaluation": "benchmarks.evaluation",
     "loaders": "benchmarks.loaders",
     "growth": "benchmarks.growth --rounds 1",

@@ -375,7 +375,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--steps", type=int, default=2000, help="of fine-tuning")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="percent removed")
-    parser.add_argument("--limit", type=int, help="photographs to learn from, evenly taken from all")
+    parser.add_argument(
+        "--limit", type=int, help="at least so many photographs to learn from: every n-th of all"
+    )
     parser.add_argument("--out", type=Path, help="file that the page is written to")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)

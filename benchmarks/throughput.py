@@ -1,4 +1,4 @@
-"""Images a second in training on a CPU: memory order, bf16, torch.compile, threads, the optimiser's kind.
+"""Images a second in training on a CPU: memory order, bf16, torch.compile, threads, optimiser, dropout.
 
 Full-size network of two tasks, the program's defaults and one change at a time. "loss differs" is how far,
 without dropout, the loss after two steps is from the default's; "repeats" says whether a second run, in this
