@@ -20,6 +20,8 @@ usage: python3 -m benchmarks.contract --data-root FOLDER --dest DIR [--jobs 2] [
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +36,7 @@ from common.numbers import parse_numbers, parse_seeds
 from common.parents import serve
 from common.text import duration
 from configs.arguments import flags_tree, parser
-from configs.load import load
+from configs.load import as_tree, load, result_settings
 from dataloaders import DATASETS
 from study.isolated import LOADED, Stopped, last_line, run_script, threads_of
 from workflow import terminal
@@ -79,6 +81,8 @@ def run_all(todo: Sequence[Piece], jobs: int, stop: StopRequest) -> int:
                 failed += wrong is not None
                 left = f"{duration(time.monotonic() - began)}, {len(pending) + len(active)} of {count} left"
                 print(f"{piece.name}: {wrong or 'done'}; {left}", flush=True)
+    if stop.number is not None:
+        raise Stopped(stop.number)
     return failed
 
 
@@ -131,6 +135,8 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
     config = load(asked.dataset, asked.config, flags_tree(reader.parse_args(flags)))
     asked.data_root = config.data.root
     terminal.check_data(config.data)
+    settings = json.dumps(result_settings(as_tree(config)), sort_keys=True)
+    asked.digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     asked.dense_steps, asked.finetune_lr = config.optim.iterations, config.finetune.lr
     first, second = config.data.tasks[:2]
     asked.promise = asked.promise or [

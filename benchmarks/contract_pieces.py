@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.files import write_json
+from common.files import read_json, write_json
 from common.names import BASELINE
 from prune_utils.methods import METHODS
 
@@ -132,30 +132,54 @@ class Piece:
 
     # ------------------------------------------------------------------------- results
     @property
+    def about(self) -> dict[str, Any]:
+        """What was asked for, as its file begins."""
+        asked = self.asked
+        return {
+            "part": self.part,
+            "kind": self.kind,
+            "seed": self.seed,
+            "limits": self.limits,
+            "wanted": asked.wanted.get(self.limits),
+            "ratio": self.ratio,
+            "dataset": asked.dataset,
+            "config": asked.config,
+            "settings": asked.set,
+        } | self._identity
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a file of the same name may have been made with otherwise. digest: of all settings that can
+        change a result."""
+        asked = self.asked
+        if self.kind == "dense":
+            return {"digest": asked.digest, "steps": asked.dense_steps}
+        of_kind = {"steps": asked.grid_steps} if self.limits is None else {"round_steps": asked.round_steps}
+        return {"digest": asked.digest, "level": self.level, "criterion": asked.criterion} | of_kind
+
+    @property
+    def done(self) -> bool:
+        """Whether its file is there. ValueError where that was made with something else."""
+        if not self.result.is_file():
+            return False
+        found = read_json(self.result)
+        for name, value in self._identity.items():
+            if name in found and found[name] != value:
+                said = f"{name} {found[name]}, not {value}"
+                raise ValueError(f"{self.result} was made with {said}: take that, or another --dest")
+        return True
+
+    @property
     def _losses(self) -> Path:
         return self.folder / f"{self.name}_losses.json"
 
     def write(self, said: str) -> None:
         """The JSON file, from what the commands left. said: their last line."""
-        about: dict[str, Any] = {
-            "part": self.part,
-            "kind": self.kind,
-            "seed": self.seed,
-            "limits": self.limits,
-            "wanted": self.asked.wanted.get(self.limits),
-            "ratio": self.ratio,
-            "level": self.level,
-            "dataset": self.asked.dataset,
-            "config": self.asked.config,
-            "settings": self.asked.set,
-            "criterion": self.asked.criterion,
-        }
-        if self.kind == "dense":
-            about |= {"steps": self.asked.dense_steps}
-        elif self.limits is not None:
+        about = self.about
+        if self.limits is not None:
             about |= self._found(said)
-        else:
-            about |= {"steps": self.asked.grid_steps} | json.loads(self._losses.read_text())
+        elif self.kind != "dense":
+            about |= json.loads(self._losses.read_text())
         write_json(self.result, about)
 
     def _found(self, said: str) -> dict[str, Any]:
@@ -199,7 +223,7 @@ def pieces(asked: argparse.Namespace) -> list[Piece]:
 
 def unfinished(todo: Sequence[Piece]) -> list[Piece]:
     """Those whose file is not there, and the dense networks that these need and that are gone."""
-    left = [piece for piece in todo if not piece.result.is_file()]
+    left = [piece for piece in todo if not piece.done]
     needed = {piece.dense for piece in left if not piece.ready}
     return [piece for piece in todo if piece in left or (piece.kind == "dense" and piece.dense in needed)]
 

@@ -141,7 +141,8 @@ def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limi
     """What a way reached for a seed; None = its pieces are not there."""
     mine = [one for one in found if one["kind"] == way and one["seed"] == seed]
     if way not in SEARCHES:
-        return of_grid(mine, wanted) if mine else None
+        ratios = {one["ratio"] for one in found if one["ratio"] is not None}
+        return of_grid(mine, wanted) if len(mine) == len(ratios) else None  # a part would seem too large
     one = next((one for one in mine if one["limits"] == limits), None)
     if one is None:
         return None

@@ -71,6 +71,11 @@ class Plan:
     family_rows: tuple[str, ...]
     against: tuple[str, ...]
 
+    @property
+    def family(self) -> Tier:
+        """The tier of the primary family."""
+        return next(tier for tier in self.tiers if tier.name == self.family_tier)
+
 
 def read_plan(path: Path) -> Plan:
     """FileNotFoundError or ValueError, naming file and field, for what is no plan."""
@@ -94,22 +99,46 @@ def _plan(content: Mapping[str, Any]) -> Plan:
     family = content["family"]
     tiers = tuple(_tier(str(name), tier) for name, tier in content["tiers"].items())
     explorations = tuple(_tier(str(name), of) for name, of in content.get("explorations", {}).items())
-    _check_apart(explorations, tiers)
-    if str(family["tier"]) not in {tier.name for tier in tiers}:
-        raise ValueError(not_one_of("family.tier", str(family["tier"]), [t.name for t in tiers]))
-    return Plan(
+    pilot = _tier("pilot", content["pilot"])
+    _check_apart((pilot, *explorations), tiers)
+    plan = Plan(
         dataset=content["dataset"],
         command=" ".join(content["command"].split()),
-        level=float(content["level"]),
-        power=float(content["power"]),
+        level=_share("level", content["level"], 0.5),
+        power=_share("power", content["power"], 1),
         effects={str(measure): str(effect) for measure, effect in content["effects"].items()},
-        pilot=_tier("pilot", content["pilot"]),
+        pilot=pilot,
         explorations=explorations,
         tiers=tiers,
         family_tier=str(family["tier"]),
         family_rows=tuple(family["rows"]),
         against=tuple(family["against"]),
     )
+    _check_family(plan)
+    return plan
+
+
+def _share(name: str, value: Any, below: float) -> float:
+    share = float(value)
+    if not 0 < share < below:
+        raise ValueError(f"{name} {value} is not between 0 and {below:g}")
+    return share
+
+
+def _check_family(plan: Plan) -> None:
+    """ValueError for a tier, row or rival that is not there: the correction would be for other tests."""
+    if plan.family_tier not in (names := [tier.name for tier in plan.tiers]):
+        raise ValueError(not_one_of("family.tier", plan.family_tier, names))
+    methods = plan.family.methods
+    for field, asked, known in (
+        ("family.rows", plan.family_rows, methods),
+        ("family.against", plan.against, (DENSE, SHUFFLE, *methods)),
+    ):
+        for name in asked:
+            if name not in known:
+                raise ValueError(not_one_of(field, name, known))
+    if not family_tests(plan):
+        raise ValueError("family compares nothing: it names no rows, nothing in against, or no effects")
 
 
 def _tier(name: str, content: Mapping[str, Any]) -> Tier:
@@ -119,14 +148,14 @@ def _tier(name: str, content: Mapping[str, Any]) -> Tier:
     return Tier(name, content["split"], float(content["ratio"]), seeds, methods)
 
 
-def _check_apart(explorations: Sequence[Tier], tiers: Sequence[Tier]) -> None:
-    """ValueError where an exploration looks at images or takes seeds that a tier confirms with."""
-    for one in explorations:
+def _check_apart(before: Sequence[Tier], tiers: Sequence[Tier]) -> None:
+    """ValueError where what comes before looks at images or takes seeds that a tier confirms with."""
+    for one in before:
         for tier in tiers:
             seeds = sorted(set(one.seeds) & set(tier.seeds))
             if one.split == tier.split or seeds:
                 what = f"split {one.split}" if one.split == tier.split else f"seed {seeds[0]}"
-                raise ValueError(f"exploration '{one.name}' and tier '{tier.name}' both take {what}")
+                raise ValueError(f"'{one.name}' and tier '{tier.name}' both take {what}")
 
 
 def missing(tier: Tier, results: Sequence[Result]) -> list[tuple[str, int]]:
@@ -219,18 +248,17 @@ def _effects(plan: Plan, entries: Sequence[Entry]) -> dict[Column, float]:
 def family_tests(plan: Plan) -> list[tuple[str, str, str]]:
     """(row, what it is compared with, measure), every primary test of the plan."""
     tests = []
-    tier = next(tier for tier in plan.tiers if tier.name == plan.family_tier)
     for row in plan.family_rows:
         for against in plan.against:
             other = row + CONTROL if against == SHUFFLE else against
-            if other in (DENSE, *tier.methods):
+            if other in (DENSE, *plan.family.methods):  # not every row has a shuffle
                 tests += [(row, other, measure) for measure in plan.effects]
     return tests
 
 
 def family_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
     """The primary verdicts: paired by seed, p-values corrected by Holm over the whole family."""
-    tier = next(tier for tier in plan.tiers if tier.name == plan.family_tier)
+    tier = plan.family
     entries = {entry.label: entry for entry in gather(members(tier, results), protocol, setups())}
     columns = {f"{c.task} {c.metric}": c for c in columns_of(list(entries.values()))}
     tests = family_tests(plan)
@@ -247,15 +275,30 @@ def family_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
         cells = (
             Cell(f"minus {other}"),
             Cell(heading(column)),
+            Cell(str(verdict.seeds)),
             Cell(f"{verdict.difference:+.{digits}f}"),
             Cell(f"{verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f}"),
             Cell(f"{p:.3g}"),
             Cell(word, word != SAME),
         )
         rows.append((row, cells))
-    header = ("against", "measure", "difference", "95 % interval (uncorrected)", "p (Holm)", "verdict")
+    header = (
+        "against",
+        "measure",
+        "seeds",
+        "difference",
+        "95 % interval (uncorrected)",
+        "p (Holm)",
+        "verdict",
+    )
     note = f"{len(tests)} tests; the chance of any false call among them is at most {plan.level:g}"
-    return Grid(f"primary family, {tier.ratio:g} %, {len(tier.seeds)} seeds", header, tuple(rows), (note,))
+    notes = [note]
+    if any(verdict.seeds < len(tier.seeds) for verdict in verdicts):
+        notes.append(
+            "where seeds are fewer, a score of the others was no number, and the verdict is on the rest"
+        )
+    title = f"primary family, {tier.ratio:g} %, {len(tier.seeds)} seeds"
+    return Grid(title, header, tuple(rows), tuple(notes))
 
 
 def tell(plan: Plan, results: Sequence[Result]) -> str:

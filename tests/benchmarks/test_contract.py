@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import contract
 from benchmarks.contract_pieces import GRID, Piece, pieces, unfinished
 from benchmarks.contract_tables import Reached, of_grid, tables
+from study.isolated import Stopped
 from tests.scripts import call
 
 LIMITS = {"seg": 2.0, "sn": 10.0}
@@ -53,6 +55,46 @@ def test_a_dense_network_that_is_gone_is_made_again_where_a_piece_needs_it(asked
     assert unfinished(todo) == [other]
     second.dense.unlink()
     assert unfinished(todo) == [second, other]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--level", "0.8"), "seed0_promise_contract_all_5.json was made with level 0.95, not 0.8: "),
+        (
+            ("--criterion", "fisher"),
+            "seed0_promise_contract_all_5.json was made with criterion None, not fisher",
+        ),
+        (("--round-steps", "7"), "seed0_promise_contract_all_5.json was made with round_steps 60, not 7"),
+        (("--set", "optim.lr=0.1"), "seed0_dense.json was made with digest "),
+        (("--set", "data.num_workers=1"), None),
+        (("--jobs", "3"), None),
+    ],
+)
+def test_a_file_of_other_settings_is_not_taken_for_this_one(words, sentence, asked, tmp_path):
+    plain = ("--seeds", "1", "--only", "promise")
+    for piece in pieces(asked(*plain)):
+        piece.result.write_text(json.dumps(piece.about))
+        piece.folder.mkdir(parents=True, exist_ok=True)
+        piece.dense.touch()
+    todo = pieces(asked(*plain, *words))
+    if sentence is None:
+        assert unfinished(todo) == []
+    else:
+        with pytest.raises(ValueError, match=sentence):
+            unfinished(todo)
+
+
+def test_a_stop_during_the_last_piece_is_no_end(monkeypatch):
+    stop, last = SimpleNamespace(number=None), SimpleNamespace(name="seed0_contract", ready=True)
+
+    def run(piece, stop, threads):
+        stop.number = 15
+        raise Stopped(15)
+
+    monkeypatch.setattr(contract, "run", run)
+    with pytest.raises(Stopped):
+        contract.run_all([last], 1, stop)
 
 
 def test_all_ways_train_from_the_same_dense_network_for_the_stated_steps(asked):
@@ -210,6 +252,17 @@ def test_sizes_stand_beside_the_best_of_the_grid(tmp_path):
     assert rows[0] == "seg=2,sn=10 contract 8.0 / 9.0 16.0 / 17.0 12.0 / 13.0 1.13"
     assert rows[1] == "seg=2,sn=10 uniform -"
     assert rows[2] == "seg=2,sn=10 imp 10.0 / 10.0 10.0 / 10.0 10.0 / 10.0 1.00"
+
+
+def test_a_grid_that_lacks_a_ratio_is_not_compared(tmp_path):
+    for way, ratios in (("imp", (90, 95)), ("gmp", (90,))):
+        for ratio in ratios:
+            grid = {"part": "sizes", "kind": way, "ratio": ratio, "limits": None}
+            write(tmp_path, f"seed0_{way}_{ratio}", **grid, **network(10 * (100 - ratio), (1, 1)))
+    about = {"part": "sizes", "kind": "contract", "limits": "seg=2,sn=10", "wanted": LIMITS}
+    write(tmp_path, "seed0_contract", **about, certified=False, rounds=[])
+    rows = [row.split()[1:] for row in tables(tmp_path).splitlines() if row.startswith("seg=2")]
+    assert ["gmp", "-"] in rows and ["imp", "5.0", "/", "5.0", "5.0", "/", "5.0", "1.00"] in rows
 
 
 def test_looser_limits_that_gave_larger_networks_are_counted(tmp_path):

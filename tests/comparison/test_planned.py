@@ -94,7 +94,7 @@ def test_an_exploration_is_tabulated_when_it_is_complete(tmp_path):
     ("changes", "what"), [({"seeds": [4, 6]}, "seed 6"), ({"split": "test"}, "split test")]
 )
 def test_an_exploration_stays_apart_from_confirmation(tmp_path, changes, what):
-    with pytest.raises(ValueError, match=f"exploration 'leads' and tier '1' both take {what}"):
+    with pytest.raises(ValueError, match=f"'leads' and tier '1' both take {what}"):
         with_exploration(tmp_path / "plan.yaml", **changes)
 
 
@@ -116,13 +116,22 @@ def test_the_verdicts_are_corrected(plan, tmp_path):
     made = planned.family_grid(
         planned.read_plan(plan), [r for r in read_results([tmp_path / "out"]) if r.split == "test"], "metric"
     )
-    words = {(cells[0].text, cells[1].text): (cells[2].text, cells[5].text) for _, cells in made.rows}
+    words = {(cells[0].text, cells[1].text): (cells[3].text, cells[6].text) for _, cells in made.rows}
     assert words[("minus dense", "seg mIoU % ↑")] == ("-6.00", "worse")
     assert words[("minus random", "seg mIoU % ↑")] == ("+4.00", "better")
     assert words[("minus disparse_static:shuffle=true", "seg mIoU % ↑")] == ("+0.00", "not distinguishable")
     # 0.055, 0.056 above dense with two seeds: p = 0.0057 x 4 tests that are left
     assert words[("minus dense", "edge err ↓")] == ("+0.0555", "worse")
     assert words[("minus random", "edge err ↓")][1] == "better"
+
+
+def test_a_verdict_on_fewer_seeds_says_so(plan, tmp_path):
+    tier(tmp_path)
+    write(tmp_path, "disparse_static", 6, (20.0, 1.0, None))  # which was no number
+    made = planned.family_grid(planned.read_plan(plan), read_results([tmp_path]), "metric")
+    seeds = {(cells[0].text, cells[1].text): cells[2].text for _, cells in made.rows}
+    assert seeds[("minus dense", "seg mIoU % ↑")] == "2" and seeds[("minus dense", "edge err ↓")] == "1"
+    assert "where seeds are fewer" in made.notes[-1]
 
 
 def test_everything_is_told_once_it_is_complete(plan, tmp_path, capsys):
@@ -146,6 +155,15 @@ def test_everything_is_told_once_it_is_complete(plan, tmp_path, capsys):
         ({"effects": {"seg iou": "1"}}, "effects: 'seg iou' is not one of seg mIoU, seg err, edge err"),
         ({"family": PLAN["family"] | {"tier": 3}}, "family.tier '3' is not one of 1"),
         ({"pilot": {"split": "val", "ratio": 90, "seeds": [0]}}, "lacks the field 'methods'"),
+        ({"pilot": PLAN["pilot"] | {"seeds": [4, 5]}}, "'pilot' and tier '1' both take seed 5"),
+        ({"level": 0.95}, "level 0.95 is not between 0 and 0.5"),
+        ({"power": 80}, "power 80 is not between 0 and 1"),
+        ({"family": PLAN["family"] | {"rows": ["snip"]}}, "family.rows 'snip' is not one of random, "),
+        (
+            {"family": PLAN["family"] | {"against": ["densest"]}},
+            "family.against 'densest' is not one of dense, ",
+        ),
+        ({"family": PLAN["family"] | {"rows": ["random"], "against": ["own shuffle"]}}, "compares nothing"),
     ],
 )
 def test_a_wrong_plan_ends_in_one_sentence(change, sentence, tmp_path, capsys):
