@@ -34,7 +34,9 @@ def tables(folder: Path) -> str:
     """Everything that the files of a folder tell. FileNotFoundError where it holds none."""
     found = [read_json(path) for path in sorted(folder.glob("seed*.json"))]
     if not found:
-        raise FileNotFoundError(f"{folder} holds no piece of the benchmark: run it without --table first")
+        raise FileNotFoundError(
+            f"there is no file of a piece in {folder}: run the benchmark without --table first"
+        )
     parts = {part: [one for one in found if one["part"] == part] for part in ("dense", "promise", "sizes")}
     lines = [
         f"{part}: {len(of)} pieces, {sum(one['steps'] for one in of):,} steps of training"

@@ -192,7 +192,9 @@ def rehearse(step: Step, tree: Path) -> tuple[float, str]:
         return 0.0, ""
     seconds, trouble, _ = _call(rehearsal(step.text), tree)
     # what was not run before has left no files: the words were read all the same
-    return seconds, "" if "error: there is no file " in trouble else trouble
+    return seconds, "" if re.search(
+        "error: (there is no file|data folder .* does not exist)", trouble
+    ) else trouble
 
 
 def _call(command: list[str], tree: Path) -> tuple[float, str, str]:

@@ -130,7 +130,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path, capsys):
         (["--jobs", "0"], "--jobs 0 is not at least 1"),
         (["--sizes", "segg=1"], "task 'segg' is not one of seg, sn, depth, all"),
         (["--data-root", "nowhere"], "data folder nowhere does not exist"),
-        (["--table"], "holds no piece of the benchmark"),
+        (["--table"], "there is no file of a piece"),
     ):
         said = call(
             "benchmarks/contract.py", ["--data-root", str(tmp_path), "--dest", str(tmp_path), *words], capsys
