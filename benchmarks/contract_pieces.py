@@ -25,6 +25,7 @@ SEARCH = {  # a coarse search, which needs few rounds: the factors are 1, 2 and 
     "contract.turn": 2,
     "contract.turns": 2,
 }
+FALLS = 4  # the rate of fine-tuning falls every quarter of it: its last steps wander less
 IMP_ROUNDS = 4
 ABOUT = ("kept", "total", "size", "factors", "finetune", "validation", "test", "widths")
 
@@ -91,7 +92,7 @@ class Piece:
         elif self.limits is not None:
             words = [*self._words(), "--max-drop", self.limits, "--level", f"{self.level:g}"]
             words += ["--name", self.name, *self._criterion(), *_set(SEARCH)]
-            words += [*_set({"finetune.iterations": self.asked.round_steps}), "--init-from", str(self.dense)]
+            words += [*_finetuned(self.asked.round_steps), "--init-from", str(self.dense)]
             words += _set({"contract.turns": 0}) if self.kind == UNIFORM else []
             yield Command(CREATE, tuple(words), (0, 1))
         else:
@@ -105,10 +106,10 @@ class Piece:
             every = max(1, steps // 2 // IMP_ROUNDS)
             words += ["--rounds", str(IMP_ROUNDS), "--round-iterations", str(every)]
             steps -= every * IMP_ROUNDS
-        words += _set({"finetune.iterations": steps})
+        words += _finetuned(steps)
         if row.by_itself:  # it prunes while it trains: from the dense network, at the rate of fine-tuning
             words += ["--init-from", str(self.dense), *_set({"optim.iterations": steps})]
-            words += _set({"optim.lr": self.asked.finetune_lr, "optim.step_every": steps})
+            words += _set({"optim.lr": self.asked.finetune_lr})
         else:
             yield Command(CREATE, (*words, "--init-from", str(self.dense), "--resume"))
         yield Command(LAUNCH, (*words, "--resume"))
@@ -186,7 +187,8 @@ class Piece:
         """What a search found, and all its rounds."""
         with (self.folder / f"{self.name}_search.csv").open(newline="") as file:
             rounds = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        found: dict[str, Any] = {"steps": len(rounds) * self.asked.round_steps, "rounds": rounds}
+        found: dict[str, Any] = {"rounds": rounds}
+        found["steps"] = self.asked.round_steps * sum(int(row["trained"]) for row in rounds)
         certificate = self.folder / f"{self.name}_limits.json"
         if not certificate.is_file():
             return found | {"certified": False, "said": said}
@@ -199,6 +201,10 @@ class Piece:
         if self.kind == "dense":
             return int(self.asked.dense_steps)
         return int(self.asked.grid_steps if self.limits is None else ROUNDS_EXPECTED * self.asked.round_steps)
+
+
+def _finetuned(steps: int) -> list[str]:
+    return _set({"finetune.iterations": steps, "optim.step_every": max(1, steps // FALLS)})
 
 
 def _set(values: dict[str, Any]) -> list[str]:

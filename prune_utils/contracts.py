@@ -91,7 +91,8 @@ def contract(
         the score. With images a limit counts as kept when the one-sided bound of the drop, at `level`, from
         `resamples` resamples of the images, is inside it. Images that are looked at in every round say too
         little in the end: hold others back for a last look.
-    finetune(model, sparsity): trains the network; the mask holds if sparsity.attach(optimizer) was called.
+    finetune(model, sparsity): trains the network, where pruning alone broke a limit; the mask holds if
+        sparsity.attach(optimizer) was called.
     limits: task, or "task.what" -> percent of the score that may be lost; infinity = anything.
     resolution, smallest: of the sizes, see `size_ladder`. stride, turn, turns: see `Ascent`.
     Raises ValueError for arguments that do not go together, and, with the best that was tried, where no
@@ -136,6 +137,10 @@ def contract(
         tried = choose(trial.keep, trial.factors, mask)
         if plan.removes:  # said before the training, not after it
             removal(tried, trial.keep)
+        apply(model, tried)
+        found = judge.drops(model)
+        if all(found[name] <= limit for name, limit in limits.items()):
+            return found
         sparsity = Masked(model, tried)
         finetune(model, sparsity)
         sparsity.detach()

@@ -59,7 +59,7 @@ def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[st
         return report(work), [(path, "made before, unchanged") for path in work.results]
     work.begin()
     best = search(work.ascent, work.attempt, work.done)
-    write_trace(work.trace_path, work.ascent, work.falls)
+    write_trace(work.trace_path, work.ascent, work.falls, work.trained)
     draw_search(work.trace_path.with_suffix(".png"), work.ascent, work.falls, experiment.name)
     if best is None:
         nearest, name = work.ascent.nearest()
@@ -86,7 +86,7 @@ def finish(work: Work) -> tuple[str, Files]:
     work.state_path.unlink()
     work.remove_rounds()
     return report(work), [
-        (work.experiment.pruned_path, "the sparse network, fine-tuned"),
+        (work.experiment.pruned_path, "the sparse network"),
         (work.certificate_path, "limits, drops and bounds, settings"),
         (work.trace_path, "every round of the search"),
         (work.trace_path.with_suffix(".png"), "the same as a picture"),
@@ -137,6 +137,7 @@ def _write(
         "finetune": {
             "iterations_a_round": config.finetune.iterations,
             "rounds": len(work.ascent.rounds),
+            "rounds_trained": sum(work.trained),
             "iterations_behind_these_weights": saved.content["step"],
         },
         "widths": work.widths,

@@ -47,8 +47,10 @@ def listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items() if math.isfinite(value))
 
 
-def told(done: Round, falls: Mapping[str, Fall], limits: Mapping[str, float], size: str) -> str:
-    """A round in a line. size: of its network, in words."""
+def told(
+    done: Round, falls: Mapping[str, Fall], limits: Mapping[str, float], size: str, trained: bool
+) -> str:
+    """A round in a line. size: of its network, in words; trained: whether it was fine-tuned."""
     trial = done.trial
     factors = ", ".join(f"{task} {factor:.3g}" for task, factor in trial.factors.items())
     drops = ", ".join(
@@ -57,21 +59,32 @@ def told(done: Round, falls: Mapping[str, Fall], limits: Mapping[str, float], si
         if math.isfinite(limit)
     )
     outcome = f"taken back, broken: {', '.join(done.broken)}" if done.broken else "kept"
+    outcome += "" if trained else " without training"
     return f"round {trial.number}: {size}, factors {factors}; lost % {drops}; {outcome}"
 
 
-def write_trace(path: Path, ascent: Ascent, falls: Sequence[Mapping[str, Fall]]) -> Path:
-    """Every round as a row: size, sparsity, whether it is kept, factors, drops and their bounds."""
+def write_trace(
+    path: Path, ascent: Ascent, falls: Sequence[Mapping[str, Fall]], trained: Sequence[bool]
+) -> Path:
+    """Every round as a row: size, sparsity, whether it is kept and was trained, factors, drops, bounds."""
     names, total = list(ascent.limits), ascent.sizes[0]
-    header = ["round", "level", "size", "sparsity", "kept", *(f"factor/{task}" for task in ascent.tasks)]
+    header = [
+        "round",
+        "level",
+        "size",
+        "sparsity",
+        "kept",
+        "trained",
+        *(f"factor/{task}" for task in ascent.tasks),
+    ]
     header += [f"{what}/{name}" for what in ("drop", "bound") for name in names]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for done, of in zip(ascent.rounds, falls, strict=True):
+        for done, of, was in zip(ascent.rounds, falls, trained, strict=True):
             trial = done.trial
             row: list[object] = [trial.number, trial.level, trial.keep, 100 * (1 - trial.keep / total)]
-            row += [int(done.kept), *(trial.factors[task] for task in ascent.tasks)]
+            row += [int(done.kept), int(was), *(trial.factors[task] for task in ascent.tasks)]
             writer.writerow([*row, *(of[name].drop for name in names), *(of[name].bound for name in names)])
     return path
 

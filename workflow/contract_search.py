@@ -1,4 +1,5 @@
-"""The rounds of a contract: prune with the tasks' factors, fine-tune, look, keep or take back.
+"""The rounds of a contract: prune with the tasks' factors, look, fine-tune where that breaks a limit, look
+again, keep or take back.
 
 A round takes the last kept network, at first the dense one, and looks at one half of the validation images;
 prune_utils/ascent.py says what comes next. After every round its network, the drops that the search was told
@@ -52,7 +53,9 @@ class Work:
 
     def __post_init__(self) -> None:
         self.falls: list[dict[str, Fall]] = []  # of every round
-        self.tried: dict[str, Fall] = {}  # of the round that is being tried
+        self.trained: list[bool] = []  # whether every round was fine-tuned
+        self.tried: dict[str, Fall] = {}  # of the round that is being tried, and whether it is fine-tuned
+        self.training = False
         self.latency: dict[str, Any] | None = None  # the table that is gone by, from `begin` on
 
     # -------------------------------------------------------------------- files
@@ -237,6 +240,7 @@ class Work:
             self.falls = [
                 {name: Fall(*map(float, of[name])) for name in self.limits} for of in state["rounds"]
             ]
+            self.trained = [bool(trained) for _, trained in zip(self.falls, state["trained"], strict=True)]
             self.latency = state.get("latency")
             self.ascent.load_state_dict({"drops": [_bounds(of) for of in self.falls]})
         except (LookupError, TypeError, ValueError) as error:
@@ -248,12 +252,15 @@ class Work:
     def _write_state(self) -> None:
         rounds = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
         content = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
-        write_file(self.state_path, content | {"rounds": rounds, "latency": self.latency})
+        write_file(
+            self.state_path, content | {"rounds": rounds, "trained": self.trained, "latency": self.latency}
+        )
 
     def _state(self) -> dict[str, Any]:
         """The search so far. ValueError for a file that is none, as those of earlier versions are."""
         content = read_file(self.state_path)
-        if not isinstance(content.get("settings"), dict) or not isinstance(content.get("rounds"), list):
+        lists = [content.get(name) for name in ("rounds", "trained")]
+        if not isinstance(content.get("settings"), dict) or not all(isinstance(of, list) for of in lists):
             raise ValueError(
                 f"{self.state_path} is no state of a search of this version: --overwrite starts anew"
             )
@@ -295,7 +302,8 @@ class Work:
         return sum(kept(of, self.limits) for of in self.falls)
 
     def attempt(self, trial: Trial) -> dict[str, float]:
-        """Prune the last kept network, train it, look at it: the bound of every limit's drop.
+        """Prune the last kept network and look at it: the bound of every limit's drop. Where that breaks a
+        limit the network is trained, and looked at again.
 
         Where the settings ask for a moving average, that is what is looked at and kept.
         """
@@ -306,11 +314,16 @@ class Work:
         mask = self._mask(pruning, trial.keep, saved.mask)
         if pruning.plan.removes:  # a round trains, and leaves, a smaller network
             pruning, mask = pruning.smaller(mask), dense_mask(network)
-        run = self._run(pruning, mask, trial)
-        run.train(resume=True)
-        network = run.outcome
+        steps = 0 if best is None else int(saved.content["step"])
         apply(network, mask)
-        self.tried = self.searching.falls(look(self.experiment, network, "val", self.places[0]))
+        self.tried = self._look(network)
+        self.training = not kept(self.tried, self.limits)
+        if self.training:
+            run = self._run(pruning, mask, trial)
+            run.train(resume=True)
+            network, steps = run.outcome, steps + run.plan.steps
+            apply(network, mask)
+            self.tried = self._look(network)
         if kept(self.tried, self.limits):
             save_network(
                 pruning.experiment,
@@ -318,10 +331,14 @@ class Work:
                 network,
                 mask=mask,
                 certificate=pruning.certify(mask),
-                step=run.plan.steps * (self._depth + 1),
-                before=run.before,
+                step=steps,
+                before=pruning.before,
             )
         return _bounds(self.tried)
+
+    def _look(self, network: MultiTaskNet) -> dict[str, Fall]:
+        """What it loses on the search's half."""
+        return self.searching.falls(look(self.experiment, network, "val", self.places[0]))
 
     def _mask(self, pruning: Pruning, keep: int, among: Mask | None) -> Mask:
         """What stays of a network, by the vote of its tasks; among: of these alone, None = of all."""
@@ -349,10 +366,11 @@ class Work:
     def done(self, last: Round) -> None:
         """Write down what came of a round, then drop what belongs to it alone."""
         self.falls.append(self.tried)
+        self.trained.append(self.training)
         self._write_state()
-        write_trace(self.trace_path, self.ascent, self.falls)
+        write_trace(self.trace_path, self.ascent, self.falls, self.trained)
         self.remove_rounds(len(self.falls))
-        self.experiment.say(told(last, self.tried, self.limits, self.said(last.trial.keep)))
+        self.experiment.say(told(last, self.tried, self.limits, self.said(last.trial.keep), self.training))
         if len(self.falls) == 1:
             self.experiment.say(
                 f"its bounds are {listed(self.widths)} above its drops: limits from there on can be "

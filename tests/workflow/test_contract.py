@@ -6,6 +6,7 @@ import csv
 import json
 import runpy
 import shutil
+from math import nan
 
 import pytest
 import torch
@@ -71,6 +72,24 @@ def made(dense, many_rooms, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def only_trained(monkeypatch):
+    """Pruning alone breaks every limit, so that every round is fine-tuned."""
+    look, work = workflow.contract_search.Work._look, workflow.contract_search.Work
+    train, trained = workflow.contract_search.Run.train, []
+
+    def run(run, *given, **more):
+        train(run, *given, **more)
+        trained.append(run)
+
+    def looked(work, network):
+        falls = look(work, network)
+        return falls if trained and not trained.clear() else dict.fromkeys(falls, Fall(nan, nan))
+
+    monkeypatch.setattr(workflow.contract_search.Run, "train", run)
+    monkeypatch.setattr(work, "_look", looked)
+
+
 def certificate(folder):
     return json.loads((folder / f"{NAME}_limits.json").read_text())
 
@@ -96,8 +115,10 @@ def test_the_network_is_what_the_certificate_says(made):
     assert content["config"]["prune"]["ratio"] == pytest.approx(content["certificate"]["ratio"])
     assert found["sparsity"] == content["certificate"]["ratio"]
     assert content["config"]["run"]["seed"] == found["seed"] == 0
-    depth = [int(row["kept"]) for row in rows(made) if int(row["size"]) >= kept]  # on the way to it
-    assert content["step"] == found["finetune"]["iterations_behind_these_weights"] == 2 * sum(depth)
+    behind = [row for row in rows(made) if int(row["size"]) >= kept and row["kept"] == "1"]
+    trained = sum(int(row["trained"]) for row in behind)  # on the way to it
+    assert content["step"] == found["finetune"]["iterations_behind_these_weights"] == 2 * trained
+    assert found["finetune"]["rounds_trained"] == sum(int(row["trained"]) for row in rows(made))
 
 
 def test_the_trace_is_that_of_the_search(made):
@@ -269,7 +290,7 @@ class Killed(BaseException):
 )
 def test_an_interrupted_search_ends_with_the_same_bits(point, made, many_rooms, place, capsys, monkeypatch):
     homes = {
-        "train": (workflow.contract_search.Run, "_save_checkpoint", 7),
+        "train": (workflow.contract_search.Run, "_save_checkpoint", 3),
         "score": (workflow.contract_search, "make_mask", 2),
         "keep": (workflow.contract_search, "save_network", 2),
         "state": (workflow.contract_search, "write_file", 4),
@@ -304,7 +325,7 @@ def test_an_interrupted_search_ends_with_the_same_bits(point, made, many_rooms, 
 
 
 def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_for(
-    many_rooms, place, tmp_path_factory, capsys, monkeypatch
+    many_rooms, place, tmp_path_factory, capsys, monkeypatch, only_trained
 ):
     """And an interrupted search of averages ends with the same bits."""
     command = ["--max-drop", "seg.err=30,sn=60", "--ema-decay", "0.9", "--lr", "1e-3"]
@@ -322,7 +343,7 @@ def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_f
         return optimizer(network, *given)
 
     def judged(experiment, network, split, places=None):
-        if seen:
+        if seen and "judged" not in seen[-1]:  # or it is the next round, before its training
             seen[-1] |= {"judged": state(network), "last": state(seen[-1]["run"])}
         return look(experiment, network, split, places)
 
@@ -336,10 +357,11 @@ def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_f
         said = call(CREATE, words(place, many_rooms, *command), capsys)
     assert said.code == 0, said.err
     start = torch.load(place / "final_nyuv2_baseline.pth", weights_only=True)["state"]
-    name = next(key for key in seen[0]["judged"] if key.endswith("running_mean"))
+    mean = next(key for key in seen[0]["judged"] if key.endswith("running_mean"))
     for one in seen:
-        same(one["from"], start)  # of the average that was kept last
-        assert not torch.equal(one["judged"][name], one["last"][name])
+        for name, value in one["from"].items():  # of the average that was kept last, pruned
+            assert ((value == start[name]) | (value == 0)).all()
+        assert not torch.equal(one["judged"][mean], one["last"][mean])
         if "kept" in one:
             start = one["kept"]
             same(start, one["judged"])
@@ -384,6 +406,8 @@ def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, cap
         ({"dense": "0" * 64}, "was started from another dense network than"),
         ({"rounds": [{"sn": [0.0, 0.0]}]}, "is no state of this search"),
         ({"rounds": None, "falls": []}, "is no state of a search of this version: --overwrite starts anew"),
+        ({"trained": None}, "is no state of a search of this version: --overwrite starts anew"),
+        ({"trained": [True] * 99}, "is no state of this search"),
     ):
         torch.save(whole | change, state)
         said = call(CREATE, command, capsys)
@@ -391,7 +415,9 @@ def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, cap
 
 
 # ---------------------------------------------------------------------------- refusals
-def test_limits_that_no_size_keeps_end_with_one_sentence_and_status_1(many_rooms, place, capsys):
+def test_limits_that_no_size_keeps_end_with_one_sentence_and_status_1(
+    many_rooms, place, capsys, only_trained
+):
     command = words(place, many_rooms, "--max-drop", "seg.err=0,sn=none", "--lr", "0.1")
     for _ in range(2):  # the second time it is known
         said = call(CREATE, command, capsys)
@@ -410,7 +436,28 @@ def test_limits_that_no_size_keeps_end_with_one_sentence_and_status_1(many_rooms
     assert not (place / f"{NAME}.pth").exists()
 
 
-def test_the_first_round_prunes_the_dense_network_as_it_is(many_rooms, place, capsys, monkeypatch):
+def test_a_round_whose_limits_pruning_alone_keeps_is_not_trained(
+    made, many_rooms, place, capsys, monkeypatch
+):
+    trace = rows(made)
+    assert (trace[0]["kept"], trace[0]["trained"]) == ("1", "0") and any(
+        row["trained"] == "1" for row in trace
+    )
+    assert all(row["trained"] == "1" for row in trace if row["kept"] == "0")
+
+    def never(*given):
+        raise AssertionError("a network is trained")
+
+    monkeypatch.setattr(workflow.contract_search, "make_optimizer", never)
+    said = call(CREATE, words(place, many_rooms, "--max-drop", "seg.err=900,sn=900"), capsys)
+    assert said.code == 0 and "; kept without training" in said.out + said.err
+    assert certificate(place)["finetune"]["rounds_trained"] == 0
+    assert torch.load(place / f"{NAME}.pth", weights_only=True)["step"] == 0
+
+
+def test_the_first_round_prunes_the_dense_network_as_it_is(
+    many_rooms, place, capsys, monkeypatch, only_trained
+):
     """No step of training lies before it, and its bounds' widths are said."""
     dense, begun = torch.load(place / "final_nyuv2_baseline.pth", weights_only=True)["state"], []
 
@@ -423,7 +470,8 @@ def test_the_first_round_prunes_the_dense_network_as_it_is(many_rooms, place, ca
         patch.setattr(workflow.contract_search, "make_optimizer", stop)
         with pytest.raises(Killed):
             call(CREATE, command, capsys)
-    same(begun[0], dense)
+    kept = [(value == dense[name]) | (value == 0) for name, value in begun[0].items()]
+    assert all(of.all() for of in kept)
     said = call(CREATE, command, capsys)
     widths = {
         name: float(rows(place)[0][f"bound/{name}"]) - float(rows(place)[0][f"drop/{name}"])
