@@ -56,16 +56,14 @@ def choose_above(
     grain: Grain = WEIGHTS,
 ) -> Mask:
     """`choose`, with at least floors[name] weights (what they cost, where grain says so) in every layer that
-    has a floor. Where every part of a layer keeps its share, no layer needs one.
+    has a floor. Where every part of a layer keeps its share, no layer needs one. A pool that asks for more
+    than its candidates cost keeps them all.
 
     Raises ValueError as `choose` does, and where the floors ask for more than the budget keeps.
     """
     if not grain.granularity.whole or grain.granularity.removes:
         return choose(scores, budget, arbiter, among, grain)
-    for pool in budget:
-        if len(pool.names) > 1 and sum(floors.get(name, 0) for name in pool.names) > pool.keep:
-            _refuse(floors, pool.names, pool.keep)
-    pools = _lifted(budget, floors)
+    pools = lifted(budget if among is None else _within(budget, among, grain), floors)
     while True:
         mask = choose(scores, tuple(pools), arbiter, among, grain)
         kept = {name: grain.cost({name: of}) for name, of in mask.items()}
@@ -73,6 +71,15 @@ def choose_above(
         if len(parted) == len(pools):
             return mask
         pools = parted
+
+
+def _within(budget: Budget, among: Mask, grain: Grain) -> Budget:
+    """The budget with no pool that keeps more than is left of it: what whole units or multiply-adds leave
+    over of one budget may be more than the step to the next."""
+    left = [{name: among[name] for name in pool.names if name in among} for pool in budget]
+    return tuple(
+        Pool(pool.names, min(pool.keep, grain.cost(of))) for pool, of in zip(budget, left, strict=True)
+    )
 
 
 def _parted(pool: Pool, kept: Mapping[str, int], floors: Floors) -> list[Pool]:
@@ -86,8 +93,14 @@ def _parted(pool: Pool, kept: Mapping[str, int], floors: Floors) -> list[Pool]:
     return [Pool(rest, left), *alone] if rest else alone
 
 
-def _lifted(budget: Budget, floors: Floors) -> list[Pool]:
-    """Pools of one layer raised to their floor, at the cost of those that keep most above their own."""
+def lifted(budget: Budget, floors: Floors) -> list[Pool]:
+    """Pools of one layer raised to their floor, at the cost of those that keep most above their own.
+
+    Raises ValueError where the floors ask for more than the budget keeps.
+    """
+    for pool in budget:
+        if len(pool.names) > 1 and sum(floors.get(name, 0) for name in pool.names) > pool.keep:
+            _refuse(floors, pool.names, pool.keep)
     pools = list(budget)
     single = [place for place, pool in enumerate(pools) if len(pool.names) == 1]
     least = {place: floors.get(pools[place].names[0], 0) for place in single}

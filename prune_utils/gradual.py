@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -127,8 +128,8 @@ class Gradual(Regrowth):
         """mask: what is there at the start, mostly everything. events: step -> budget, for each step of pace.
 
         ranking: who ranks the weights that are left, and by what, on the batch of the step. An event that
-            keeps more than is left begins a dense phase: everything is back, from 0, and the optimiser's
-            state of all these weights is fresh.
+            keeps more than the one before begins a dense phase: everything is back, from 0, and the
+            optimiser's state of all these weights is fresh.
         growth: who wants what back; None = nobody. floors: step -> least weights of layers, None = none.
         refill: what the votes of an event do to its budget, None = nothing.
         known: batches, owners and asked, as of Regrowth.
@@ -137,6 +138,8 @@ class Gradual(Regrowth):
         if set(events) != set(pace.steps):
             raise ValueError(f"there are budgets for steps {list(events)}, the pace prunes at {pace.steps}")
         self.events = dict(events)
+        keeps = {step: sum(pool.keep for pool in self.events[step]) for step in pace.steps}
+        self.dense_from = frozenset(step for last, step in pairwise(keeps) if keeps[step] > keeps[last])
         self.floors = dict(floors or {})
         self.refill = refill
         self.ranking = ranking
@@ -154,9 +157,9 @@ class Gradual(Regrowth):
         return True
 
     def _move(self, mask: Mask, fraction: float, step: int, batch: Any) -> tuple[int, Mask]:
-        budget = self.events[step]
-        if sum(pool.keep for pool in budget) > self.ranking.grain.cost(mask):
+        if step in self.dense_from:
             return 0, self._dense_phase(mask)
+        budget = self.events[step]
         if self.reopened:
             self.reopened = False
             self.twin = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

@@ -249,8 +249,7 @@ def make_mask(
         if keep is None:
             budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
         else:
-            left = keep if among is None else min(keep, grain.cost(among))
-            budgets = (make_room(model, plan, electorate.owners).budget(left),)
+            budgets = (make_room(model, plan, electorate.owners).budget(keep),)
         read_once = find_criterion(plan.criterion).batches is not None  # the few that it needs are kept
         if isinstance(batches, Iterator) and len(budgets) > 1 and not read_once:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")

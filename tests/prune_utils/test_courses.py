@@ -143,6 +143,45 @@ def test_a_floor_holds_at_every_event(tiny, name):
     assert min(lowest[0.0]) < 0.5 <= min(lowest[0.5])
 
 
+COUNTED = {"weight": {}, "kernel": {"granularity": "kernel"}, "macs": {"ratio_of": "macs"}}
+
+
+@pytest.mark.parametrize("counted", COUNTED)
+@pytest.mark.parametrize("name", ["gmp", "disparse_gmp", "granet", "ac_dc"])
+def test_what_a_budget_leaves_over_opens_no_network_again(tiny, name, counted):
+    """Every event keeps its budget but for less than a unit; of a cubic pace none keeps more than before."""
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    pace = Pace(4, 38, 2, fraction=0.3)
+    made = sparsify(net.model, net.losses, net.batches, 80, name, schedule=pace, floor=0, **COUNTED[counted])
+    made.optimizers = (optimizer,)
+    grain, costs = made.ranking.grain, []
+    unit = max(grain.unit_costs({layer: kept.shape for layer, kept in made.mask.items()}).values())
+    for step, figures in train(net, made, optimizer, 39):
+        if figures:
+            costs.append(grain.cost(made.mask))
+            budget = sum(pool.keep for pool in made.events[step])
+            assert budget - unit < costs[-1] <= budget, step
+    everything = max(costs)
+    if name == "ac_dc":
+        assert [cost == everything for cost in costs] == [False, True] * 8 + [False] * 2
+    else:
+        assert costs == sorted(costs, reverse=True) and made.twin is None
+
+
+@pytest.mark.parametrize("counted", ["kernel", "macs"])
+def test_floors_in_whole_units_open_no_network_again(tiny, counted):
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["sgd"](net.model.parameters())
+    more = COUNTED[counted] | {"floor": 0.5, "schedule": Pace(2, 30, 1)}
+    made = sparsify(net.model, net.losses, net.batches, 80, "disparse_gmp", **more)
+    costs = []
+    for _ in train(net, made, optimizer, 31):
+        costs.append(made.ranking.grain.cost(made.mask))
+    assert costs == sorted(costs, reverse=True)
+    assert 0.8 * sum(pool.keep for pool in made.events[30]) < costs[-1] < costs[0]
+
+
 def test_a_floor_is_not_for_top_kast(tiny):
     net = tiny("a", "b")
     made = course(net, "top_kast", OPTIMIZERS["sgd"](net.model.parameters()))

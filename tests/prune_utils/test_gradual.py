@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from prune_utils import (
     task_voters,
 )
 from prune_utils.gradual import Gradual, Pace, alternating, cubic, gradual_budgets, make_pace
+from prune_utils.granularity import Grain, find_granularity
 
 from .test_masked import OPTIMIZERS, train
 
@@ -87,8 +89,9 @@ def events(model, remaining, keep):
     return gradual_budgets(remaining, total(model), keep, lambda n: global_budget(shapes(model), n))
 
 
-def magnitude(net):
-    return Growth((joint_voter(net.losses, net.weights, net.owners),), "magnitude")
+def magnitude(net, granularity="weight"):
+    voters = (joint_voter(net.losses, net.weights, net.owners),)
+    return Growth(voters, "magnitude", grain=Grain(find_granularity(granularity)))
 
 
 def test_gmp_prunes_the_smallest_exactly_and_never_returns(tiny):
@@ -263,21 +266,38 @@ def test_a_pace_needs_its_budgets(tiny):
         Gradual(net.model, dense_mask(net.model), None, Pace(1, 2, 1), {1: ()}, magnitude(net))
 
 
+def test_what_an_event_leaves_over_is_not_a_dense_phase():
+    """Kernels of 4: of 11 weights 8 are kept, and the next budget of 10 keeps them, with what they are."""
+    model = nn.Conv2d(1, 4, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([4.0, 1.0, 3.0, 2.0])[:, None, None, None].expand(4, 1, 2, 2))
+    voter = Voter("joint", lambda out, _: out.sum(), frozenset({"weight"}))
+    ranking = Growth((voter,), "magnitude", grain=Grain(find_granularity("kernel")))
+    plan = {step: (Pool(("weight",), keep),) for step, keep in ((1, 11), (2, 10), (3, 9))}
+    gmp = Gradual(model, dense_mask(model), None, Pace(1, 3, 1), plan, ranking)
+    for step in (1, 2, 3):
+        assert gmp.after_step(step, None)["density"] == 0.5
+        assert model.weight[:, 0, 0, 0].tolist() == [4, 0, 3, 0]
+
+
+@pytest.mark.parametrize("granularity", ["weight", "kernel"])
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 7])
 @pytest.mark.parametrize("kind", ["cubic", "alternating"])
-def test_resumes_with_the_same_bits(tiny, kind, stop):
+def test_resumes_with_the_same_bits(tiny, kind, stop, granularity):
     def start():
         net = tiny("a", "b")
         net.model.drop.p = 0.0
         optimizer = OPTIMIZERS["adam"](net.model.parameters())
         pace = Pace(1, 7, 2, fraction=0.5)
         remaining = {"cubic": cubic, "alternating": alternating}[kind](pace)
-        growth = Growth(task_voters(net.losses, net.owners), "gradient") if kind == "cubic" else None
+        ranking, growth = magnitude(net, granularity), None
+        if kind == "cubic":
+            growth = replace(ranking, voters=task_voters(net.losses, net.owners), criterion="gradient")
         plan = events(net.model, remaining, 40)
         return (
             net,
             optimizer,
-            Gradual(net.model, dense_mask(net.model), optimizer, pace, plan, magnitude(net), growth),
+            Gradual(net.model, dense_mask(net.model), optimizer, pace, plan, ranking, growth),
         )
 
     net, optimizer, whole = start()

@@ -8,12 +8,15 @@ from prune_utils import (
     count,
     geometric_keeps,
     global_budget,
+    keep_count,
     progressive,
     prunable,
     score,
     size,
+    sparsify,
     task_voters,
 )
+from prune_utils.multiply_adds import weight_uses
 
 from .test_masked import OPTIMIZERS, train
 
@@ -77,6 +80,37 @@ def test_progressive_masks_nest_and_one_round_is_choose(tiny):
     both = progressive(net.model, score_network, budgets(net.model, 60, 20), "unanimous")
     assert all((first[name] | ~both[name]).all() for name in both)
     assert (count(first), count(both)) == (60, 20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "unit"),
+    [
+        ({"method": "synflow", "granularity": "kernel", "ratio": 90}, 9),
+        ({"method": "synflow", "ratio_of": "macs", "rounds": 400}, 25),
+        ({"method": "disparse_static", "granularity": "kernel", "rounds": 60}, 9),
+    ],
+)
+def test_rounds_may_take_smaller_steps_than_a_unit(tiny, asked, unit):
+    """What is left over of a round may be more than the step to the next; the end is exact to a unit."""
+    net = tiny("a", "b")
+    asked = {"ratio": 70} | asked
+    made = sparsify(net.model, net.losses, net.batches, floor=0, **asked)
+    uses = weight_uses(net.model, net.batches[0]) if "ratio_of" in asked else dict.fromkeys(made.mask, 1)
+    cost = sum(uses[name] * int(kept.sum()) for name, kept in made.mask.items())
+    keep = keep_count(sum(uses[name] * kept.numel() for name, kept in made.mask.items()), asked["ratio"])
+    assert keep - unit < cost <= keep
+
+
+def test_rounds_while_training_may_take_smaller_steps_than_a_unit(tiny):
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["sgd"](net.model.parameters())
+    made = sparsify(
+        *(net.model, net.losses, net.batches, 70, "imp"),
+        **dict(rounds=80, every=1, granularity="kernel", floor=0),
+    )
+    kept = [count(made.mask) for _ in train(net, made, optimizer, 80)]
+    keep = keep_count(size(made.mask), 70)
+    assert kept == sorted(kept, reverse=True) and keep - 9 < kept[-1] <= keep
 
 
 def test_rounds_prune_on_time_by_magnitude_among_the_survivors(tiny):
