@@ -29,9 +29,9 @@ def runtime_of(config: Config) -> Runtime | None:
     return find_runtime(word.removeprefix(PREFIX)) if word.startswith(PREFIX) else None
 
 
-def check_latency(config: Config) -> None:
+def check_latency(config: Config, known: bool = False) -> None:
     """ValueError or OSError for a runtime that there is not, or that nothing makes faster, and for a table
-    that is none."""
+    that is none. known: whether the search has its table already, and needs neither file nor package."""
     runtime, given = runtime_of(config), config.contract.latencies
     if runtime is None:
         if given is not None:
@@ -44,6 +44,8 @@ def check_latency(config: Config) -> None:
             f"{runtime.label} multiplies pruned weights like others, so --granularity {unit.name} makes "
             f"nothing faster in it: give --of {ours}, or --granularity channel"
         )
+    if known:
+        return
     if given is not None:
         stated(Path(given), runtime)
         return

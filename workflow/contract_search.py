@@ -13,7 +13,7 @@ import copy
 import glob
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Work:
     experiment: Experiment
     method: Method
     options: Options
+    ascent: Ascent = field(init=False)  # the search, from `begin` on
 
     def __post_init__(self) -> None:
         self.falls: list[dict[str, Fall]] = []  # of every round
@@ -78,9 +79,14 @@ class Work:
         return [self.experiment.pruned_path, self.certificate_path, *traces]
 
     @property
+    def begun(self) -> bool:
+        """Whether the files are those of a search that this command goes on with."""
+        return not self.options.overwrite and self.state_path.exists()
+
+    @property
     def finished(self) -> bool:
         """Whether the files are those of this command, and nothing is left to do."""
-        return not self.state_path.exists() and not self.options.overwrite and self.certificate_path.exists()
+        return not self.options.overwrite and not self.begun and self.certificate_path.exists()
 
     def stem(self, number: int) -> str:
         """Of the files of a round, which are gone at the end."""
@@ -136,12 +142,12 @@ class Work:
         owners = pruning.electorate.owners
         return sizes_of(network, pruning.plan, owners, settings.resolution, settings.smallest)
 
-    @cached_property
-    def ascent(self) -> Ascent:
-        """The search; of latencies once their table is known."""
+    def make_ascent(self, latency: dict[str, Any] | None) -> Ascent:
+        """The search before its first round; by a table of latencies, None = by sizes. ValueError for a table
+        of another network."""
         settings, sizes = self.experiment.config.contract, self.sizes
-        if self.latency is not None:
-            sizes = faster_sizes(table_of(self.latency), sizes[0])
+        if latency is not None:
+            sizes = faster_sizes(table_of(latency), sizes[0])
         return Ascent(
             self.limits, tuple(self.experiment.tasks), sizes, settings.stride, settings.turn, settings.turns
         )
@@ -150,7 +156,7 @@ class Work:
         """Raises ValueError or OSError for what cannot work, before anything is computed."""
         experiment = self.experiment
         check_settings(experiment, self.method, self.options)
-        check_latency(experiment.config)
+        check_latency(experiment.config, known=self.begun or self.finished)
         _ = self.limits
         experiment.check_dest()
         self._check_files()
@@ -158,15 +164,13 @@ class Work:
         check_validation(experiment, self.dense, self.limits, self.places)
         self.pruning(self.dense.network, {}).check()
         if runtime_of(experiment.config) is None:
-            _ = self.ascent
+            self.make_ascent(None)
 
     def _check_files(self) -> None:
         """ValueError where files of something else are in the way."""
-        if self.options.overwrite:
-            return
-        if self.state_path.exists():
+        if self.begun:
             require_same_settings(self._state()["settings"], self.experiment, str(self.state_path))
-        elif self.certificate_path.exists():
+        elif self.finished:
             content = read_limits(self.certificate_path)
             require_same_settings(content["config"], self.experiment, str(self.certificate_path))
         else:
@@ -188,22 +192,22 @@ class Work:
         return self.judge("val", self.places[1])
 
     def begin(self) -> None:
-        """Tell what the images can tell, or take up an earlier search."""
-        if self.state_path.exists() and not self.options.overwrite:
+        """Tell what the images can tell, or take up an earlier search. Old files go when the new can begin."""
+        if self.begun:
             self._go_on()
             return
         self.searching.check()
         self.certifying.check()
-        self.remove_rounds()
-        for path in (*self.results, self.state_path):
-            path.unlink(missing_ok=True)
         self.experiment.say(
             "{} images for the search, {} for the certificate: ".format(*map(len, self.places))
             + f"enough for limits (%) from {listed(self.searching.alone())} on, "
             "for a network whose mistakes are all its own"
         )
-        self.latency = self._latencies()
-        _ = self.ascent
+        self.latency = self._latencies()  # which may be those of a contract that is replaced
+        self.ascent = self.make_ascent(self.latency)
+        self.remove_rounds()
+        for path in (*self.results, self.state_path):
+            path.unlink(missing_ok=True)
         self._write_state()
 
     def _latencies(self) -> dict[str, Any] | None:
@@ -242,6 +246,7 @@ class Work:
             ]
             self.trained = [bool(trained) for _, trained in zip(self.falls, state["trained"], strict=True)]
             self.latency = state.get("latency")
+            self.ascent = self.make_ascent(self.latency)
             self.ascent.load_state_dict({"drops": [_bounds(of) for of in self.falls]})
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
@@ -383,11 +388,12 @@ class Work:
         return {name: fall.bound - fall.drop for name, fall in self.falls[0].items()}
 
     def remove_rounds(self, before: int | None = None) -> None:
-        """Remove what rounds before this one (None = all) left, but for the networks of kept ones."""
-        needed = {self.kept_path(done.trial.number).name for done in self.ascent.rounds if done.kept}
+        """Remove what rounds before this one left, but for the networks of kept ones; None = all of all."""
+        rounds = [] if before is None else self.ascent.rounds
+        needed = {self.kept_path(done.trial.number).name for done in rounds if done.kept}
         for path in self.experiment.dest.glob(f"{glob.escape(self.experiment.name)}_round*"):
             number = re.match(r"(\d+)\.", path.name.removeprefix(f"{self.experiment.name}_round"))
-            if number and (before is None or (int(number[1]) < before and path.name not in needed)):
+            if number and (before is None or int(number[1]) < before) and path.name not in needed:
                 path.unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ import torch
 
 import workflow.contract_latency
 import workflow.contract_search
-from prune_utils.latencies import faster_sizes, thinned
+from prune_utils.latencies import SIZES, faster_sizes, thinned
 from tests.scripts import call
 from tests.test_resume import same
 from tests.workflow.test_contract import (
@@ -78,6 +78,62 @@ def test_the_fastest_network_is_searched_for_by_a_table_that_is_measured_once(
         f"{times[found['kept']]:.3g} ms in sparse-engine, {times[found['total']]:.3g} ms with all" in said.out
     )
     assert call(EVALUATE, checking(place, many_rooms, "val"), capsys).code == 0
+
+
+def test_a_search_and_its_resumption_try_the_sizes_of_the_table_alone(
+    many_rooms, place, capsys, clock, monkeypatch
+):
+    """Of a ladder with more levels than are measured, some no faster than a larger one."""
+    command, begun = words(place, many_rooms, *LIMITS, "--set", "contract.resolution=3"), []
+
+    def stop(work, trial):
+        begun.append((tuple(work.ascent.sizes), trial, work.said(trial.keep)))
+        raise Killed
+
+    monkeypatch.setattr(workflow.contract_search.Work, "attempt", stop)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            call(CREATE, command, capsys)
+    table = torch.load(place / f"{NAME}_search.ckpt", weights_only=True)["latency"]
+    times = dict(zip(table["sizes"], table["milliseconds"], strict=True))
+    assert begun[0][0] == faster_sizes(times, table["sizes"][0]) and len(begun[0][0]) < len(times) == SIZES
+    assert begun[0] == begun[1]
+
+
+def test_the_table_of_the_contract_that_is_replaced_is_read_before_it_goes(
+    many_rooms, place, capsys, clock, monkeypatch
+):
+    """And not again by a resumed search, in whose state it lies."""
+    command = words(place, many_rooms, *LIMITS, "--set", "contract.smallest=60")
+    monkeypatch.setattr(workflow.contract_search.Run, "train", lambda run, resume: None)
+    assert call(CREATE, command, capsys).code == 0
+    table, count = certificate(place)["latency"], len(clock)
+    again = [*command, "--set", f"contract.latencies={place / f'{NAME}_limits.json'}"]
+
+    def stop(work, trial):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.contract_search.Work, "attempt", stop)
+        with pytest.raises(Killed):
+            call(CREATE, [*again, "--overwrite"], capsys)
+    assert not (place / f"{NAME}_limits.json").exists()
+    said = call(CREATE, again, capsys)
+    assert said.code == 0, said.err
+    assert certificate(place)["latency"] == table and len(clock) == count
+    assert call(CREATE, [*again, "--overwrite"], capsys).code == 0
+    assert certificate(place)["latency"] == table and len(clock) == count
+
+
+def test_a_table_of_another_network_leaves_an_earlier_contract_as_it_is(many_rooms, place, capsys):
+    (place / "other.json").write_text(
+        json.dumps({"runtime": "sparse-engine", "sizes": [9, 5], "milliseconds": [2, 1]})
+    )
+    (place / f"{NAME}.pth").write_text("an earlier network")
+    stated = ["--set", f"contract.latencies={place / 'other.json'}", "--overwrite"]
+    said = call(CREATE, words(place, many_rooms, *LIMITS, *stated), capsys)
+    assert said.code == 2 and "the latencies lack that of the whole network" in said.err
+    assert (place / f"{NAME}.pth").read_text() == "an earlier network"
 
 
 def test_an_earlier_certificate_states_the_table(many_rooms, place, capsys, clock):
