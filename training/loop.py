@@ -40,6 +40,10 @@ class Plan:
         return self.lr * self.step_factor ** ((step - 1) // self.step_every)
 
 
+class Diverged(ValueError):
+    """Training came to a loss or a weight that is not finite, in one sentence."""
+
+
 class Step(NamedTuple):
     """What one step showed. losses: of every task that the batch holds, and "total", {} where it holds none;
     mask: figures of a mask that moved; tasks: of the tasks' gradients and weights, {} where nobody looked."""
@@ -67,7 +71,7 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Adam:
 def train(learner: Learner, plan: Plan, batches: Iterable[Batch], start: int = 0) -> Iterator[Step]:
     """Take one step for every batch, the first is number start + 1; yields what it showed when it is done.
 
-    ValueError where a loss is not finite, before it reaches the weights.
+    Diverged where a loss is not finite, before it reaches the weights.
     """
     fabric = learner.fabric
     for number, batch in enumerate(batches, start + 1):
@@ -120,6 +124,6 @@ def _require_finite(losses: dict[str, float], step: int, plan: Plan, start: int)
             last = (
                 f"the last good checkpoint is of step {saved}" if saved else "no checkpoint was written yet"
             )
-            raise ValueError(
+            raise Diverged(
                 f"the loss of '{name}' became {value} in step {step}; {last} (a smaller --lr may help)"
             )

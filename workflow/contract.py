@@ -32,7 +32,7 @@ from .contract_report import (
 from .contract_search import Work
 from .experiment import Experiment
 from .files import Files, Options
-from .judging import Fall, broken, kept, look, to_certify
+from .judging import Fall, broken, is_lost, kept, look, to_certify
 from .networks import Saved, load_network, moved, save_network
 from .origin import origin
 
@@ -194,9 +194,15 @@ def sentence(work: Work, best: Round, name: str, falls: dict[str, Fall], where: 
     """Why nothing is kept: the limit that broke, and by how much in the best that was tried."""
     drop, bound = falls[name]
     config = work.experiment.config
+    start = f"no smaller network keeps the limit of {work.limits[name]:g} % for '{name}':"
+    size, length = work.said(best.trial.keep), f"with {config.finetune.iterations} iterations a round"
+    if is_lost(falls):
+        return (
+            f"{start} of the best that was tried, {size}, the training {length} diverged "
+            "(a smaller --lr may help)"
+        )
     return (
-        f"no smaller network keeps the limit of {work.limits[name]:g} % for '{name}': the best that was "
-        f"tried, {work.said(best.trial.keep)}, with {config.finetune.iterations} iterations a round, loses "
+        f"{start} the best that was tried, {size}, {length}, loses "
         f"{drop:.3g} % on {where} of the validation images, at level {config.contract.level:g} at most "
         f"{bound:.3g} %"
     )

@@ -1,9 +1,11 @@
-"""What a contract refuses before any work: contradicting settings, validation images that say nothing."""
+"""What a contract refuses before any work: contradicting settings, validation images that say nothing, files
+of another search."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.names import BASELINE
@@ -14,10 +16,12 @@ from prune_utils.bootstrap import check_level
 from prune_utils.contracts import check_voted
 from prune_utils.methods import Method
 from prune_utils.plan import make_plan
+from training.checkpoint import read_file
 
 from .experiment import Experiment
 from .files import Options
 from .networks import Saved
+from .weighting import check_weighting
 
 LEAST_IMAGES = 8  # with a target of each task, in each half: fewer resample to hardly anything
 ALONE: dict[str, tuple[Any, ...]] = {  # settings of a mask that the search makes itself -> what they may be
@@ -43,7 +47,26 @@ def check_settings(experiment: Experiment, method: Method, options: Options) -> 
     if options.export_published:
         raise ValueError("--max-drop writes no published form: leave --export-published out")
     check_level(config.contract.level, config.contract.resamples)
+    check_weighting(experiment)
     check_voted(method, make_plan(method, config.prune))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The search so far. ValueError for a file that is none, as those of earlier versions are."""
+    content = read_file(path)
+    lists = [content.get(name) for name in ("rounds", "trained")]
+    if not isinstance(content.get("settings"), dict) or not all(isinstance(of, list) for of in lists):
+        raise ValueError(f"{path} is no state of a search of this version: --overwrite starts anew")
+    return content
+
+
+def require_dense(path: Path, fingerprint: str, known: object, what: str) -> None:
+    """ValueError unless the dense network at `path` has the fingerprint that is known of a contract's.
+
+    what: the words before, as `FILE is of`.
+    """
+    if known != fingerprint:
+        raise ValueError(f"{what} another dense network than {path} is now: --overwrite starts anew")
 
 
 def check_validation(

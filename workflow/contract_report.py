@@ -21,7 +21,7 @@ from training.checkpoint import versions
 
 from .contract_latency import table_of
 from .experiment import Experiment
-from .judging import Fall
+from .judging import Fall, is_lost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,14 +53,16 @@ def told(
     """A round in a line. size: of its network, in words; trained: whether it was fine-tuned."""
     trial = done.trial
     factors = ", ".join(f"{task} {factor:.3g}" for task, factor in trial.factors.items())
-    drops = ", ".join(
+    drops = "lost % " + ", ".join(
         f"{name} {falls[name].drop:.3g} (at most {falls[name].bound:.3g} of {limit:g})"
         for name, limit in limits.items()
         if math.isfinite(limit)
     )
+    if is_lost(falls):
+        drops = "its training diverged (a smaller --lr may help)"
     outcome = f"taken back, broken: {', '.join(done.broken)}" if done.broken else "kept"
     outcome += "" if trained else " without training"
-    return f"round {trial.number}: {size}, factors {factors}; lost % {drops}; {outcome}"
+    return f"round {trial.number}: {size}, factors {factors}; {drops}; {outcome}"
 
 
 def write_trace(

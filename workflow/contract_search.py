@@ -28,15 +28,15 @@ from prune_utils.masks import Mask, apply, dense_mask
 from prune_utils.methods import Method
 from prune_utils.prune import in_scope, make_mask
 from prune_utils.seeds import mix_seed
-from training.checkpoint import read_file, write_file
-from training.loop import make_optimizer
+from training.checkpoint import write_file
+from training.loop import Diverged, make_optimizer
 
-from .contract_check import check_settings, check_validation
+from .contract_check import check_settings, check_validation, read_state, require_dense
 from .contract_latency import check_latency, measured, runtime_of, stated, table_of
 from .contract_report import fingerprint, listed, read_limits, told, write_trace
 from .experiment import Experiment
 from .files import Options, refuse_existing, require_same_settings
-from .judging import Fall, Judge, halves, judge, kept, look
+from .judging import Fall, Judge, halves, is_lost, judge, kept, look, lost
 from .limits import parse_limits
 from .networks import Saved, dense_path, load_network, moved, save_network
 from .pruning import NumberedBatches, Pruning
@@ -169,10 +169,14 @@ class Work:
     def _check_files(self) -> None:
         """ValueError where files of something else are in the way."""
         if self.begun:
-            require_same_settings(self._state()["settings"], self.experiment, str(self.state_path))
+            require_same_settings(
+                read_state(self.state_path)["settings"], self.experiment, str(self.state_path)
+            )
         elif self.finished:
             content = read_limits(self.certificate_path)
             require_same_settings(content["config"], self.experiment, str(self.certificate_path))
+            known, what = content["dense"].get("sha256"), f"{self.certificate_path} is the contract of"
+            require_dense(self.dense.path, self.fingerprint, known, what)
         else:
             refuse_existing(self.results, self.options)
 
@@ -192,7 +196,7 @@ class Work:
         return self.judge("val", self.places[1])
 
     def begin(self) -> None:
-        """Tell what the images can tell, or take up an earlier search. Old files go when the new can begin."""
+        """Tell what the images can tell, or take up an earlier search. Old files go last."""
         if self.begun:
             self._go_on()
             return
@@ -234,12 +238,9 @@ class Work:
 
     def _go_on(self) -> None:
         """Take up the search that the state tells of. ValueError for one that is none of this command."""
-        state = self._state()
-        if state.get("dense") != self.fingerprint:
-            raise ValueError(
-                f"{self.state_path} was started from another dense network than {self.dense.path} is now: "
-                "--overwrite starts anew"
-            )
+        state = read_state(self.state_path)
+        what = f"{self.state_path} was started from"
+        require_dense(self.dense.path, self.fingerprint, state.get("dense"), what)
         try:
             self.falls = [
                 {name: Fall(*map(float, of[name])) for name in self.limits} for of in state["rounds"]
@@ -260,16 +261,6 @@ class Work:
         write_file(
             self.state_path, content | {"rounds": rounds, "trained": self.trained, "latency": self.latency}
         )
-
-    def _state(self) -> dict[str, Any]:
-        """The search so far. ValueError for a file that is none, as those of earlier versions are."""
-        content = read_file(self.state_path)
-        lists = [content.get(name) for name in ("rounds", "trained")]
-        if not isinstance(content.get("settings"), dict) or not all(isinstance(of, list) for of in lists):
-            raise ValueError(
-                f"{self.state_path} is no state of a search of this version: --overwrite starts anew"
-            )
-        return content
 
     def pruning(self, network: MultiTaskNet, factors: Mapping[str, float]) -> Pruning:
         """The method on a network, with these factors of the tasks, none = 1 each."""
@@ -310,7 +301,8 @@ class Work:
         """Prune the last kept network and look at it: the bound of every limit's drop. Where that breaks a
         limit the network is trained, and looked at again.
 
-        Where the settings ask for a moving average, that is what is looked at and kept.
+        Where the settings ask for a moving average, that is what is looked at and kept. NaN, which breaks all
+        limits, where the training diverges.
         """
         best, experiment = self.ascent.best, self.experiment
         saved = self.dense if best is None else load_network(experiment, self.kept_path(best.trial.number))
@@ -325,7 +317,11 @@ class Work:
         self.training = not kept(self.tried, self.limits)
         if self.training:
             run = self._run(pruning, mask, trial)
-            run.train(resume=True)
+            try:
+                run.train(resume=True)
+            except Diverged:
+                self.tried = lost(self.limits)
+                return _bounds(self.tried)
             network, steps = run.outcome, steps + run.plan.steps
             apply(network, mask)
             self.tried = self._look(network)
@@ -376,7 +372,7 @@ class Work:
         write_trace(self.trace_path, self.ascent, self.falls, self.trained)
         self.remove_rounds(len(self.falls))
         self.experiment.say(told(last, self.tried, self.limits, self.said(last.trial.keep), self.training))
-        if len(self.falls) == 1:
+        if not is_lost(self.tried) and all(map(is_lost, self.falls[:-1])):
             self.experiment.say(
                 f"its bounds are {listed(self.widths)} above its drops: limits from there on can be "
                 "certified to a network as like the dense one as this, where it loses nothing"
@@ -384,8 +380,9 @@ class Work:
 
     @property
     def widths(self) -> dict[str, float]:
-        """How far the bounds of the first round are above its drops, by limit: percent."""
-        return {name: fall.bound - fall.drop for name, fall in self.falls[0].items()}
+        """How far the bounds of the first round that did not diverge are above its drops: percent."""
+        first = next(falls for falls in self.falls if not is_lost(falls))
+        return {name: fall.bound - fall.drop for name, fall in first.items()}
 
     def remove_rounds(self, before: int | None = None) -> None:
         """Remove what rounds before this one left, but for the networks of kept ones; None = all of all."""

@@ -56,6 +56,16 @@ def kept(falls: Mapping[str, Fall], limits: Mapping[str, float]) -> bool:
     return not broken(falls, limits)
 
 
+def lost(limits: Iterable[str]) -> dict[str, Fall]:
+    """The falls of a network whose training diverged: NaN, which breaks every limit."""
+    return dict.fromkeys(limits, Fall(math.nan, math.nan))
+
+
+def is_lost(falls: Mapping[str, Fall]) -> bool:
+    """Whether the falls are those of a network whose training diverged."""
+    return all(math.isnan(fall.drop) and math.isnan(fall.bound) for fall in falls.values())
+
+
 def certainty(falls: Mapping[str, Fall], limits: Mapping[str, float]) -> float:
     """How far the drops are inside their limits, in widths of their bounds; the least of all limits'.
 

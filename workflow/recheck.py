@@ -17,14 +17,15 @@ from .networks import Saved, load_network, moved
 
 
 def contract_files(path: Path, content: Mapping[str, Any]) -> tuple[Path, Path]:
-    """The network and the dense network of a contract, which lie beside its certificate or where it says.
+    """The network and the dense network of a contract: where its certificate says, or else beside it.
 
     FileNotFoundError for one that is gone.
     """
     found = []
     for what in ("network", "dense"):
         said = Path(str(content[what].get("file", "")))
-        file = next((f for f in (path.parent / said.name, said) if f.is_file()), None)
+        places = path.parent / said, path.parent / said.name  # an absolute path stays what it is
+        file = next((f for f in places if f.is_file()), None)
         if file is None:
             raise FileNotFoundError(f"there is no file {said}, the {what} of {path}, nor beside it")
         found.append(file)

@@ -23,7 +23,7 @@ from training.curves import draw_curves, read_curves
 from training.evaluate import evaluate, figures, headline
 from training.learner import Learner
 from training.logger import MetricLogger
-from training.loop import Plan, train
+from training.loop import Diverged, Plan, train
 from training.panels import FirstBatch, strip
 from training.resume import remove_checkpoints, save_checkpoint
 from training.sharing import Batch, shared_statistics
@@ -152,7 +152,7 @@ class Run:
         """Train step by step; yields 0 before the first and every step's number when it is taken.
 
         Logs, evaluation, best weights and checkpoints of a step follow when the next one is asked for. Raises
-        Interrupted after a signal, with a checkpoint written; ValueError where a loss is not finite.
+        Interrupted after a signal, with a checkpoint written; Diverged where a loss is not finite.
         """
         experiment, plan = self.experiment, self.plan
         fabric, learner = experiment.fabric, self.learner()
@@ -266,7 +266,7 @@ class Run:
     def _save_checkpoint(self, step: int, learner: Learner) -> None:
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
-                raise ValueError(
+                raise Diverged(
                     f"tensor '{name}' is not finite after step {step}, no checkpoint of it is written: "
                     "the last one is good (a smaller --lr may help)"
                 )

@@ -13,7 +13,7 @@ from torch import nn
 from tasks.base import Target
 from tests.training.examples import Small, make_batch, make_tasks
 from training.learner import Learner, Objective
-from training.loop import Plan, make_optimizer, train
+from training.loop import Diverged, Plan, make_optimizer, train
 from training.sharing import parts
 from training.sparsifier import Dense
 from training.step import training_step
@@ -71,7 +71,7 @@ def test_a_run_from_the_middle_takes_the_same_steps():
 def test_a_loss_that_is_not_finite_names_step_task_and_checkpoint(task):
     network, plan = Small(), replace(PLAN, checkpoint_every=2)
     message = rf"loss of '{task}' became (nan|inf) in step 4; the last good checkpoint is of step 2"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Diverged, match=message):
         for step in train(learner(network), plan, batches()):
             if step.number == 3:
                 nn.init.constant_(network.heads[task].bias, math.inf)

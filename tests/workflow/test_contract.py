@@ -195,6 +195,32 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(made, man
     assert {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()} == before
 
 
+def changed(path):
+    """The dense network of a file with one weight that is not as it was."""
+    content = torch.load(path, weights_only=True)
+    next(value for value in content["state"].values() if value.dim() > 1).flatten()[0] += 1
+    torch.save(content, path)
+    return path
+
+
+def test_a_finished_contract_is_not_that_of_another_dense_network(made, many_rooms, place, capsys):
+    for path in made.iterdir():
+        if path.is_file():
+            shutil.copy(path, place)
+    other = changed(shutil.copy(place / "final_nyuv2_baseline.pth", place / "other.pth"))
+    command = words(place, many_rooms, "--max-drop", LIMITS)
+    before = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    for more, dense in (
+        ([], changed(place / "final_nyuv2_baseline.pth")),
+        (["--init-from", str(other)], other),
+    ):
+        before[dense.name] = dense.read_bytes()
+        said = call(CREATE, [*command, *more], capsys)
+        assert said.code == 2, said.out
+        assert f"is the contract of another dense network than {dense} is now: --overwrite" in said.err
+    assert {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()} == before
+
+
 def test_the_network_is_not_trained_further_under_its_name(made, many_rooms, capsys):
     command = words(made, many_rooms, "--method", "disparse_pt", "--name", NAME)
     said = call("launch_training.py", command, capsys)
@@ -234,6 +260,24 @@ def test_a_contract_is_checked_again_on_any_split(made, many_rooms, capsys):
     for split, images in (("test", 10), ("train", 18)):
         said = call(EVALUATE, checking(made, many_rooms, split), capsys)
         assert f"{images} images of {split}" in said.out and said.code in (0, 1)
+
+
+def test_the_dense_network_is_the_one_that_the_certificate_names(made, many_rooms, place, capsys):
+    """Not another of its name that lies beside the certificate, which counts where the named one is gone."""
+    for path in made.iterdir():
+        if path.is_file():
+            shutil.copy(path, place)
+    found, named = certificate(place), place / "elsewhere" / "final_nyuv2_baseline.pth"
+    named.parent.mkdir()
+    shutil.copy(place / named.name, named)
+    changed(place / named.name)
+    found["dense"]["file"] = str(named)
+    (place / f"{NAME}_limits.json").write_text(json.dumps(found))
+    said = call(EVALUATE, checking(place, many_rooms, "val"), capsys)
+    assert said.code == 0, said.err
+    named.replace(place / named.name)
+    said = call(EVALUATE, checking(place, many_rooms, "val"), capsys)
+    assert said.code == 0, said.err
 
 
 def test_a_broken_contract_ends_with_one_sentence_and_status_1(made, many_rooms, place, capsys):
@@ -414,6 +458,58 @@ def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, cap
         assert said.code == 2 and words_said in said.err
 
 
+# ------------------------------------------------------------------------- divergence
+@pytest.fixture
+def fates(monkeypatch):
+    """What becomes of the trainings, in turn; "diverges": a weight that makes the loss not finite."""
+    given, optimizer = [], workflow.contract_search.make_optimizer
+
+    def begin(network, *more):
+        fate = given.pop(0)
+        if fate == "killed":
+            raise Killed
+        if fate == "diverges":
+            next(network.parameters()).data.fill_(float("inf"))
+        return optimizer(network, *more)
+
+    monkeypatch.setattr(workflow.contract_search, "make_optimizer", begin)
+    return given
+
+
+def test_a_round_that_diverges_breaks_all_limits_and_the_search_goes_on(
+    many_rooms, place, capsys, fates, only_trained
+):
+    """Also after a kill, and where it is the first."""
+    command = words(place, many_rooms, "--max-drop", "seg.err=60,sn=none", "--set", "contract.smallest=30")
+    fates += ["diverges", "trains", "killed", "diverges"]
+    with pytest.raises(Killed):
+        call(CREATE, command, capsys)
+    said = call(CREATE, command, capsys)
+    assert said.code == 0, said.err
+    told = rows(place)
+    assert [(row["level"], row["kept"]) for row in told] == [("3", "0"), ("1", "1"), ("2", "0")]
+    for row in (told[0], told[2]):
+        assert {row[f"{what}/{name}"] for what in ("drop", "bound") for name in ("seg.err", "sn")} == {"nan"}
+    line = f"round 2: {int(told[2]['size']):,} weights, factors seg 1, sn 1; its training diverged"
+    assert f"{line} (a smaller --lr may help); taken back, broken: seg.err, sn" in said.out + said.err
+    found = certificate(place)
+    assert found["size"]["kept"] == int(told[1]["size"])
+    assert found["widths"]["seg.err"] == float(told[1]["bound/seg.err"]) - float(told[1]["drop/seg.err"])
+
+
+def test_a_search_whose_rounds_all_diverge_says_so(many_rooms, place, capsys, fates, only_trained):
+    fates += ["diverges"]
+    said = call(
+        CREATE, words(place, many_rooms, "--max-drop", LIMITS, "--set", "contract.smallest=60"), capsys
+    )
+    assert said.code == 1 and not fates
+    size = int(rows(place)[0]["size"])
+    assert (
+        "error: no smaller network keeps the limit of 1.5 % for 'seg.err': of the best that was tried, "
+        f"{size:,} weights, the training with 2 iterations a round diverged (a smaller --lr may help)"
+    ) in said.err
+
+
 # ---------------------------------------------------------------------------- refusals
 def test_limits_that_no_size_keeps_end_with_one_sentence_and_status_1(
     many_rooms, place, capsys, only_trained
@@ -507,6 +603,7 @@ def test_the_first_round_prunes_the_dense_network_as_it_is(
         (["--max-drop", "all=1", "--level", "0.999"], "level 0.999 needs at least 999 resamples, not 99"),
         (["--max-drop", "all=1", "--level", "2"], "it must be from 0.5 to below 1"),
         (["--max-drop", "all=1", "--granularity", "2:4"], "granularity '2:4' fixes what each layer keeps"),
+        (["--max-drop", "all=1", "--set", "weighting.method=min_max"], "has no reference of task 'seg'"),
         (["--max-drop", "all=1", "--val-share", "0.3"], "the index has a split 'val' of its own"),
         (["--max-drop", "all=1", "--start-from", "best"], "prunes a trained dense network and there is no"),
     ],
