@@ -90,7 +90,7 @@ class Channelwise(Grain):
         """What may stay of all parameters or multiply-adds. Raises ValueError for a ratio that no removal
         meets."""
         total = getattr(self.whole, self.of)
-        keep, least = keep_count(total, ratio), self.least
+        keep, least = keep_count(total, ratio), self.least()
         if least > keep:
             raise ValueError(
                 f"ratio {ratio:g} of {self.of} cannot be met: {100 * (1 - least / total):.2f} % go where "
@@ -98,13 +98,14 @@ class Channelwise(Grain):
             )
         return keep
 
-    @property
-    def least(self) -> int:
-        """What is left where everything goes that may."""
+    def least(self, names: Iterable[str] | None = None) -> int:
+        """What is left where everything goes that may. names: parameters of which a channel must hold some to
+        go; None = any."""
         left = _Left(self)
         for place, channels in enumerate(self.linked.channels):
-            for unit in range(len(channels.units)):
-                left.remove(place, unit)
+            if names is None or any(name in names for name, _ in channels.units[0]):
+                for unit in range(len(channels.units)):
+                    left.remove(place, unit)
         return left.spent
 
     def budget(self, keep: int) -> Budget:
@@ -141,12 +142,14 @@ class Channelwise(Grain):
         return made
 
     def units(self, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The channels that a mask keeps, by the first layer that makes them, bool."""
+        """The channels that a mask keeps, by the first layer that makes them, bool; of a layer of which the
+        mask holds nothing, all."""
         made = {}
         for channels in self.linked.channels:
-            name, axis = next(place for place in channels.units[0] if place[0] in mask)
-            kept = along(mask[name], axis).any(1).cpu()
-            made[channels.name] = torch.stack([kept[unit[name, axis][0]] for unit in channels.units])
+            made[channels.name] = torch.ones(len(channels.units), dtype=torch.bool)
+            for name, axis in [place for place in channels.units[0] if place[0] in mask][:1]:
+                kept = along(mask[name], axis).any(1).cpu()
+                made[channels.name] = torch.stack([kept[unit[name, axis][0]] for unit in channels.units])
         return made
 
     def masked(

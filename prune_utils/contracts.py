@@ -9,7 +9,8 @@ Left out: files. The networks that the search returns to are kept in memory.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,7 +22,8 @@ from .ascent import Ascent, Round, Trial, check_limits, search, size_ladder
 from .bootstrap import check_level, resample_counts, upper_bound
 from .changes import change, drop
 from .covering import Choice
-from .data import Forward
+from .data import Forward, read_batches
+from .floors import holds
 from .granularity import WEIGHT, find_granularity
 from .latencies import faster_sizes, measure_sizes, thinned
 from .masked import Masked
@@ -30,7 +32,7 @@ from .methods import Method
 from .methods import method as find_method
 from .plan import Plan, Settings, make_plan
 from .preparing import example_of, prepare
-from .prune import in_scope, make_mask, make_room
+from .prune import in_scope, make_floors, make_mask, make_room
 from .ratios import fixed_ratio
 from .removing import Removal, check_removal, removal_of
 from .text import not_one_of
@@ -54,7 +56,7 @@ class Contract:
 def contract(
     model: nn.Module,
     losses: Mapping[str, Loss],
-    batches: Iterable[Any],
+    batches: Iterable[Any] | Mapping[str, Iterable[Any]],
     scores: Mapping[str, Score],
     finetune: Callable[[nn.Module, Masked], object],
     limits: Mapping[str, float],
@@ -94,15 +96,16 @@ def contract(
     finetune(model, sparsity): trains the network, where pruning alone broke a limit; the mask holds if
         sparsity.attach(optimizer) was called.
     limits: task, or "task.what" -> percent of the score that may be lost; infinity = anything.
-    resolution, smallest: of the sizes, see `size_ladder`. stride, turn, turns: see `Ascent`.
+    resolution, smallest: of the sizes, see `size_ladder`; those too small for the floor are left out, of a
+        table too. stride, turn, turns: see `Ascent`.
     Raises ValueError for arguments that do not go together, and, with the best that was tried, where no
         smaller network keeps the limits; the network is then as it was.
     """
     row = find_method(method)
     plan = _plan(row, criterion, floor, protect, granularity, ratio_of)
-    taken = list(batches)
+    taken = read_batches(batches, losses)
     ready = partial(prepare, forward=forward, include=include, exclude=exclude)
-    plan, electorate = ready(model, plan, losses, taken, taken[:1])
+    plan, electorate = ready(model, plan, losses, taken.given, taken.first)
     owners = electorate.owners
     sizes = sizes_of(model, plan, owners, resolution, smallest)
     check_limits(limits, losses)
@@ -111,12 +114,12 @@ def contract(
     tried = mask = dense_mask(model, in_scope(model, owners, plan))
 
     def choose(size: int, factors: Mapping[str, float], among: Mask) -> Mask:
-        weighed, numbered = replace(plan, factors=dict(factors)), list(enumerate(taken))
-        return make_mask(model, weighed, electorate, numbered, seed, forward, keep=size, among=among)
+        weighed = replace(plan, factors=dict(factors))
+        return make_mask(model, weighed, electorate, taken.numbered, seed, forward, keep=size, among=among)
 
     def removal(chosen: Mask, size: int) -> Removal:
         found = removal_of(plan.channels, chosen, size)
-        check_removal(model, found, *example_of(taken[0], forward))
+        check_removal(model, found, *example_of(taken.first[0], forward))
         return found
 
     def pruned(size: int) -> nn.Module:
@@ -128,7 +131,7 @@ def contract(
         return network
 
     table = measure_sizes(thinned(sizes), pruned, latencies) if callable(latencies) else latencies
-    sizes = sizes if table is None else faster_sizes(table, sizes[0])
+    sizes = sizes if table is None else met(model, plan, owners, faster_sizes(table, sizes[0]))
     ascent = Ascent(limits, tuple(losses), sizes, stride, turn, turns)
 
     def attempt(trial: Trial) -> dict[str, float]:
@@ -164,7 +167,8 @@ def contract(
     if plan.removes:
         gone = removal(mask, best.trial.keep)
         gone.apply(model)
-        owners = ready(model, plan, losses, taken, taken[:1])[1].owners  # of the layers as they are now
+        # of the layers as they are now
+        owners = ready(model, plan, losses, taken.given, taken.first)[1].owners
         mask, asked = dense_mask(model, in_scope(model, owners, plan)), asked | {"whole": asdict(gone.before)}
     sparsity = Masked(model, mask, owners=owners, asked=asked)
     return Contract(sparsity, best, tuple(ascent.rounds), None if table is None else dict(table))
@@ -173,10 +177,37 @@ def contract(
 def sizes_of(
     model: nn.Module, plan: Plan, owners: Owners, resolution: float, smallest: float
 ) -> tuple[int, ...]:
-    """The ladder of a network: what `size_ladder` gives above all that always stays."""
+    """The ladder of a network: what `size_ladder` gives above all that always stays, as far as it can be
+    met. Errors are those of `met`."""
     room = make_room(model, plan, owners)
-    least = plan.channels.least if plan.removes else room.protected
-    return size_ladder(room.total, resolution, smallest, least)
+    ladder = size_ladder(room.total, resolution, smallest, _least(model, plan, owners))
+    return met(model, plan, owners, ladder)
+
+
+def met(model: nn.Module, plan: Plan, owners: Owners, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes, the whole network first, that hold what always stays and the floor of every layer.
+
+    Raises ValueError where none below the first does.
+    """
+    least = _least(model, plan, owners)
+    large = [size for size in sizes if size >= least]
+    budget = make_room(model, plan, owners).budget
+    budgets = [budget(size) for size in large]
+    floors = make_floors(model, plan, owners, budgets)
+    found = [size for size, of, low in zip(large, budgets, floors, strict=True) if holds(of, low)]
+    if len(found) < 2:
+        raise ValueError(
+            f"no size below the whole network, {sizes[0]:,}, holds what always stays and the floor of every "
+            f"layer ({plan.floor:g}): give other sizes, or a lower floor"
+        )
+    return tuple(found)
+
+
+def _least(model: nn.Module, plan: Plan, owners: Owners) -> int:
+    """What always stays: protected layers, or what is left without every channel that a task may give up."""
+    if plan.removes:
+        return plan.channels.least([name for name in in_scope(model, owners, plan) if owners[name]])
+    return make_room(model, plan, owners).protected
 
 
 def unkept(ascent: Ascent) -> str:
@@ -248,12 +279,20 @@ class _Judge:
         counts = {len(score) for score in self.dense.values() if score.dim()}  # of images
         self.drawn = {images: resample_counts(images, resamples, seed).double() for images in counts}
         for name, value in self.dense.items():
+            if limits[name] == math.inf:
+                continue
             if not value.double().mean().isfinite() or not value.double().mean():
                 raise ValueError(f"the trained network's score of {name!r} is {float(value.mean()):g}")
 
     def _score(self, name: str, model: nn.Module) -> Tensor:
         found = self.scores[name](model)
-        return found.detach().cpu() if isinstance(found, Tensor) else torch.tensor(float(found))
+        if not isinstance(found, Tensor):
+            return torch.tensor(float(found))
+        if found.dim() > 1 or not found.numel():
+            raise ValueError(
+                f"score {name!r} is of shape {tuple(found.shape)}: give one number, or one for every image"
+            )
+        return found.detach().cpu()
 
     def drops(self, model: nn.Module) -> dict[str, float]:
         return {name: self._drop(name, self._score(name, model)) for name in self.scores}
@@ -263,7 +302,8 @@ class _Judge:
         if now.shape != dense.shape:
             raise ValueError(f"score {name!r} was of shape {tuple(dense.shape)}, now of {tuple(now.shape)}")
         if not now.dim():
-            return drop([change(float(now), float(dense), larger=True)])
+            lost = drop([change(float(now), float(dense), larger=True)])
+            return math.inf if math.isnan(lost) else lost  # as of bounds: more than any limit but infinity
         drawn = self.drawn[len(now)]
         pairs = zip((drawn @ now.double()).tolist(), (drawn @ dense.double()).tolist(), strict=True)
         return upper_bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]), self.level)

@@ -8,7 +8,8 @@ as a loss means that the batch holds no label of the task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from itertools import islice, zip_longest
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -66,6 +67,39 @@ def loss_value(whose: str, value: Any) -> Tensor | None:
 def is_by_task(batches: Any, tasks: Iterable[str]) -> bool:
     """Whether this is a mapping task -> something of its own: all its keys are tasks."""
     return isinstance(batches, Mapping) and bool(batches) and set(batches) <= set(tasks)
+
+
+class Taken(NamedTuple):
+    """Batches that were read, as those take them that are given some."""
+
+    given: tuple[Any, ...]  # owners_from_graph
+    numbered: Any  # make_mask
+    steps: list[Any]  # one after the other; {task: batch} where every task has its own
+    first: list[Any]  # one batch, or none where there is none
+
+
+def read_batches(
+    batches: Iterable[Any] | Mapping[str, Iterable[Any]], tasks: Iterable[str], number: int | None = None
+) -> Taken:
+    """The batches, `number` at most, of all tasks or a mapping task -> batches of its own.
+
+    Raises ValueError for a mapping of others than these tasks.
+    """
+    if not isinstance(batches, Mapping):
+        steps = list(islice(batches, number))
+        return Taken(tuple(steps), list(enumerate(steps)), steps, steps[:1])
+    if not is_by_task(batches, tasks) or set(batches) != set(tasks):
+        raise ValueError(
+            f"batches by task are of {', '.join(map(str, batches))}, the losses of {', '.join(tasks)}: "
+            "give every task its own, or a list of batches for all"
+        )
+    taken = {task: list(islice(theirs, number)) for task, theirs in batches.items()}
+    nothing = object()
+    rows = zip_longest(*taken.values(), fillvalue=nothing)
+    steps = [
+        {task: batch for task, batch in zip(taken, row, strict=True) if batch is not nothing} for row in rows
+    ]
+    return Taken((taken,), taken, steps, [batch for theirs in taken.values() for batch in theirs][:1])
 
 
 def _is_pair(batch: Any) -> bool:

@@ -63,7 +63,7 @@ def choose_above(
     """
     if not grain.granularity.whole or grain.granularity.removes:
         return choose(scores, budget, arbiter, among, grain)
-    pools = lifted(budget if among is None else _within(budget, among, grain), floors)
+    pools = _lifted(budget if among is None else _within(budget, among, grain), floors)
     while True:
         mask = choose(scores, tuple(pools), arbiter, among, grain)
         kept = {name: grain.cost({name: of}) for name, of in mask.items()}
@@ -71,6 +71,15 @@ def choose_above(
         if len(parted) == len(pools):
             return mask
         pools = parted
+
+
+def holds(budget: Budget, floors: Floors) -> bool:
+    """Whether the budget keeps what the floors ask for."""
+    try:
+        _lifted(budget, floors)
+    except ValueError:
+        return False
+    return True
 
 
 def _within(budget: Budget, among: Mask, grain: Grain) -> Budget:
@@ -93,7 +102,7 @@ def _parted(pool: Pool, kept: Mapping[str, int], floors: Floors) -> list[Pool]:
     return [Pool(rest, left), *alone] if rest else alone
 
 
-def lifted(budget: Budget, floors: Floors) -> list[Pool]:
+def _lifted(budget: Budget, floors: Floors) -> list[Pool]:
     """Pools of one layer raised to their floor, at the cost of those that keep most above their own.
 
     Raises ValueError where the floors ask for more than the budget keeps.

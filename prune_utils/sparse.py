@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice, zip_longest
 from typing import Any
 
 from torch import nn
 
 from .courses import Course, make_sparsifier, regrowth
 from .covering import Choice
-from .data import Forward, is_by_task
+from .data import Forward, read_batches
 from .gradual import Pace
 from .granularity import WEIGHT
 from .masked import Masked
@@ -132,11 +131,9 @@ def sparsify(
     plan = make_plan(row, settings)
     if plan.removes:
         raise ValueError("granularity 'channel' leaves a smaller network and no mask: call remove_channels")
-    taken, steps = _read(batches, losses, num_batches)
-    flat = [batch for step in steps for batch in (step.values() if taken is not steps else [step])]
-    given = (taken,) if isinstance(taken, Mapping) else tuple(taken)
+    taken = read_batches(batches, losses, num_batches)
     plan, electorate = prepare(
-        *(model, plan, losses, given, flat[:1]),
+        *(model, plan, losses, taken.given, taken.first),
         forward=forward,
         loss_weights=loss_weights,
         gather=gather,
@@ -145,14 +142,13 @@ def sparsify(
         unowned=unowned,
     )
     owners = electorate.owners
-    numbered = taken if isinstance(taken, Mapping) else list(enumerate(taken))
-    mask = make_mask(model, plan, electorate, numbered, seed, forward)
+    mask = make_mask(model, plan, electorate, taken.numbered, seed, forward)
     if initial is not None:
         model.load_state_dict(initial)
-    known = {"owners": owners, "asked": plan.asked | {"seed": seed, "batches": len(steps)}}
+    known = {"owners": owners, "asked": plan.asked | {"seed": seed, "batches": len(taken.steps)}}
     if isinstance(schedule, Pace):
         rhythm = _Rhythm(schedule.start, schedule.end, schedule.every, schedule.fraction, backward)
-        held = known | {"batches": steps}
+        held = known | {"batches": taken.steps}
         return make_sparsifier(
             Course(
                 model, mask, None, row, plan, electorate, schedule.end, seed, rhythm, rhythm, held, forward
@@ -161,11 +157,11 @@ def sparsify(
     if row.grow is not None and schedule is not None:
         asked = electorate.voters(row.grow_voters)
         growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
-        return regrowth(model, mask, None, schedule, growth, batches=steps, **known)
+        return regrowth(model, mask, None, schedule, growth, batches=taken.steps, **known)
     if row.retrain:
         budgets = make_budgets(model, plan, owners)[1:]
         floors = make_floors(model, plan, owners, budgets)
-        scored = make_scorer(model, plan, electorate, numbered, seed, forward)
+        scored = make_scorer(model, plan, electorate, taken.numbered, seed, forward)
         return Rounds(
             model,
             mask,
@@ -231,24 +227,3 @@ def _check(
         )
     if row.start != "rewound" and initial is not None:
         raise ValueError(f"method {row.name!r} does not rewind the network, so it takes no initial weights")
-
-
-def _read(
-    batches: Iterable[Any] | Mapping[str, Iterable[Any]], losses: Mapping[str, Loss], number: int | None
-) -> tuple[Any, list[Any]]:
-    """The batches that are used, and the same step by step ({task: batch} where every task has its own)."""
-    if isinstance(batches, Mapping):
-        if not is_by_task(batches, losses) or set(batches) != set(losses):
-            raise ValueError(
-                f"batches by task are of {', '.join(map(str, batches))}, the losses of {', '.join(losses)}: "
-                "give every task its own, or a list of batches for all"
-            )
-        taken = {task: list(islice(theirs, number)) for task, theirs in batches.items()}
-        nothing = object()
-        rows = zip_longest(*taken.values(), fillvalue=nothing)
-        return taken, [
-            {task: batch for task, batch in zip(taken, row, strict=True) if batch is not nothing}
-            for row in rows
-        ]
-    steps = list(islice(batches, number))
-    return steps, steps

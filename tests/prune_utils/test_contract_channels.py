@@ -58,6 +58,22 @@ def test_the_network_on_return_is_smaller_and_computes_what_was_judged():
     assert net(torch.zeros(1, 3, 9, 9))["a"].shape == (1, 1, 5, 5)
 
 
+def test_layers_out_of_scope_keep_their_channels():
+    net = Net().eval()
+    net.heads["a"] = nn.Sequential(nn.Conv2d(12, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    losses = {t: (lambda out, true, t=t: out[t].square().mean()) for t in ("a", "b")}
+    scores = dict.fromkeys(losses, lambda model: 1.0)
+    shared = dict(granularity="channel", exclude="heads.a.*", stride=64, resolution=5)
+    found = contract(
+        *(net, losses, [(torch.randn(4, 3, 9, 9), None)], scores),
+        *(lambda model, sparsity: None, {"a": 1, "b": 1}),
+        **shared,
+    )
+    assert all(done.kept for done in found.rounds) and left(net) <= found.best.trial.keep
+    assert (net.heads["a"][0].out_channels, net.body[0].out_channels) == (4, 1)
+    assert net(torch.zeros(1, 3, 9, 9))["a"].shape == (1, 1, 5, 5)
+
+
 def test_the_fastest_is_found_by_what_measures_smaller_networks():
     widths = []
 

@@ -108,6 +108,59 @@ def test_multiply_adds_are_made_few_and_kernels_go_whole(tiny):
     assert kernels.best.trial.level == max(done.trial.level for done in kernels.rounds) > 0
 
 
+def never_drop(net):
+    return net.model, net.losses, net.batches, dict.fromkeys(net.losses, lambda model: 1.0)
+
+
+@pytest.mark.parametrize(("granularity", "least"), [("weight", 5), ("kernel", 9 + 9 + 1 + 1 + 1)])
+def test_scores_that_never_drop_end_where_the_floor_asks_for_a_unit_of_every_layer(tiny, granularity, least):
+    given = dict(criterion="magnitude", granularity=granularity)
+    found = contract(*never_drop(tiny("a", "b")), lambda *_: None, {"a": 1, "b": 1}, **given)
+    assert count(found.sparsity.mask) == found.best.trial.keep == least
+    assert all(kept.any() for kept in found.sparsity.mask.values())
+
+
+def test_sizes_of_a_table_that_are_too_small_for_the_floor_are_left_out(tiny):
+    given = dict(finetune=lambda *_: None, limits={"a": 1, "b": 1}, criterion="magnitude")
+    table = {sum(weight.numel() for weight in prunable(tiny("a", "b").model).values()): 3.0, 2: 1.0}
+    with pytest.raises(ValueError, match="no size below the whole network, .* floor of every layer .0.1."):
+        contract(*never_drop(tiny("a", "b")), latencies=table, **given)
+    found = contract(*never_drop(tiny("a", "b")), latencies=table | {40: 2.0}, **given)
+    assert count(found.sparsity.mask) == found.best.trial.keep == 40 and len(found.rounds) == 1
+
+
+@pytest.mark.parametrize("score", [torch.ones(3, 2), torch.ones(0)])
+def test_scores_of_another_shape_are_refused_before_any_training(tiny, score):
+    def never(model, sparsity):
+        raise AssertionError("trained")
+
+    model, losses, batches, scores = never_drop(tiny("a", "b"))
+    scores["b"] = lambda model: score
+    with pytest.raises(ValueError, match="score 'b' is of shape .*: give one number, or one for every image"):
+        contract(model, losses, batches, scores, never, {"a": 1, "b": 1})
+
+
+@pytest.mark.parametrize("score", [0.0, math.nan, torch.zeros(4)])
+def test_what_may_lose_anything_needs_no_score_to_lose(tiny, score):
+    model, losses, batches, scores = never_drop(tiny("a", "b"))
+    scores["b"] = lambda model: score
+    limits = {"a": 1, "b": math.inf}
+    found = contract(model, losses, batches, scores, lambda *_: None, limits, smallest=50)
+    assert all(done.kept for done in found.rounds) and found.best.drops["b"] == math.inf
+
+
+def test_batches_by_task_vote_as_batches_of_all(tiny):
+    found = []
+    for by_task in (False, True):
+        net = tiny("a", "b")
+        model, losses, batches, scores = never_drop(net)
+        given = {task: iter(batches) for task in losses} if by_task else batches
+        found.append(contract(model, losses, given, scores, lambda *_: None, {"a": 1, "b": 1}, smallest=30))
+    assert mask_hash(found[0].sparsity.mask) == mask_hash(found[1].sparsity.mask)
+    with pytest.raises(ValueError, match="batches by task are of a, the losses of a, b"):
+        contract(model, losses, {"a": batches}, scores, lambda *_: None, {"a": 1, "b": 1})
+
+
 def test_scores_by_image_are_bounded(tiny):
     """A drop of 4 % in the mean that some images do not share: the bound is that of their resamples."""
     net = tiny("a", "b")
