@@ -108,7 +108,7 @@ def arguments() -> argparse.Namespace:
     add("--level", type=float, default=0.95, help="of the promises")
     add("--size-level", type=float, default=0.8)
     add("--ratios", default="50,70,80,86,90,93,95,97", help="of the grid")
-    add("--round-steps", type=int, default=60, help="fine-tuning in a round of a search")
+    add("--round-steps", type=int, default=150, help="fine-tuning in a round of a search")
     add("--grid-steps", type=int, default=400, help="all training of a network of the grid")
     add("--criterion", help="of contract, uniform and disparse_pt")
     asked = words.parse_args()

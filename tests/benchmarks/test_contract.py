@@ -65,7 +65,7 @@ def test_a_dense_network_that_is_gone_is_made_again_where_a_piece_needs_it(asked
             ("--criterion", "fisher"),
             "seed0_promise_contract_all_5.json was made with criterion None, not fisher",
         ),
-        (("--round-steps", "7"), "seed0_promise_contract_all_5.json was made with round_steps 60, not 7"),
+        (("--round-steps", "7"), "seed0_promise_contract_all_5.json was made with round_steps 150, not 7"),
         (("--set", "optim.lr=0.1"), "seed0_dense.json was made with digest "),
         (("--set", "data.num_workers=1"), None),
         (("--jobs", "3"), None),
