@@ -196,9 +196,9 @@ def met(model: nn.Module, plan: Plan, owners: Owners, sizes: Sequence[int]) -> t
     floors = make_floors(model, plan, owners, budgets)
     found = [size for size, of, low in zip(large, budgets, floors, strict=True) if holds(of, low)]
     if len(found) < 2:
+        floor = f" and the floor {plan.floor:g} of every layer" if plan.floor else ""
         raise ValueError(
-            f"no size below the whole network, {sizes[0]:,}, holds what always stays and the floor of every "
-            f"layer ({plan.floor:g}): give other sizes, or a lower floor"
+            f"no size below the whole network, {sizes[0]:,}, holds what always stays{floor}: give other sizes"
         )
     return tuple(found)
 

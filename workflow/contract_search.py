@@ -21,7 +21,7 @@ from typing import Any
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
 from prune_utils.ascent import Ascent, Round, Trial
-from prune_utils.contracts import sizes_of
+from prune_utils.contracts import met, sizes_of
 from prune_utils.granularity import find_granularity
 from prune_utils.latencies import faster_sizes
 from prune_utils.masks import Mask, apply, dense_mask
@@ -137,17 +137,18 @@ class Work:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The ladder, before latencies thin it out."""
-        settings, network = self.experiment.config.contract, self.dense.network
-        pruning = self.pruning(network, {})
-        owners = pruning.electorate.owners
-        return sizes_of(network, pruning.plan, owners, settings.resolution, settings.smallest)
+        settings, pruning = self.experiment.config.contract, self.pruning(self.dense.network, {})
+        asked = pruning.network, pruning.plan, pruning.electorate.owners
+        return sizes_of(*asked, settings.resolution, settings.smallest)
 
     def make_ascent(self, latency: dict[str, Any] | None) -> Ascent:
         """The search before its first round; by a table of latencies, None = by sizes. ValueError for a table
         of another network."""
         settings, sizes = self.experiment.config.contract, self.sizes
         if latency is not None:
-            sizes = faster_sizes(table_of(latency), sizes[0])
+            pruning = self.pruning(self.dense.network, {})
+            asked = pruning.network, pruning.plan, pruning.electorate.owners
+            sizes = met(*asked, faster_sizes(table_of(latency), sizes[0]))
         return Ascent(
             self.limits, tuple(self.experiment.tasks), sizes, settings.stride, settings.turn, settings.turns
         )

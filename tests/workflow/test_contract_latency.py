@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -125,14 +126,18 @@ def test_the_table_of_the_contract_that_is_replaced_is_read_before_it_goes(
     assert certificate(place)["latency"] == table and len(clock) == count
 
 
-def test_a_table_of_another_network_leaves_an_earlier_contract_as_it_is(many_rooms, place, capsys):
-    (place / "other.json").write_text(
-        json.dumps({"runtime": "sparse-engine", "sizes": [9, 5], "milliseconds": [2, 1]})
-    )
+def test_a_table_that_no_search_can_go_by_leaves_an_earlier_contract_as_it_is(many_rooms, place, capsys):
+    """One of another network; then one of sizes that are smaller than what is protected."""
     (place / f"{NAME}.pth").write_text("an earlier network")
     stated = ["--set", f"contract.latencies={place / 'other.json'}", "--overwrite"]
-    said = call(CREATE, words(place, many_rooms, *LIMITS, *stated), capsys)
-    assert said.code == 2 and "the latencies lack that of the whole network" in said.err
+    stated += ["--protect", "backbone.stem.conv"]
+    whole = "9"
+    for wrong in ("the latencies lack that of the whole network, size ", "no size below the whole network, "):
+        table = {"runtime": "sparse-engine", "sizes": [int(whole), 5], "milliseconds": [2, 1]}
+        (place / "other.json").write_text(json.dumps(table))
+        said = call(CREATE, words(place, many_rooms, *LIMITS, *stated), capsys)
+        assert said.code == 2 and wrong in said.err
+        whole = re.search(r"[\d,]*\d", said.err.partition(wrong)[2])[0].replace(",", "")
     assert (place / f"{NAME}.pth").read_text() == "an earlier network"
 
 
