@@ -13,7 +13,7 @@ import workflow.contract_search
 from prune_utils.latencies import SIZES, faster_sizes, thinned
 from tests.scripts import call
 from tests.test_resume import same
-from tests.workflow.test_contract import (
+from tests.workflow.contracts import (
     CREATE,
     EVALUATE,
     NAME,
