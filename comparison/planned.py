@@ -291,8 +291,7 @@ def family_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
         "p (Holm)",
         "verdict",
     )
-    note = f"{len(tests)} tests; the chance of any false call among them is at most {plan.level:g}"
-    notes = [note]
+    notes = [f"{len(tests)} tests; the chance of any false call among them is at most {plan.level:g}"]
     if any(verdict.seeds < len(tier.seeds) for verdict in verdicts):
         notes.append(
             "where seeds are fewer, a score of the others was no number, and the verdict is on the rest"

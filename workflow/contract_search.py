@@ -26,8 +26,10 @@ from prune_utils.granularity import find_granularity
 from prune_utils.latencies import faster_sizes
 from prune_utils.masks import Mask, apply, dense_mask
 from prune_utils.methods import Method
+from prune_utils.plan import Plan
 from prune_utils.prune import in_scope, make_mask
 from prune_utils.seeds import mix_seed
+from prune_utils.voters import Owners
 from training.checkpoint import write_file
 from training.loop import Diverged, make_optimizer
 
@@ -137,18 +139,19 @@ class Work:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The ladder, before latencies thin it out."""
-        settings, pruning = self.experiment.config.contract, self.pruning(self.dense.network, {})
-        asked = pruning.network, pruning.plan, pruning.electorate.owners
-        return sizes_of(*asked, settings.resolution, settings.smallest)
+        settings = self.experiment.config.contract
+        return sizes_of(*self._whole_network(), settings.resolution, settings.smallest)
+
+    def _whole_network(self) -> tuple[MultiTaskNet, Plan, Owners]:
+        """The dense network, how it is to be pruned, and who owns what of it."""
+        pruning = self.pruning(self.dense.network, {})
+        return pruning.network, pruning.plan, pruning.electorate.owners
 
     def make_ascent(self, latency: dict[str, Any] | None) -> Ascent:
-        """The search before its first round; by a table of latencies, None = by sizes. ValueError for a table
-        of another network."""
+        """The search before its first round. ValueError for a table of latencies of another network."""
         settings, sizes = self.experiment.config.contract, self.sizes
         if latency is not None:
-            pruning = self.pruning(self.dense.network, {})
-            asked = pruning.network, pruning.plan, pruning.electorate.owners
-            sizes = met(*asked, faster_sizes(table_of(latency), sizes[0]))
+            sizes = met(*self._whole_network(), faster_sizes(table_of(latency), sizes[0]))
         return Ascent(
             self.limits, tuple(self.experiment.tasks), sizes, settings.stride, settings.turn, settings.turns
         )
@@ -170,9 +173,8 @@ class Work:
     def _check_files(self) -> None:
         """ValueError where files of something else are in the way."""
         if self.begun:
-            require_same_settings(
-                read_state(self.state_path)["settings"], self.experiment, str(self.state_path)
-            )
+            state = read_state(self.state_path)
+            require_same_settings(state["settings"], self.experiment, str(self.state_path))
         elif self.finished:
             content = read_limits(self.certificate_path)
             require_same_settings(content["config"], self.experiment, str(self.certificate_path))
@@ -258,10 +260,9 @@ class Work:
 
     def _write_state(self) -> None:
         rounds = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
-        content = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
-        write_file(
-            self.state_path, content | {"rounds": rounds, "trained": self.trained, "latency": self.latency}
-        )
+        content: dict[str, Any] = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
+        content |= {"rounds": rounds, "trained": self.trained, "latency": self.latency}
+        write_file(self.state_path, content)
 
     def pruning(self, network: MultiTaskNet, factors: Mapping[str, float]) -> Pruning:
         """The method on a network, with these factors of the tasks, none = 1 each."""
@@ -322,10 +323,10 @@ class Work:
                 run.train(resume=True)
             except Diverged:
                 self.tried = lost(self.limits)
-                return _bounds(self.tried)
-            network, steps = run.outcome, steps + run.plan.steps
-            apply(network, mask)
-            self.tried = self._look(network)
+            else:
+                network, steps = run.outcome, steps + run.plan.steps
+                apply(network, mask)
+                self.tried = self._look(network)
         if kept(self.tried, self.limits):
             save_network(
                 pruning.experiment,

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import workflow.contract_search
+from tests.scripts import call
 from workflow.judging import Fall
 
 CREATE, EVALUATE = "create_pruned_net.py", "eval_pruned_net.py"
@@ -105,3 +106,18 @@ def changed(path):
 
 class Killed(BaseException):
     """Unwinds everything, as a kill would end it, but for what `finally` does."""
+
+
+def killed_before_training(command, capsys, monkeypatch):
+    """Begin a search that ends where its first training begins; the weights at that moment."""
+    begun = []
+
+    def stop(network, *given):
+        begun.append({name: value.clone() for name, value in network.state_dict().items()})
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.contract_search, "make_optimizer", stop)
+        with pytest.raises(Killed):
+            call(CREATE, command, capsys)
+    return begun[0]

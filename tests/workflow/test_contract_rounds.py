@@ -20,6 +20,7 @@ from tests.workflow.contracts import (
     certificate,
     checking,
     dense,
+    killed_before_training,
     made,
     only_trained,
     place,
@@ -136,14 +137,8 @@ def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_f
 
 
 def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, capsys, monkeypatch):
-    def stop(*given, **more):
-        raise Killed
-
     command = words(place, many_rooms, "--max-drop", LIMITS)
-    with monkeypatch.context() as patch:
-        patch.setattr(workflow.contract_search, "make_optimizer", stop)
-        with pytest.raises(Killed):
-            call(CREATE, command, capsys)
+    killed_before_training(command, capsys, monkeypatch)
     said = call(CREATE, words(place, many_rooms, "--max-drop", "all=3"), capsys)
     assert said.code == 2 and "was started with contract.max_drop=['seg.err=1.5', 'sn=30']" in said.err
     state = place / f"{NAME}_search.ckpt"
@@ -256,18 +251,10 @@ def test_the_first_round_prunes_the_dense_network_as_it_is(
     many_rooms, place, capsys, monkeypatch, only_trained
 ):
     """No step of training lies before it, and its bounds' widths are said."""
-    dense, begun = torch.load(place / "final_nyuv2_baseline.pth", weights_only=True)["state"], []
-
-    def stop(network, *given):
-        begun.append({name: value.clone() for name, value in network.state_dict().items()})
-        raise Killed
-
+    dense = torch.load(place / "final_nyuv2_baseline.pth", weights_only=True)["state"]
     command = words(place, many_rooms, "--max-drop", LIMITS)
-    with monkeypatch.context() as patch:
-        patch.setattr(workflow.contract_search, "make_optimizer", stop)
-        with pytest.raises(Killed):
-            call(CREATE, command, capsys)
-    kept = [(value == dense[name]) | (value == 0) for name, value in begun[0].items()]
+    begun = killed_before_training(command, capsys, monkeypatch)
+    kept = [(value == dense[name]) | (value == 0) for name, value in begun.items()]
     assert all(of.all() for of in kept)
     said = call(CREATE, command, capsys)
     widths = {
