@@ -34,6 +34,7 @@ WAYS = {
     "weighed": ("snip", ("--weighting", "mgda"), 10),
     "bfloat16": ("disparse_static", ("--precision", "bf16-mixed"), 10),
     "float16": ("disparse_dynamic", ("--precision", "16-mixed"), 10),
+    "recorded": ("disparse_dynamic", ("--set", "run.cuda_graphs=true"), 10),
     "2:4": ("disparse_static", ("--granularity", "2:4"), 50),
     "kernels": ("disparse_static", ("--granularity", "kernel"), 10),
 }
@@ -47,8 +48,8 @@ def on(device: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("way", WAYS)
 def test_from_start_to_scores(way, device, place, tmp_path):  # noqa: F811
     method, flags, keep = WAYS[way]
-    if device == "cpu" and "float16" in way:
-        pytest.skip("a GPU's precision")
+    if device == "cpu" and way in ("float16", "recorded"):
+        pytest.skip("a GPU's own")
     if way == "weighed":
         pytest.importorskip("torchjd")
     name = f"{way.replace(' ', '_').replace(':', '_')}_{device}"

@@ -6,13 +6,12 @@ Optimization, 1992; Tarvainen and Valpola, NeurIPS 2017). Training itself never 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Average:
@@ -23,24 +22,28 @@ class Average:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._averaged = AveragedModel(network, multi_avg_fn=self._mix, use_buffers=True)
-        self._averaged.update_parameters(network)  # the first only copies
+        """network: changes its weights in place as long as it is averaged."""
+        self.decay, self._steps = decay, 0
+        self.network = copy.deepcopy(network)
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        values = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._values, self._now = [value for value, _ in values], [now for _, now in values]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._weights = dict(self.network.named_parameters())
 
-    @property
-    def network(self) -> nn.Module:
-        return self._averaged.module
-
-    def update(self, network: nn.Module, mask: Mapping[str, Tensor]) -> None:
+    @torch.no_grad()
+    def update(self, mask: Mapping[str, Tensor]) -> None:
         """Take in the weights as they are after a step.
 
         mask: weight name -> what is kept now, bool; the average is 0 elsewhere, whatever was kept earlier.
         """
-        self._averaged.update_parameters(network)
-        with torch.no_grad():
-            for name, weight in self.network.named_parameters():
-                if name in mask:
-                    weight.mul_(mask[name])
+        self._steps += 1
+        decay = min(self.decay, (1 + self._steps) / (10 + self._steps))
+        torch._foreach_lerp_(self._values, self._now, 1 - decay)
+        for counter, now in self._counters:
+            counter.copy_(now)
+        for name, kept in mask.items():
+            self._weights[name].mul_(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.network.state_dict()
@@ -48,14 +51,8 @@ class Average:
     def load_state_dict(self, state: dict[str, Tensor], steps: int) -> None:
         """Go on from the average after so many steps."""
         self.network.load_state_dict(state)
-        self._averaged.n_averaged.fill_(steps + 1)
+        self._steps = steps
 
-    @torch.no_grad()
-    def _mix(self, averages: Tensors, weights: Tensors, updates: Tensor | int) -> None:
-        """updates: how often the average was set before, its first copy included."""
-        if not averages[0].is_floating_point():  # counters
-            torch._foreach_copy_(averages, weights)
-            return
-        step = int(updates)
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return list(chain(network.parameters(), network.buffers()))

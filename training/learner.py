@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tasks.base import Target, Task
 
+from .graphs import Recorded
 from .sharing import valid_shares
 from .sparsifier import Sparsifier
 from .weighing import Weighing
@@ -62,6 +63,7 @@ class Learner:
     """What is trained and how: network and optimizer as fabric.setup gave them.
 
     owners: parameters, each with the tasks whose output depends on it; those left out are everybody's.
+    recorded: the network's passes as CUDA graphs, where steps replay them.
     """
 
     fabric: Fabric
@@ -71,8 +73,19 @@ class Learner:
     sparsifier: Sparsifier
     weighing: Weighing = field(default_factory=Weighing)
     owners: Sequence[tuple[nn.Parameter, frozenset[str]]] = ()
+    recorded: Recorded | None = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """By the names that the network itself has for them."""
-        return dict(getattr(self.network, "module", self.network).named_parameters())
+        return dict(self.bare.named_parameters())
+
+    @property
+    def bare(self) -> nn.Module:
+        """The network itself, without Fabric's and other wrappers around it."""
+        return getattr(self.network, "module", self.network)
+
+    def begin(self) -> None:
+        """The network is one in training, whatever looked at it before a step."""
+        if not self.bare.training:
+            self.network.train()

@@ -75,7 +75,7 @@ def train(learner: Learner, plan: Plan, batches: Iterable[Batch], start: int = 0
     """
     fabric = learner.fabric
     for number, batch in enumerate(batches, start + 1):
-        learner.network.train()
+        learner.begin()
         for group in learner.optimizer.param_groups:
             group["lr"] = plan.lr_at(number)
         seed_step(plan.seed, number, fabric.global_rank)

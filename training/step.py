@@ -197,7 +197,8 @@ def _mean(learner: Learner, values: Tensor) -> Tensor:
 class _Walk:
     """Forward through the parts of a batch: yields each part's losses, which add up to the batch's.
 
-    by_task: no gradient is sent to other processes; else those of the last part are, with all before.
+    by_task: no gradient is sent to other processes; else those of the last part are, with all before. Graphs
+    are replayed where every part goes backward once.
     """
 
     def __init__(self, learner: Learner, batch: Batch, accumulate: int, by_task: bool = False) -> None:
@@ -207,10 +208,12 @@ class _Walk:
 
     def __iter__(self) -> Any:
         fabric, network, objective = self.learner.fabric, self.learner.network, self.learner.objective
+        once = torch.is_grad_enabled() and not self.by_task
+        forward = self.learner.recorded if self.learner.recorded and once else network
         for number, (image, targets) in enumerate(self.pieces):
             apart = self.by_task or number + 1 < len(self.pieces)
             with fabric.no_backward_sync(cast(Any, network), enabled=apart):
-                preds = network(image)
+                preds = forward(image)
                 for name in () if self.shares else objective.tasks:
                     self.shares[name] = self._shares(name, preds[name].shape[-2:])
                 yield {

@@ -78,8 +78,22 @@ def make_fabric(run: Run) -> Fabric:
         raise ValueError(
             f"--devices {run.devices} of --device {run.device} cannot be used here: {error}"
         ) from error
+    if run.cuda_graphs:
+        _check_recordable(fabric, run)
     fabric.launch()
     return fabric
+
+
+def _check_recordable(fabric: Fabric, run: Run) -> None:
+    """Whether training's passes can be recorded as CUDA graphs."""
+    for what, fits in (
+        ("a CUDA device", fabric.device.type == "cuda"),
+        ("one process", fabric.world_size == 1),
+        ("--precision 32-true", run.precision == "32-true"),
+        ("no --compile", not run.compile),
+    ):
+        if not fits:
+            raise ValueError(f"run.cuda_graphs=true needs {what}: leave it out")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

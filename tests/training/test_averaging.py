@@ -21,7 +21,7 @@ def test_average_of_three_steps_by_hand():
     average = Average(network, 0.25)
     for value, expected in ((1.0, 0.8181818182), (2.0, 1.7045454545), (4.0, 3.4261363636)):
         set_to(network, value)  # decays min(0.25, 2/11, 3/12, 4/13) = 2/11, 1/4, 1/4
-        average.update(network, {})
+        average.update({})
         assert average.network.weight.flatten().tolist() == pytest.approx([expected] * 2)
         assert average.network.bias.item() == pytest.approx(expected)
     assert network.weight.flatten().tolist() == [4.0, 4.0]
@@ -31,7 +31,7 @@ def test_buffers_are_averaged_and_counters_copied():
     network = nn.BatchNorm1d(1)
     average = Average(network, 0.1)
     network(torch.full((4, 1), 10.0))  # running mean 0 -> 1
-    average.update(network, {})
+    average.update({})
     assert average.network.running_mean.item() == pytest.approx(0.9)
     assert average.network.num_batches_tracked.item() == 1
 
@@ -40,10 +40,10 @@ def test_what_is_pruned_now_is_zero_whatever_was_kept_earlier():
     network = nn.Linear(2, 1, bias=False)
     set_to(network, 1.0)
     average = Average(network, 0.1)
-    average.update(network, {"weight": torch.tensor([[True, True]])})
+    average.update({"weight": torch.tensor([[True, True]])})
     with torch.no_grad():
         network.weight[0, 0] = 0
-    average.update(network, {"weight": torch.tensor([[False, True]])})
+    average.update({"weight": torch.tensor([[False, True]])})
     assert average.network.weight.tolist() == [[0.0, 1.0]]
 
 
@@ -51,7 +51,7 @@ def test_a_reloaded_average_goes_on_as_the_first(tmp_path):
     def walk(average, network, values):
         for value in values:
             set_to(network, value)
-            average.update(network, {})
+            average.update({})
 
     network = nn.Linear(3, 2)
     set_to(network, 0.0)

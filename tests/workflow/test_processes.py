@@ -41,6 +41,11 @@ def test_choices_are_named():
         make_fabric(Run(device="gpu9"))
 
 
+def test_graphs_are_refused_where_nothing_records_them():
+    with pytest.raises(ValueError, match="run.cuda_graphs=true needs a CUDA device: leave it out"):
+        make_fabric(Run(device="cpu", cuda_graphs=True))
+
+
 def test_a_machine_with_slurms_commands_says_nothing_of_them(tmp_path, monkeypatch, recwarn):
     (tmp_path / "srun").write_text("#!/bin/sh\n")
     (tmp_path / "srun").chmod(0o755)
