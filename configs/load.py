@@ -303,5 +303,10 @@ def as_tree(config: Config) -> Tree:
 
 
 def paths() -> list[str]:
-    """Every `section.field` that can be set."""
-    return [f"{section}.{field}" for section, field, _ in settings()] + ["loss_weights.TASK"]
+    """Every `section.field` that can be set; `section.field.TASK` where it is a number for each task."""
+    defaults = as_tree(Config())
+    found = [
+        f"{section}.{field}" + ".TASK" * isinstance(defaults[section][field], dict)
+        for section, field, _ in settings()
+    ]
+    return [*found, "loss_weights.TASK"]

@@ -69,7 +69,8 @@ def parse_variant(text: str) -> Variant:
         flag, sign, value = assignment.partition("=")
         flag = flag.replace("_", "-") if "." not in flag else flag
         known = {*FLAGS, *SWITCHES, *paths()} - {*OURS, "prune.ratio", "run.seed"}
-        if not sign or flag not in known:
+        of_tasks = f"{flag.rpartition('.')[0]}.TASK"
+        if not sign or not {flag, of_tasks} & known:
             choices = [*(f for f in FLAGS if FLAGS[f].group == "pruning" and f in known), *SWITCHES]
             near = nearest(flag, known)
             hint = f"; did you mean '{near}'?" if near and near != flag else ""

@@ -49,6 +49,18 @@ def test_a_variant_is_a_method_with_flags_of_its_own():
     assert parse_variant("snip:shuffle=false").words() == []
 
 
+def test_a_number_for_one_task_is_a_setting_of_a_variant():
+    found = parse_variant("disparse_gmp:arbiter=weighted:prune.factors.seg=1.5:loss_weights.sn=2")
+    assert found.words() == [
+        "--arbiter",
+        "weighted",
+        "--set",
+        "prune.factors.seg=1.5",
+        "--set",
+        "loss_weights.sn=2",
+    ]
+
+
 def test_labels_are_file_names():
     assert parse_variant("snip:protect=heads.*/conv3").label == "snip+protect=heads._conv3"
 
@@ -59,6 +71,7 @@ def test_labels_are_file_names():
         ("disparse", "disparse_static, snip"),
         ("snip:rouns=3", "'rouns=3' is not one of .*rounds"),
         ("snip:rounds", "each with =value"),
+        ("snip:prune.factors=2", "did you mean 'prune.factors.TASK'"),
         ("snip:seed=3", "is not one of"),
         ("snip:shuffle=perhaps", "true or false, not 'perhaps'"),
         ("baseline:lr=1", "whole study"),
