@@ -13,6 +13,7 @@ import hashlib
 import io
 import math
 import mmap
+import os
 import shutil
 import struct
 import sys
@@ -38,23 +39,29 @@ Stamp = tuple[int, int]  # size and time (ns) of a source
 
 @dataclass(frozen=True)
 class Known:
-    """A verified entry, which can be mapped again without a look at its header."""
+    """A verified array in a file, which can be mapped again without a look at its header.
 
+    stamp: of the source. begin: where its values start. by_rows: their order. sealed: whether a seal follows.
+    """
+
+    file: str
     stamp: Stamp
     dtype: np.dtype
     shape: tuple[int, ...]
-    by_rows: bool  # the order of its values
+    begin: int
+    by_rows: bool
+    sealed: bool
 
-    def open(self, entry: Path) -> np.ndarray | None:
+    def open(self) -> np.ndarray | None:
         """The mapped pixels, or None if the file has another seal or length now."""
         try:
-            content = _mapped(entry)
-            *made_from, _ = SEAL.unpack_from(content, len(content) - SEAL.size)
-            values = math.prod(self.shape)
-            begin = len(content) - SEAL.size - values * self.dtype.itemsize
-            if tuple(made_from) != self.stamp or begin <= 0:
-                return None
-            stored = np.frombuffer(content, self.dtype, values, begin)
+            content, values = _mapped(self.file), math.prod(self.shape)
+            end = self.begin + values * self.dtype.itemsize
+            if self.sealed:
+                *made_from, _ = SEAL.unpack_from(content, end)
+                if tuple(made_from) != self.stamp or end + SEAL.size != len(content):
+                    return None
+            stored = np.frombuffer(content, self.dtype, values, self.begin)
             return stored.reshape(self.shape, order="C" if self.by_rows else "F")
         except (OSError, ValueError, struct.error):
             return None
@@ -64,32 +71,43 @@ class Known:
 class Cache:
     """Reads planes by way of a folder of decoded ones; takes the place of base.read_plane.
 
-    known: entries that this process has verified.
+    known: by source, what this process has verified.
     """
 
     folder: Path
     root: Path
     size: int | None = None
-    known: dict[Path, Known] = field(default_factory=dict)
+    known: dict[str, Known] = field(default_factory=dict)
 
     def __call__(self, plane: Plane, path: Path) -> np.ndarray:
         """The stored array of a plane, exactly as read_plane gives it but at self.size. Raises as it does."""
-        if path.suffix.lower() == MAPPED:
-            return read_plane(plane, path)
-        stat = path.stat()
+        source = os.fspath(path)
+        stat = os.stat(source)
         stamp = (stat.st_size, stat.st_mtime_ns)
-        entry = self.entry(path)
-        known = self.known.get(entry)
-        stored = known.open(entry) if known and known.stamp == stamp else None
+        known = self.known.get(source)
+        stored = known.open() if known and known.stamp == stamp else None
         if stored is not None:
             return stored
+        if path.suffix.lower() == MAPPED:
+            stored = read_plane(plane, path)
+            self._remember(source, path, stamp, stored, sealed=False)
+            return stored
+        entry = self.entry(path)
         stored = load(entry, stamp)
         if stored is not None and _may_be(plane, stored):
-            self.known[entry] = Known(stamp, stored.dtype, stored.shape, stored.flags.c_contiguous)
+            self._remember(source, entry, stamp, stored, sealed=True)
             return stored
         stored = self._resized(read_plane(plane, path))
         self._store(entry, stamp, stored)
         return stored
+
+    def _remember(self, source: str, file: Path, stamp: Stamp, stored: np.ndarray, sealed: bool) -> None:
+        begin = _begin(stored)
+        if begin is not None:
+            by_rows = stored.flags.c_contiguous
+            self.known[source] = Known(
+                os.fspath(file), stamp, stored.dtype, stored.shape, begin, by_rows, sealed
+            )
 
     def entry(self, path: Path) -> Path:
         """The cache's file for a source file."""
@@ -142,9 +160,19 @@ def load(entry: Path, stamp: Stamp) -> np.ndarray | None:
         return None
 
 
-def _mapped(entry: Path) -> mmap.mmap:
-    with entry.open("rb") as file:
+def _mapped(entry: Path | str) -> mmap.mmap:
+    with open(entry, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _begin(stored: np.ndarray) -> int | None:
+    """Where in its file the values of a mapped array start, all of it in one order; None for others."""
+    if not (stored.flags.c_contiguous or stored.flags.f_contiguous):
+        return None
+    array: object = stored
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return None if array is None or array.nbytes != stored.nbytes else int(array.offset)
 
 
 def cached(records: Records, folder: str) -> Records:

@@ -6,36 +6,20 @@ at once. Recorded before a loader's threads live, because nothing else may touch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-Shape = tuple[int, ...]
 Predictions = dict[str, Tensor]
 
 
-class Recorded:
-    """The network as a function from images to predictions, for steps of which each goes backward once.
+class Recorded(nn.Module):
+    """The network as a function of an image batch, for steps that go through it once, there and back.
 
-    Its parameters may change their values, but not their place in memory.
+    Parameters may change their values, but not their place in memory. Predictions and gradients are
+    overwritten by the next pass: gradients of several cannot be added up.
     """
-
-    def __init__(self, network: nn.Module, images: Iterable[Tensor]) -> None:
-        """images: one of every shape that will come, on the network's device, which is a GPU."""
-        self._of: dict[Shape, _Forward] = {}
-        for image in images:
-            if image.shape not in self._of:
-                self._of[image.shape] = _record(network, image)
-
-    def __call__(self, image: Tensor) -> Predictions:
-        """The predictions of one of the shapes; they are overwritten by the next call of that shape."""
-        return cast(Predictions, self._of[image.shape](image))
-
-
-class _Forward(nn.Module):
-    """Stands for the network, whose own `forward` must stay what it is."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -45,13 +29,16 @@ class _Forward(nn.Module):
         return cast(Predictions, self.network(image))
 
 
-def _record(network: nn.Module, image: Tensor) -> _Forward:
-    """The network's buffers and the random stream are afterwards what they were."""
+def record(network: nn.Module, image: Tensor) -> Recorded:
+    """image: a batch of the one shape that will come, on the network's device, which is a GPU.
+
+    The network's buffers and the random stream are afterwards what they were.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     network.train()
     with torch.random.fork_rng([image.device]):
-        recorded = torch.cuda.make_graphed_callables(_Forward(network), (image,))
+        recorded = torch.cuda.make_graphed_callables(Recorded(network), (image,))
     with torch.no_grad():
         for buffer, value in buffers:
             buffer.copy_(value)
-    return cast(_Forward, recorded)
+    return cast(Recorded, recorded)

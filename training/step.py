@@ -198,7 +198,7 @@ class _Walk:
     """Forward through the parts of a batch: yields each part's losses, which add up to the batch's.
 
     by_task: no gradient is sent to other processes; else those of the last part are, with all before. Graphs
-    are replayed where every part goes backward once.
+    are replayed where the losses go backward together.
     """
 
     def __init__(self, learner: Learner, batch: Batch, accumulate: int, by_task: bool = False) -> None:
@@ -208,8 +208,8 @@ class _Walk:
 
     def __iter__(self) -> Any:
         fabric, network, objective = self.learner.fabric, self.learner.network, self.learner.objective
-        once = torch.is_grad_enabled() and not self.by_task
-        forward = self.learner.recorded if self.learner.recorded and once else network
+        together = torch.is_grad_enabled() and not self.by_task
+        forward = self.learner.recorded if self.learner.recorded and together else network
         for number, (image, targets) in enumerate(self.pieces):
             apart = self.by_task or number + 1 < len(self.pieces)
             with fabric.no_backward_sync(cast(Any, network), enabled=apart):

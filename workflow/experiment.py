@@ -27,7 +27,7 @@ from dataloaders.streams import Stream, evaluation_batches, training_batches
 from tasks.base import Target, Task
 from training.learner import Objective
 
-from .processes import make_fabric
+from .processes import check_graphs, make_fabric
 
 
 def experiment_name(dataset: str, method: str, ratio: float) -> str:
@@ -178,5 +178,6 @@ def open_experiment(config: Config, method: str, dest: str, name: str | None, fl
     if name is not None and (name.strip() in ("", "..") or name != Path(name).name or not name.isprintable()):
         raise ValueError(f"--name '{name}' is not a file name: --dest chooses the folder")
     fabric = make_fabric(config.run)
+    check_graphs(fabric, config)
     name = name or experiment_name(config.data.dataset, method, config.prune.ratio)
     return Experiment(config, method, Path(dest), name, fabric, flags)

@@ -28,7 +28,7 @@ from lightning_fabric.utilities.distributed import _init_dist_connection, _set_n
 from torch import Tensor, distributed
 
 from common.choices import not_one_of
-from configs.schema import Run
+from configs.schema import Config, Run
 
 WITHOUT_FLOAT64 = ("mps",)  # ranks and sums of scores need it
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -78,21 +78,21 @@ def make_fabric(run: Run) -> Fabric:
         raise ValueError(
             f"--devices {run.devices} of --device {run.device} cannot be used here: {error}"
         ) from error
-    if run.cuda_graphs:
-        _check_recordable(fabric, run)
     fabric.launch()
     return fabric
 
 
-def _check_recordable(fabric: Fabric, run: Run) -> None:
-    """Whether training's passes can be recorded as CUDA graphs."""
+def check_graphs(fabric: Fabric, config: Config) -> None:
+    """ValueError where training's passes are to be CUDA graphs and cannot be."""
+    run = config.run
     for what, fits in (
         ("a CUDA device", fabric.device.type == "cuda"),
         ("one process", fabric.world_size == 1),
         ("--precision 32-true", run.precision == "32-true"),
         ("no --compile", not run.compile),
+        ("optim.accumulate=1", config.optim.accumulate == 1),
     ):
-        if not fits:
+        if run.cuda_graphs and not fits:
             raise ValueError(f"run.cuda_graphs=true needs {what}: leave it out")
 
 

@@ -22,13 +22,13 @@ from training.averaging import Average
 from training.boards import board_folder
 from training.curves import draw_curves, read_curves
 from training.evaluate import evaluate, figures, headline
-from training.graphs import Recorded
+from training.graphs import record
 from training.learner import Learner
 from training.logger import MetricLogger
 from training.loop import Diverged, Plan, train
 from training.panels import FirstBatch, strip
 from training.resume import remove_checkpoints, save_checkpoint
-from training.sharing import Batch, parts, shared_statistics
+from training.sharing import Batch, shared_statistics
 from training.sparsifier import Sparsifier
 from training.weighing import Weighing
 
@@ -135,7 +135,7 @@ class Run:
         wrapped, optimizer = experiment.fabric.setup(subject, self.optimizer)
         parameters, owners = dict(network.named_parameters()), network.owners()
         owned = [(parameters[name], tasks) for name, tasks in owners.items()]
-        recorded = Recorded(network, self._images()) if experiment.config.run.cuda_graphs else None
+        recorded = record(network, self._batch()) if experiment.config.run.cuda_graphs else None
         return Learner(
             experiment.fabric,
             wrapped,
@@ -147,11 +147,10 @@ class Run:
             recorded,
         )
 
-    def _images(self) -> list[Tensor]:
-        """An image batch of every shape that a step goes through the network with, on its device."""
+    def _batch(self) -> Tensor:
+        """Images of the shape that a step trains on, black, on the device."""
         data = self.experiment.config.data
-        whole = torch.zeros(data.batch_size, 3, data.crop, data.crop, device=self.experiment.fabric.device)
-        return [image for image, _ in parts((whole, {}), self.plan.accumulate)]
+        return torch.zeros(data.batch_size, 3, data.crop, data.crop, device=self.experiment.fabric.device)
 
     def train(self, resume: bool = False) -> None:
         """Train to the end: `network` holds the final weights, `outcome` what is kept. Raises as `steps`."""

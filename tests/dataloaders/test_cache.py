@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs.schema import Data
-from dataloaders import DATASETS, plane_cache
+from dataloaders import DATASETS, files, plane_cache
 from dataloaders.base import BrokenSample
 from dataloaders.cache import main
 from dataloaders.plane_cache import Known, load, store
@@ -212,7 +212,7 @@ def test_round_trip_of_an_entry(tmp_path, dtype, shape):
     stored = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     store(tmp_path / "a.npy", (1, 2), stored)
     found = load(tmp_path / "a.npy", (1, 2))
-    again = Known((1, 2), stored.dtype, shape, True).open(tmp_path / "a.npy")
+    again = Known(str(tmp_path / "a.npy"), (1, 2), stored.dtype, shape, 128, True, True).open()
     for each in (found, again):
         np.testing.assert_array_equal(each, stored)
         assert each.dtype == dtype and not each.flags.writeable
@@ -221,13 +221,36 @@ def test_round_trip_of_an_entry(tmp_path, dtype, shape):
 
 @pytest.mark.parametrize("length", [0, 3, 20, 140, None])
 def test_a_verified_entry_is_mapped_again_only_as_it_was(tmp_path, length):
-    path, known = tmp_path / "a.npy", Known((1, 2), np.dtype(np.uint8), (3, 4), True)
+    path = tmp_path / "a.npy"
+    known = Known(str(path), (1, 2), np.dtype(np.uint8), (3, 4), 128, True, True)
     store(path, (1, 2), np.zeros((3, 4), np.uint8))
     if length is None:  # of the next version of its source
         store(path, (5, 6), np.zeros((3, 4), np.uint8))
     else:
         os.truncate(path, length)
-    assert known.open(path) is None
+    assert known.open() is None
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_that_need_no_entry_are_mapped_again_without_a_look_at_their_header(
+    nyu, tmp_path, order, monkeypatch
+):
+    plane = opened(nyu[0]).layout.planes["depth"]
+    depth = np.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), order=order)
+    path, cache = tmp_path / "one.npy", plane_cache.Cache(tmp_path / "cache", tmp_path)
+    np.save(path, depth)
+    first = cache(plane, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open_npy", None)
+        again = cache(plane, path)
+    for found in (first, again):
+        np.testing.assert_array_equal(found, depth)
+        assert not found.flags.writeable
+    np.save(path, np.zeros((5, 6), np.float32))
+    assert cache(plane, path).shape == (5, 6)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no complete npy array"):
+        cache(plane, path)
 
 
 def test_a_verified_entry_that_is_damaged_later_is_made_again(nyu):

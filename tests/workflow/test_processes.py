@@ -1,14 +1,15 @@
 """Which processes are asked for, and what is said when they cannot be had."""
 
 import multiprocessing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from configs.schema import Run
+from configs.schema import Config, Optim, Run
 from workflow import processes
-from workflow.processes import gatherer, largest, lost_peer, make_fabric, require_same
+from workflow.processes import check_graphs, gatherer, largest, lost_peer, make_fabric, require_same
 
 
 def torchrun(monkeypatch, local, world):
@@ -42,8 +43,14 @@ def test_choices_are_named():
 
 
 def test_graphs_are_refused_where_nothing_records_them():
+    asked = Config(run=Run(device="cpu", cuda_graphs=True))
     with pytest.raises(ValueError, match="run.cuda_graphs=true needs a CUDA device: leave it out"):
-        make_fabric(Run(device="cpu", cuda_graphs=True))
+        check_graphs(make_fabric(asked.run), asked)
+    parts = replace(asked, optim=Optim(accumulate=2))
+    gpu = SimpleNamespace(device=torch.device("cuda"), world_size=1)
+    with pytest.raises(ValueError, match="run.cuda_graphs=true needs optim.accumulate=1: leave it out"):
+        check_graphs(gpu, parts)
+    check_graphs(gpu, asked)
 
 
 def test_a_machine_with_slurms_commands_says_nothing_of_them(tmp_path, monkeypatch, recwarn):
