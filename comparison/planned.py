@@ -4,8 +4,9 @@
 PLAN is a YAML file (docs/study/plan.yaml explains every field). Printed are, in this order: what of the plan
 is there and what is missing, with the command that makes it; from the pilot, how far paired differences
 spread and how many seeds it takes to find the stated effects; the tables of every exploration and every tier
-that is complete; and, once its tier is complete, the verdicts on the primary family, corrected by Holm. A
-tier that lacks a run gets no table: nobody looks at test figures before the list is complete.
+that is complete, and what it says to a paper's claims; and, once its tier is complete, the verdicts on the
+primary family, corrected by Holm. A tier that lacks a run gets no table: nobody looks at test figures before
+the list is complete.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from common.choices import not_one_of
 from common.command_line import Parser, ending
 from common.numbers import seeds_text
 
+from .claims import Claim, claims_grid
 from .entries import Entry, columns_of, gather
 from .grid import Cell, Grid, decimals, heading
 from .render import markdown
@@ -57,6 +59,7 @@ class Plan:
 
     explorations: what is tried before anything is confirmed, by name, on other images and other seeds.
     family: rows of the tier of that name, each compared with every one of `against` in every measure.
+    claims: what a paper says of two rows of a tier.
     """
 
     dataset: str
@@ -70,6 +73,7 @@ class Plan:
     family_tier: str
     family_rows: tuple[str, ...]
     against: tuple[str, ...]
+    claims: tuple[Claim, ...] = ()
 
     @property
     def family(self) -> Tier:
@@ -113,6 +117,7 @@ def _plan(content: Mapping[str, Any]) -> Plan:
         family_tier=str(family["tier"]),
         family_rows=tuple(family["rows"]),
         against=tuple(family["against"]),
+        claims=tuple(_claim(of, tiers) for of in content.get("claims", ())),
     )
     _check_family(plan)
     return plan
@@ -139,6 +144,19 @@ def _check_family(plan: Plan) -> None:
                 raise ValueError(not_one_of(field, name, known))
     if not family_tests(plan):
         raise ValueError("family compares nothing: it names no rows, nothing in against, or no effects")
+
+
+def _claim(content: Mapping[str, Any], tiers: Sequence[Tier]) -> Claim:
+    """ValueError for a tier that is not there, or a row that is not in it."""
+    claim = Claim(**{field: str(content[field]) for field in ("says", "row", "against", "tier", "differs")})
+    by_name = {tier.name: tier for tier in tiers}
+    if claim.tier not in by_name:
+        raise ValueError(not_one_of("a claim's tier", claim.tier, by_name))
+    for field, name in (("row", claim.row), ("against", claim.against)):
+        known = (DENSE, *by_name[claim.tier].methods)
+        if name not in known:
+            raise ValueError(not_one_of(f"a claim's {field}", name, known))
+    return claim
 
 
 def _tier(name: str, content: Mapping[str, Any]) -> Tier:
@@ -313,6 +331,12 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
         if missing(tier, there):
             continue
         parts.append(report(members(tier, there), Options()).scores)
+        claims = [claim for claim in plan.claims if tier in plan.tiers and claim.tier == tier.name]
+        if claims:
+            entries = gather(members(tier, there), there[0].protocol, setups())
+            title = f"claims of the paper, {tier.ratio:g} %, {len(tier.seeds)} seeds"
+            by_label = {entry.label: entry for entry in entries}
+            parts.append(claims_grid(title, claims, by_label, list(_effects(plan, entries))))
         if tier in plan.tiers and tier.name == plan.family_tier:
             parts.append(family_grid(plan, there, there[0].protocol))
     return "\n\n".join(map(markdown, parts))
