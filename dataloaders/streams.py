@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -134,11 +135,14 @@ def evaluation_batches(records: Records, data: Data, *, rank: int = 0, world: in
 
 
 def _loader(items: Dataset, batches: Batches, collate: Callable[[list], Parcel], data: Data) -> DataLoader:
+    workers = min(data.num_workers, len(batches))
+    if workers == 0:  # samples are made here, by no more threads than everything else
+        cv2.setNumThreads(torch.get_num_threads())
     return DataLoader(
         items,
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=min(data.num_workers, len(batches)),
+        num_workers=workers,
         worker_init_fn=prepare,
         pin_memory=torch.accelerator.is_available(),
         generator=torch.Generator(),  # else the loader draws from the global stream

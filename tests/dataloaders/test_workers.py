@@ -6,9 +6,14 @@ import signal
 
 import cv2
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset
 
+from configs.schema import Data
 from dataloaders import workers
+from dataloaders.streams import evaluation_batches
+from tests.dataloaders.small import nyuv2
+from tests.dataloaders.test_cache import opened
 
 
 def test_prepare_takes_one_thread():
@@ -17,6 +22,19 @@ def test_prepare_takes_one_thread():
         workers.prepare(0)
         assert cv2.getNumThreads() == 1
     finally:
+        cv2.setNumThreads(before)
+
+
+def test_without_processes_as_many_threads_as_pytorch_takes(tmp_path):
+    before, threads = cv2.getNumThreads(), torch.get_num_threads()
+    data = Data(dataset="nyuv2", root=str(nyuv2(tmp_path)), classes=40, tasks=("seg",), num_workers=0)
+    records = opened(data)
+    try:
+        torch.set_num_threads(1)
+        evaluation_batches(records, data)
+        assert cv2.getNumThreads() == 1
+    finally:
+        torch.set_num_threads(threads)
         cv2.setNumThreads(before)
 
 
