@@ -23,10 +23,13 @@ import yaml
 
 from common.choices import not_one_of
 from common.command_line import Parser, ending
+from common.files import check_folder
 from common.numbers import seeds_text
+from common.text import files_table
 
 from .claims import Claim, claims_grid
 from .entries import Entry, columns_of, gather
+from .forest import draw_forest
 from .grid import Cell, Grid, decimals, heading
 from .render import markdown
 from .report import Options, report, setups
@@ -342,16 +345,37 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
     return "\n\n".join(map(markdown, parts))
 
 
+def draw(plan: Plan, results: Sequence[Result], folder: Path) -> list[tuple[Path, str]]:
+    """A picture of every tier that is complete, FOLDER/tier_NAME.png."""
+    drawn = []
+    for tier in plan.tiers:
+        there = [r for r in results if r.dataset == plan.dataset and r.split == tier.split]
+        if missing(tier, there):
+            continue
+        entries = gather(members(tier, there), there[0].protocol, setups())
+        title = f"{plan.dataset}, {tier.ratio:g} %, {len(tier.seeds)} seeds"
+        path = draw_forest(entries, _effects(plan, entries), title, folder / f"tier_{tier.name}.png")
+        drawn.append((path, f"tier {tier.name} against the dense network"))
+    return drawn
+
+
 def main(words: list[str] | None = None) -> int:
     """The command; exit status 0, or 2 after one sentence about what is wrong."""
     parser = Parser(prog="python3 -m comparison.planned", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("plan", metavar="PLAN", help="YAML file that was written before the study")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="result files are looked for below these")
+    parser.add_argument("--pictures", metavar="FOLDER", help="also draw every tier that is complete")
     asked = parser.parse_args(words)
 
     def work() -> int:
-        plan = read_plan(Path(asked.plan))
-        print(tell(plan, read_results(asked.folders)))
+        plan, results = read_plan(Path(asked.plan)), read_results(asked.folders)
+        if asked.pictures is not None:
+            check_folder(asked.pictures, "--pictures")
+        print(tell(plan, results))
+        if asked.pictures is not None:
+            folder = Path(asked.pictures)
+            folder.mkdir(parents=True, exist_ok=True)
+            print(files_table("pictures of the tiers that are complete", draw(plan, results, folder)))
         return 0
 
     return ending(work)
