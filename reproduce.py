@@ -21,7 +21,7 @@ from configs.load import load
 from configs.origins import settings_table
 from configs.schema import Config
 from prune_utils.methods import METHODS
-from study.plan import OURS, Study, Variant, parse_methods, single_tasks
+from study.plan import OURS, Study, Variant, check_tasks, parse_methods, single_tasks
 from workflow import terminal
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def make_study(asked: Namespace, config: Config) -> Study:
     for flag, instead in ELSEWHERE.items():
         if getattr(asked, flag) is not None:
             raise ValueError(f"--{flag} is not for a study: use {instead}")
+    variants = tuple(parse_methods(asked.methods))
+    check_tasks(variants, config.data.tasks)
     plugins = [word for file in asked.plugin for word in ("--plugin", file)]
     tuned = words_of(asked, ("pruning", "training"))
     for flag, values in (("--config", asked.config), ("--set", asked.set)):
@@ -123,7 +125,7 @@ def make_study(asked: Namespace, config: Config) -> Study:
     return Study(
         dataset=asked.dataset,
         dest=Path(asked.dest),
-        variants=tuple(parse_methods(asked.methods)),
+        variants=variants,
         ratios=tuple(parse_numbers("--ratios", asked.ratios, float)),
         seeds=tuple(parse_seeds(asked.seeds, config.run.seed)),
         shared=(*plugins, *words_of(asked, ("data", "network", "machine"))),

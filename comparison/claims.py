@@ -5,11 +5,12 @@ Intervals are those of `verdicts.paired`, not corrected: the corrected verdicts 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .entries import Entry
-from .grid import Cell, Grid, decimals, heading
+from .grid import MISSING, Cell, Grid, decimals, heading
 from .results import Column
 from .verdicts import BETTER, SAME, WORSE, Verdict, paired
 
@@ -49,8 +50,10 @@ def claims_grid(
 
 
 def _difference(verdict: Verdict, digits: int) -> Cell:
-    ends = f"{verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f}"
-    return Cell(f"{verdict.difference:+.{digits}f} ({ends})", verdict.word != SAME)
+    found = f"{verdict.difference:+.{digits}f}" if math.isfinite(verdict.difference) else MISSING
+    if math.isfinite(verdict.low):
+        found += f" ({verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f})"
+    return Cell(found, verdict.word != SAME)
 
 
 def _conclusion(words: Mapping[str, str]) -> str:

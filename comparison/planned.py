@@ -159,6 +159,8 @@ def _claim(content: Mapping[str, Any], tiers: Sequence[Tier]) -> Claim:
         known = (DENSE, *by_name[claim.tier].methods)
         if name not in known:
             raise ValueError(not_one_of(f"a claim's {field}", name, known))
+    if claim.row == claim.against:
+        raise ValueError(f"a claim compares '{claim.row}' with itself")
     return claim
 
 
@@ -337,7 +339,7 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
         claims = [claim for claim in plan.claims if tier in plan.tiers and claim.tier == tier.name]
         if claims:
             entries = gather(members(tier, there), there[0].protocol, setups())
-            title = f"claims of the paper, {tier.ratio:g} %, {len(tier.seeds)} seeds"
+            title = f"claims of the paper, looked at here at {tier.ratio:g} % with {len(tier.seeds)} seeds"
             by_label = {entry.label: entry for entry in entries}
             parts.append(claims_grid(title, claims, by_label, list(_effects(plan, entries))))
         if tier in plan.tiers and tier.name == plan.family_tier:

@@ -448,7 +448,9 @@ class Run:
     )
     compile: bool = setting(False, "compile", "torch.compile the network in training", changes_result=False)
     cuda_graphs: bool = setting(
-        False, help="record training's passes and replay them, on one GPU in 32 bits", changes_result=False
+        False,
+        help="record a step's passes and replay them: one GPU, 32 bits, whole batches",
+        changes_result=False,
     )
     channels_last: bool | None = setting(
         None, help="memory order of features", travels=False, unset="only on a CPU"

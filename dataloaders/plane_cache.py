@@ -41,11 +41,13 @@ Stamp = tuple[int, int]  # size and time (ns) of a source
 class Known:
     """A verified array in a file, which can be mapped again without a look at its header.
 
-    stamp: of the source. begin: where its values start. by_rows: their order. sealed: whether a seal follows.
+    stamp: of the source. changed: when the source was last changed or replaced (ns), which no copying keeps.
+    begin: where its values start. by_rows: their order. sealed: whether a seal follows.
     """
 
     file: str
     stamp: Stamp
+    changed: int
     dtype: np.dtype
     shape: tuple[int, ...]
     begin: int
@@ -71,42 +73,51 @@ class Known:
 class Cache:
     """Reads planes by way of a folder of decoded ones; takes the place of base.read_plane.
 
-    known: by source, what this process has verified.
+    known: by plane and source, what this process has verified.
     """
 
     folder: Path
     root: Path
     size: int | None = None
-    known: dict[str, Known] = field(default_factory=dict)
+    known: dict[tuple[int, str], Known] = field(default_factory=dict)
 
     def __call__(self, plane: Plane, path: Path) -> np.ndarray:
         """The stored array of a plane, exactly as read_plane gives it but at self.size. Raises as it does."""
-        source = os.fspath(path)
-        stat = os.stat(source)
+        place = (plane.column, os.fspath(path))
+        stat = os.stat(path)
         stamp = (stat.st_size, stat.st_mtime_ns)
-        known = self.known.get(source)
-        stored = known.open() if known and known.stamp == stamp else None
+        known = self.known.get(place)
+        same = known is not None and (known.stamp, known.changed) == (stamp, stat.st_ctime_ns)
+        stored = known.open() if known and same else None
         if stored is not None:
             return stored
         if path.suffix.lower() == MAPPED:
             stored = read_plane(plane, path)
-            self._remember(source, path, stamp, stored, sealed=False)
+            self._remember(place, path, stat, stored, sealed=False)
             return stored
         entry = self.entry(path)
         stored = load(entry, stamp)
         if stored is not None and _may_be(plane, stored):
-            self._remember(source, entry, stamp, stored, sealed=True)
+            self._remember(place, entry, stat, stored, sealed=True)
             return stored
         stored = self._resized(read_plane(plane, path))
         self._store(entry, stamp, stored)
         return stored
 
-    def _remember(self, source: str, file: Path, stamp: Stamp, stored: np.ndarray, sealed: bool) -> None:
+    def _remember(
+        self, place: tuple[int, str], file: Path, stat: os.stat_result, stored: np.ndarray, sealed: bool
+    ) -> None:
         begin = _begin(stored)
         if begin is not None:
-            by_rows = stored.flags.c_contiguous
-            self.known[source] = Known(
-                os.fspath(file), stamp, stored.dtype, stored.shape, begin, by_rows, sealed
+            self.known[place] = Known(
+                os.fspath(file),
+                (stat.st_size, stat.st_mtime_ns),
+                stat.st_ctime_ns,
+                stored.dtype,
+                stored.shape,
+                begin,
+                stored.flags.c_contiguous,
+                sealed,
             )
 
     def entry(self, path: Path) -> Path:

@@ -6,10 +6,11 @@ One folder a seed, one name a run. Nothing here runs anything or imports torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.choices import nearest
+from common.choices import nearest, not_one_of
 from common.names import BASELINE, result_file
 from configs.arguments import FLAGS, SWITCHES
 from configs.load import paths
@@ -81,6 +82,15 @@ def parse_variant(text: str) -> Variant:
             raise ValueError(f"'{text}': {flag} is true or false, not '{value}'")
         flags.append((flag, value))
     return Variant(None if name == BASELINE else method(name), tuple(flags))
+
+
+def check_tasks(variants: Sequence[Variant], tasks: Sequence[str]) -> None:
+    """ValueError for a number that a variant sets for a task which there is not."""
+    for variant in variants:
+        for flag, _ in variant.flags:
+            setting, _, task = flag.rpartition(".")
+            if f"{setting}.TASK" in paths() and task not in tasks:
+                raise ValueError(not_one_of(f"the task of {flag}", task, tasks))
 
 
 def parse_methods(text: str) -> list[Variant]:

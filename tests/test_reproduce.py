@@ -21,7 +21,7 @@ from common.lock import Held
 from prune_utils.methods import METHODS
 from study import isolated, runner
 from study.isolated import Stopped, last_line, run_script
-from study.plan import Study, parse_methods, parse_variant, single_tasks
+from study.plan import Study, check_tasks, parse_methods, parse_variant, single_tasks
 from study.runner import Times, check, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +59,15 @@ def test_a_number_for_one_task_is_a_setting_of_a_variant():
         "--set",
         "loss_weights.sn=2",
     ]
+
+
+@pytest.mark.parametrize("flag", ["loss_weights.dpeth=2", "prune.factors.=2", "loss_weights.TASK=2"])
+def test_a_number_for_a_task_that_there_is_not_is_refused(flag):
+    variants = parse_methods(f"snip:loss_weights.sn=2,disparse_static:{flag}")
+    check_tasks(variants[:2], ("seg", "sn"))
+    name = flag.partition("=")[0]
+    with pytest.raises(ValueError, match=f"the task of {name} '.*' is not one of seg, sn"):
+        check_tasks(variants, ("seg", "sn"))
 
 
 def test_labels_are_file_names():

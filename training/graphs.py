@@ -6,6 +6,7 @@ at once. Recorded before a loader's threads live, because nothing else may touch
 
 from __future__ import annotations
 
+import gc
 from typing import cast
 
 import torch
@@ -34,6 +35,7 @@ def record(network: nn.Module, image: Tensor) -> Recorded:
 
     The network's buffers and the random stream are afterwards what they were.
     """
+    gc.collect()  # of earlier networks: a recorded module refers to itself, and holds memory of its own
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     network.train()
     with torch.random.fork_rng([image.device]):

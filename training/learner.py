@@ -86,6 +86,6 @@ class Learner:
         return getattr(self.network, "module", self.network)
 
     def begin(self) -> None:
-        """The network is one in training, whatever looked at it before a step."""
+        """Before a step: a network that somebody has put into evaluation as a whole is in training again."""
         if not self.bare.training:
             self.network.train()

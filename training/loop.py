@@ -74,6 +74,7 @@ def train(learner: Learner, plan: Plan, batches: Iterable[Batch], start: int = 0
     Diverged where a loss is not finite, before it reaches the weights.
     """
     fabric = learner.fabric
+    learner.network.train()
     for number, batch in enumerate(batches, start + 1):
         learner.begin()
         for group in learner.optimizer.param_groups:

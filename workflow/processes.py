@@ -28,7 +28,7 @@ from lightning_fabric.utilities.distributed import _init_dist_connection, _set_n
 from torch import Tensor, distributed
 
 from common.choices import not_one_of
-from configs.schema import Config, Run
+from configs.schema import BY_GRADIENTS, Config, Run
 
 WITHOUT_FLOAT64 = ("mps",)  # ranks and sums of scores need it
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -84,16 +84,17 @@ def make_fabric(run: Run) -> Fabric:
 
 def check_graphs(fabric: Fabric, config: Config) -> None:
     """ValueError where training's passes are to be CUDA graphs and cannot be."""
-    run = config.run
-    for what, fits in (
-        ("a CUDA device", fabric.device.type == "cuda"),
-        ("one process", fabric.world_size == 1),
-        ("--precision 32-true", run.precision == "32-true"),
-        ("no --compile", not run.compile),
-        ("optim.accumulate=1", config.optim.accumulate == 1),
+    run, weighting = config.run, config.weighting.method
+    for what, stands in (
+        (f"--device {fabric.device.type}: graphs are CUDA's", fabric.device.type != "cuda"),
+        (f"{fabric.world_size} processes", fabric.world_size > 1),
+        (f"--precision {run.precision}", run.precision != "32-true"),
+        ("--compile", run.compile),
+        (f"optim.accumulate={config.optim.accumulate}", config.optim.accumulate > 1),
+        (f"--weighting {weighting}, which goes back for each task by itself", weighting in BY_GRADIENTS),
     ):
-        if run.cuda_graphs and not fits:
-            raise ValueError(f"run.cuda_graphs=true needs {what}: leave it out")
+        if run.cuda_graphs and stands:
+            raise ValueError(f"run.cuda_graphs=true does not go with {what}; leave one of them out")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

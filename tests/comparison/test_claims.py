@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from comparison import planned
-from comparison.claims import _conclusion
+from comparison.claims import _conclusion, _difference
 from comparison.results import read_results
+from comparison.verdicts import paired
 
 from .test_planned import PLAN, tier
 
@@ -47,12 +48,23 @@ def test_a_claim_is_told_of_when_its_tier_is_complete(tmp_path):
         "**-0.0445 (-0.0509 .. -0.0381)** | **holds** | a larger network |"
     ) in text
     (tmp_path / "out/seed6/nyuv2_random_90.json").unlink()
-    assert "claims of the paper" not in planned.tell(plan, read_results([tmp_path / "out"]))
+    assert "claims of the paper, looked at here at" not in planned.tell(
+        plan, read_results([tmp_path / "out"])
+    )
+
+
+def test_one_seed_has_no_interval():
+    assert _difference(paired({5: 14.0}, {5: 10.0}), 2).text == "+4.00"
+    assert _difference(paired({5: 14.0}, {6: 10.0}), 2).text == "-"
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
-    [({"tier": "2"}, "a claim's tier '2' is not one of 1"), ({"row": "snip"}, "a claim's row 'snip'")],
+    [
+        ({"tier": "2"}, "a claim's tier '2' is not one of 1"),
+        ({"row": "snip"}, "a claim's row 'snip'"),
+        ({"row": "random"}, "a claim compares 'random' with itself"),
+    ],
 )
 def test_a_claim_of_rows_that_are_not_there_is_refused(tmp_path, changes, what):
     with pytest.raises(ValueError, match=what):

@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -212,17 +213,17 @@ def test_round_trip_of_an_entry(tmp_path, dtype, shape):
     stored = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     store(tmp_path / "a.npy", (1, 2), stored)
     found = load(tmp_path / "a.npy", (1, 2))
-    again = Known(str(tmp_path / "a.npy"), (1, 2), stored.dtype, shape, 128, True, True).open()
+    again = Known(str(tmp_path / "a.npy"), (1, 2), 0, stored.dtype, shape, 128, True, True).open()
     for each in (found, again):
         np.testing.assert_array_equal(each, stored)
         assert each.dtype == dtype and not each.flags.writeable
     assert load(tmp_path / "a.npy", (1, 3)) is None
 
 
-@pytest.mark.parametrize("length", [0, 3, 20, 140, None])
+@pytest.mark.parametrize("length", [0, 3, 20, 140, 400, None])
 def test_a_verified_entry_is_mapped_again_only_as_it_was(tmp_path, length):
     path = tmp_path / "a.npy"
-    known = Known(str(path), (1, 2), np.dtype(np.uint8), (3, 4), 128, True, True)
+    known = Known(str(path), (1, 2), 0, np.dtype(np.uint8), (3, 4), 128, True, True)
     store(path, (1, 2), np.zeros((3, 4), np.uint8))
     if length is None:  # of the next version of its source
         store(path, (5, 6), np.zeros((3, 4), np.uint8))
@@ -231,12 +232,14 @@ def test_a_verified_entry_is_mapped_again_only_as_it_was(tmp_path, length):
     assert known.open() is None
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 1), (1, 5), (1, 1)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_that_need_no_entry_are_mapped_again_without_a_look_at_their_header(
-    nyu, tmp_path, order, monkeypatch
+    nyu, tmp_path, order, shape, dtype, monkeypatch
 ):
     plane = opened(nyu[0]).layout.planes["depth"]
-    depth = np.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), order=order)
+    depth = np.asarray(np.arange(np.prod(shape)).reshape(shape), dtype, order=order)
     path, cache = tmp_path / "one.npy", plane_cache.Cache(tmp_path / "cache", tmp_path)
     np.save(path, depth)
     first = cache(plane, path)
@@ -244,13 +247,36 @@ def test_arrays_that_need_no_entry_are_mapped_again_without_a_look_at_their_head
         patch.setattr(files, "open_npy", None)
         again = cache(plane, path)
     for found in (first, again):
-        np.testing.assert_array_equal(found, depth)
-        assert not found.flags.writeable
+        np.testing.assert_array_equal(found, depth.reshape(shape[:2]))
+        assert not found.flags.writeable and found.dtype == depth.dtype
     np.save(path, np.zeros((5, 6), np.float32))
     assert cache(plane, path).shape == (5, 6)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="no complete npy array"):
         cache(plane, path)
+
+
+def test_an_array_that_takes_anothers_place_at_the_same_time_is_read_anew(nyu, tmp_path):
+    plane = opened(nyu[0]).layout.planes["depth"]
+    path, cache = tmp_path / "one.npy", plane_cache.Cache(tmp_path / "cache", tmp_path)
+    depth = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.save(path, depth)
+    cache(plane, path)
+    stat = path.stat()
+    np.save(path, np.asfortranarray(depth))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    np.testing.assert_array_equal(cache(plane, path), depth)
+
+
+def test_a_file_that_two_planes_name_is_checked_by_each(nyu, tmp_path):
+    planes = opened(nyu[0]).layout.planes
+    path, cache = tmp_path / "one.npy", plane_cache.Cache(tmp_path / "cache", tmp_path)
+    np.save(path, np.ones((3, 4), np.uint8))
+    labels = replace(planes["depth"], column=9, read=files.open_npy)
+    assert cache(labels, path).shape == (3, 4)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="holds uint8 values where"):
+            cache(planes["depth"], path)
 
 
 def test_a_verified_entry_that_is_damaged_later_is_made_again(nyu):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from configs.schema import Config, Optim, Run
+from configs.schema import Config, Optim, Run, Weighting
 from workflow import processes
 from workflow.processes import check_graphs, gatherer, largest, lost_peer, make_fabric, require_same
 
@@ -42,15 +42,32 @@ def test_choices_are_named():
         make_fabric(Run(device="gpu9"))
 
 
-def test_graphs_are_refused_where_nothing_records_them():
-    asked = Config(run=Run(device="cpu", cuda_graphs=True))
-    with pytest.raises(ValueError, match="run.cuda_graphs=true needs a CUDA device: leave it out"):
-        check_graphs(make_fabric(asked.run), asked)
-    parts = replace(asked, optim=Optim(accumulate=2))
-    gpu = SimpleNamespace(device=torch.device("cuda"), world_size=1)
-    with pytest.raises(ValueError, match="run.cuda_graphs=true needs optim.accumulate=1: leave it out"):
-        check_graphs(gpu, parts)
-    check_graphs(gpu, asked)
+GPU = SimpleNamespace(device=torch.device("cuda"), world_size=1)
+
+
+@pytest.mark.parametrize(
+    ("fabric", "changes", "what"),
+    [
+        (SimpleNamespace(device=torch.device("cpu"), world_size=1), {}, "--device cpu: graphs are CUDA's"),
+        (SimpleNamespace(device=torch.device("cuda"), world_size=2), {}, "2 processes"),
+        (GPU, {"run": Run(cuda_graphs=True, precision="bf16-mixed")}, "--precision bf16-mixed"),
+        (GPU, {"run": Run(cuda_graphs=True, compile=True)}, "--compile"),
+        (GPU, {"optim": Optim(accumulate=2)}, "optim.accumulate=2"),
+        (GPU, {"weighting": Weighting(method="mgda")}, "--weighting mgda, which"),
+    ],
+)
+def test_graphs_are_refused_where_nothing_records_or_replays_them(fabric, changes, what):
+    asked = replace(Config(run=Run(cuda_graphs=True)), **changes)
+    with pytest.raises(
+        ValueError, match=f"run.cuda_graphs=true does not go with {what}.*leave one of them out"
+    ):
+        check_graphs(fabric, asked)
+    check_graphs(fabric, replace(asked, run=replace(asked.run, cuda_graphs=False)))
+
+
+def test_graphs_of_whole_batches_on_one_gpu_may_be_recorded():
+    check_graphs(GPU, Config(run=Run(cuda_graphs=True)))
+    check_graphs(GPU, Config(run=Run(cuda_graphs=True), weighting=Weighting(method="famo")))
 
 
 def test_a_machine_with_slurms_commands_says_nothing_of_them(tmp_path, monkeypatch, recwarn):
