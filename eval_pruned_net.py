@@ -108,6 +108,10 @@ def check_contract(asked: argparse.Namespace, given: Tree) -> None:
     content = read_limits(path)
     network, dense = contract_files(path, content)
     asked.weights = str(network)
+    run, made = given.setdefault("run", {}), content["config"]["run"]
+    for field in ("precision", "channels_last"):  # of which scores depend by rounding
+        if made.get(field) is not None:
+            run.setdefault(field, made[field])
     experiment, saved = open_saved(asked, given)
     text, broken = recheck(experiment, saved, dense, content, asked.split)
     print(text)

@@ -19,6 +19,7 @@ from prune_utils.ascent import Round, search
 from prune_utils.methods import Method
 from prune_utils.report import format_certificate
 
+from .contract_check import has_split
 from .contract_report import (
     draw_search,
     fingerprint,
@@ -80,7 +81,7 @@ def finish(work: Work) -> tuple[str, Files]:
     if not certified:
         first, falls = looks[0]
         name = broken(falls, work.limits)[0]
-        raise Unkept(sentence(work, first, name, falls, "the certificate's half"))
+        raise Unkept(uncertified(work, first, name, falls[name]))
     best, falls = certified[-1]
     _write(work, best, falls, looks)
     work.state_path.unlink()
@@ -174,12 +175,10 @@ def _named(work: Work, path: Path, network: MultiTaskNet) -> dict[str, str]:
 
 
 def _test(work: Work, network: MultiTaskNet) -> dict[str, Any] | None:
-    try:
-        images = len(work.experiment.records("test"))
-    except ValueError:  # the index has no such split
+    if not has_split(work.experiment, "test"):
         return None
     return {
-        "images": images,
+        "images": len(work.experiment.records("test")),
         "drops": plain(work.judge("test").falls(look(work.experiment, network, "test"))),
     }
 
@@ -188,6 +187,20 @@ def report(work: Work) -> str:
     """What was found, for people."""
     proof = load_network(work.experiment, work.experiment.pruned_path).content["certificate"]
     return f"{format_certificate(proof)}\n\n{format_limits(read_limits(work.certificate_path))}"
+
+
+def uncertified(work: Work, first: Round, name: str, fall: Fall) -> str:
+    """Why nothing is certified, though networks kept the limits on the search's half."""
+    others = sum(done.kept for done in work.ascent.rounds) - 1
+    rest = (
+        f"; {others} more that kept the limits there come behind it, and are not looked at" if others else ""
+    )
+    return (
+        f"no network is certified for the limit of {work.limits[name]:g} % for '{name}': the most certain "
+        f"one on the search's half, {work.said(first.trial.keep)}, loses {fall.drop:.3g} % on the "
+        f"certificate's half of the validation images, at level {work.experiment.config.contract.level:g} at "
+        f"most {fall.bound:.3g} %{rest}"
+    )
 
 
 def sentence(work: Work, best: Round, name: str, falls: dict[str, Fall], where: str) -> str:

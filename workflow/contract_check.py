@@ -23,6 +23,7 @@ from .files import Options
 from .networks import Saved
 from .weighting import check_weighting
 
+MEAN_IOU = "mIoU"
 LEAST_IMAGES = 8  # with a target of each task, in each half: fewer resample to hardly anything
 ALONE: dict[str, tuple[Any, ...]] = {  # settings of a mask that the search makes itself -> what they may be
     "keep_ratio": (None,),
@@ -87,10 +88,27 @@ def check_validation(
                 )
 
 
+def has_split(experiment: Experiment, split: str) -> bool:
+    """Whether the index names a split."""
+    dataset, data = experiment.dataset, experiment.config.data
+    return split in read_index(data.root, dataset.index_file, dataset.how_to_get)
+
+
+def forgiven(experiment: Experiment, limits: Mapping[str, float]) -> str:
+    """The first limited measure that, under this protocol, a network does better in by giving classes up."""
+    if experiment.config.run.protocol != "paper":
+        return ""
+    for name, limit in limits.items():
+        task, _, measure = name.partition(".")
+        if limit < math.inf and measure in ("", MEAN_IOU) and MEAN_IOU in experiment.tasks[task].directions:
+            return f"{MEAN_IOU} of {task}"
+    return ""
+
+
 def _check_unseen(experiment: Experiment, dense: Saved) -> None:
     """ValueError where the dense network was trained on images that would judge it."""
     dataset, data = experiment.dataset, experiment.config.data
-    if "val" in read_index(data.root, dataset.index_file, dataset.how_to_get):
+    if has_split(experiment, "val"):
         if data.val_fraction != load(dataset.name).data.val_fraction:
             raise ValueError(
                 "the index has a split 'val' of its own, which --val-share does not enlarge: leave it out"

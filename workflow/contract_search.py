@@ -33,11 +33,18 @@ from prune_utils.voters import Owners
 from training.checkpoint import write_file
 from training.loop import Diverged, make_optimizer
 
-from .contract_check import check_settings, check_validation, read_state, require_dense
+from .contract_check import (
+    check_settings,
+    check_validation,
+    forgiven,
+    has_split,
+    read_state,
+    require_dense,
+)
 from .contract_latency import check_latency, measured, runtime_of, stated, table_of
 from .contract_report import fingerprint, listed, read_limits, told, write_trace
 from .experiment import Experiment
-from .files import Options, refuse_existing, require_same_settings
+from .files import Options, require_same_settings
 from .judging import Fall, Judge, halves, is_lost, judge, kept, look, lost
 from .limits import parse_limits
 from .networks import Saved, dense_path, load_network, moved, save_network
@@ -83,12 +90,17 @@ class Work:
     @property
     def begun(self) -> bool:
         """Whether the files are those of a search that this command goes on with."""
-        return not self.options.overwrite and self.state_path.exists()
+        return self._goes_on and self.state_path.exists()
 
     @property
     def finished(self) -> bool:
         """Whether the files are those of this command, and nothing is left to do."""
-        return not self.options.overwrite and not self.begun and self.certificate_path.exists()
+        return self._goes_on and not self.begun and self.certificate_path.exists()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether an earlier search of this name is taken up: not where --overwrite alone starts anew."""
+        return self.options.resume or not self.options.overwrite
 
     def stem(self, number: int) -> str:
         """Of the files of a round, which are gone at the end."""
@@ -164,14 +176,20 @@ class Work:
         _ = self.limits
         experiment.check_dest()
         self._check_files()
-        experiment.check_data("train", "val")
+        experiment.check_data("train", "val", *(["test"] if has_split(experiment, "test") else []))
         check_validation(experiment, self.dense, self.limits, self.places)
         self.pruning(self.dense.network, {}).check()
         if runtime_of(experiment.config) is None:
             self.make_ascent(None)
 
     def _check_files(self) -> None:
-        """ValueError where files of something else are in the way."""
+        """ValueError where files of something else are in the way, or are no longer what they were."""
+        for path in self.results:
+            if path.exists() and path.samefile(self.dense.path):
+                raise ValueError(
+                    f"{path} is the dense network, which the contract's would replace: give another --name "
+                    "or --dest"
+                )
         if self.begun:
             state = read_state(self.state_path)
             require_same_settings(state["settings"], self.experiment, str(self.state_path))
@@ -180,8 +198,26 @@ class Work:
             require_same_settings(content["config"], self.experiment, str(self.certificate_path))
             known, what = content["dense"].get("sha256"), f"{self.certificate_path} is the contract of"
             require_dense(self.dense.path, self.fingerprint, known, what)
-        else:
-            refuse_existing(self.results, self.options)
+            self._check_delivered(content["network"].get("sha256"))
+        elif not self.options.overwrite:
+            for path in self.results:
+                if path.exists():
+                    raise ValueError(
+                        f"{path} exists already, and no contract of this name does: --overwrite replaces it, "
+                        "--name or --dest keeps both"
+                    )
+
+    def _check_delivered(self, known: object) -> None:
+        """ValueError unless all that the finished contract wrote is there, its network as it was."""
+        for path in self.results:
+            if not path.is_file():
+                raise ValueError(f"{path} of {self.certificate_path} is gone: --overwrite makes it anew")
+        network = load_network(self.experiment, self.experiment.pruned_path).network
+        if fingerprint(network.state_dict()) != known:
+            raise ValueError(
+                f"{self.experiment.pruned_path} is not the network of {self.certificate_path}: --overwrite "
+                "makes it anew"
+            )
 
     # ------------------------------------------------------------------- rounds
     def judge(self, split: str, places: list[int] | None = None) -> Judge:
@@ -210,10 +246,20 @@ class Work:
             + f"enough for limits (%) from {listed(self.searching.alone())} on, "
             "for a network whose mistakes are all its own"
         )
+        if forgiving := forgiven(self.experiment, self.limits):
+            self.experiment.say(
+                f"--protocol paper takes {forgiving} over the classes that a network hits at all, so that a "
+                "class lost whole is no loss: --protocol metric counts it"
+            )
         self.latency = self._latencies()  # which may be those of a contract that is replaced
         self.ascent = self.make_ascent(self.latency)
+        self._write_state(replacing=True)  # from here on a stopped command goes on with this search
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Remove what an earlier search of this name left, and write down that it is gone."""
         self.remove_rounds()
-        for path in (*self.results, self.state_path):
+        for path in self.results:
             path.unlink(missing_ok=True)
         self._write_state()
 
@@ -256,12 +302,16 @@ class Work:
             raise ValueError(
                 f"{self.state_path} is no state of this search: --overwrite starts anew"
             ) from error
+        if state.get("replacing"):
+            self._remove_old()
         self.remove_rounds(len(self.falls))
 
-    def _write_state(self) -> None:
+    def _write_state(self, replacing: bool = False) -> None:
+        """replacing: whether files of an earlier search are still to be removed."""
         rounds = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
         content: dict[str, Any] = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
         content |= {"rounds": rounds, "trained": self.trained, "latency": self.latency}
+        content |= {"replacing": replacing}
         write_file(self.state_path, content)
 
     def pruning(self, network: MultiTaskNet, factors: Mapping[str, float]) -> Pruning:

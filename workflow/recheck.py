@@ -52,7 +52,14 @@ def recheck(
             raise ValueError(f"the certificate limits '{name}', which this network does not have")
     places = None
     if split == "val":
-        places = halves(len(experiment.records(split)), content["seed"])[1]
+        images, known = len(experiment.records(split)), content["validation"]
+        counted = sum(known[half]["images"] for half in ("search", "certificate"))
+        if images != counted:
+            raise ValueError(
+                f"there are {images} validation images, and the contract was made with {counted}: which of "
+                "them the search has seen cannot be told; check it on another --split"
+            )
+        places = halves(images, content["seed"])[1]
     settings = Contract(level=content["level"], resamples=content["resamples"])
     there = look(experiment, moved(experiment, before.network), split, places)
     judge = Judge(limits, experiment.tasks, there, experiment.config.run.protocol, settings, content["seed"])
