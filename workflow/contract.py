@@ -64,7 +64,7 @@ def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[st
     draw_search(work.trace_path.with_suffix(".png"), work.ascent, work.falls, experiment.name)
     if best is None:
         nearest, name = work.ascent.nearest()
-        raise Unkept(sentence(work, nearest, name, work.falls[nearest.trial.number], "the search's half"))
+        raise Unkept(sentence(work, nearest, name, work.falls[nearest.trial.number]))
     return finish(work)
 
 
@@ -203,7 +203,7 @@ def uncertified(work: Work, first: Round, name: str, fall: Fall) -> str:
     )
 
 
-def sentence(work: Work, best: Round, name: str, falls: dict[str, Fall], where: str) -> str:
+def sentence(work: Work, best: Round, name: str, falls: dict[str, Fall]) -> str:
     """Why nothing is kept: the limit that broke, and by how much in the best that was tried."""
     drop, bound = falls[name]
     config = work.experiment.config
@@ -215,7 +215,6 @@ def sentence(work: Work, best: Round, name: str, falls: dict[str, Fall], where: 
             "(a smaller --lr may help)"
         )
     return (
-        f"{start} the best that was tried, {size}, {length}, loses "
-        f"{drop:.3g} % on {where} of the validation images, at level {config.contract.level:g} at most "
-        f"{bound:.3g} %"
+        f"{start} the best that was tried, {size}, {length}, loses {drop:.3g} % on the search's half of the "
+        f"validation images, at level {config.contract.level:g} at most {bound:.3g} %"
     )
