@@ -132,6 +132,7 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
     reader = parser("", "", ("data", "training"))
     flags = ["--dataset", asked.dataset, *(word for one in asked.set for word in ("--set", one))]
     flags += ["--data-root", asked.data_root] if asked.data_root else []
+    flags += ["--val-share", asked.val_share] if asked.val_share else []
     config = load(asked.dataset, asked.config, flags_tree(reader.parse_args(flags)))
     asked.data_root = config.data.root
     terminal.check_data(config.data)

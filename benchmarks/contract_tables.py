@@ -52,24 +52,31 @@ def promises(found: Sequence[Row]) -> Iterator[str]:
     """Every contract, then how often what validation promised is kept on test."""
     level, rows, counts = found[0]["level"], [], Counter[str]()
     for one in sorted(found, key=lambda one: one["seed"]):
-        counts["asked"] += 1
+        about = [one["seed"], one["limits"]]
         if not one["certified"]:
-            rows.append([one["seed"], one["limits"], NONE, "no certificate", NONE, NONE])
+            counts["asked"] += 1
+            rows.append([*about, NONE, "no certificate", NONE, NONE])
             continue
-        there, here = _falls(one["validation"]["certificate"]["drops"]), _falls(one["test"]["drops"])
-        wanted = _limits(one)
+        wanted, there = _limits(one), _falls(one["validation"]["certificate"]["drops"])
+        about += [f"{_percent(one):.1f}", ", ".join(f"{n} {there[n].bound:.2f}" for n in wanted)]
+        if one["test"] is None:
+            counts["untested"] += 1
+            rows.append([*about, NONE, "no test split"])
+            continue
+        here = _falls(one["test"]["drops"])
         broken = [name for name, limit in wanted.items() if not here[name].drop <= limit]
         sure = [n for n in broken if 2 * here[n].drop - here[n].bound > wanted[n]]
-        counts.update({"certified": 1, "broken": bool(broken), "surely": bool(sure)})
+        counts.update({"asked": 1, "certified": 1, "broken": bool(broken), "surely": bool(sure)})
         for name in (name for name, limit in wanted.items() if limit < math.inf):
             counts.update({f"of {name}": 1, f"broken {name}": name in broken})
-        losses = (", ".join(f"{n} {of[n][i]:.2f}" for n in wanted) for of, i in ((there, 1), (here, 0)))
-        said = f"broken: {', '.join(broken)}" if broken else "kept"
-        rows.append([one["seed"], one["limits"], f"{_percent(one):.1f}", *losses, said])
+        lost = ", ".join(f"{n} {here[n].drop:.2f}" for n in wanted)
+        rows.append([*about, lost, f"broken: {', '.join(broken)}" if broken else "kept"])
     yield table(
         rows, ("seed", "limits", "weights %", "validation, lost at most %", "test, lost %", "on test")
     )
     yield ""
+    if counts["untested"]:
+        yield f"certified without a test split, not counted: {counts['untested']}"
     tasks = [name.removeprefix("of ") for name in counts if name.startswith("of ")]
     yield _rate("contracts asked for", counts["broken"], counts["asked"], level)
     yield _rate("contracts certified", counts["broken"], counts["certified"], level)

@@ -25,6 +25,7 @@ from .covering import Choice
 from .data import Forward, read_batches
 from .floors import holds
 from .granularity import WEIGHT, find_granularity
+from .isolation import same_modes
 from .latencies import faster_sizes, measure_sizes, thinned
 from .masked import Masked
 from .masks import Mask, apply, dense_mask
@@ -94,7 +95,8 @@ def contract(
         `resamples` resamples of the images, is inside it. Images that are looked at in every round say too
         little in the end: hold others back for a last look.
     finetune(model, sparsity): trains the network, where pruning alone broke a limit; the mask holds if
-        sparsity.attach(optimizer) was called.
+        sparsity.attach(optimizer) was called. It may call model.train(), a score model.eval(): each begins
+        in the modes that the network has on entry, and has on return.
     limits: task, or "task.what" -> percent of the score that may be lost; infinity = anything.
     resolution, smallest: of the sizes, see `size_ladder`; those too small for the floor are left out, of a
         table too. stride, turn, turns: see `Ascent`.
@@ -145,7 +147,8 @@ def contract(
         if all(found[name] <= limit for name, limit in limits.items()):
             return found
         sparsity = Masked(model, tried)
-        finetune(model, sparsity)
+        with same_modes(model):
+            finetune(model, sparsity)
         sparsity.detach()
         sparsity.zero_pruned()
         return judge.drops(model)
@@ -281,18 +284,19 @@ class _Judge:
         for name, value in self.dense.items():
             if limits[name] == math.inf:
                 continue
-            if not value.double().mean().isfinite() or not value.double().mean():
+            if not value.mean().isfinite() or not value.mean():
                 raise ValueError(f"the trained network's score of {name!r} is {float(value.mean()):g}")
 
     def _score(self, name: str, model: nn.Module) -> Tensor:
-        found = self.scores[name](model)
+        with same_modes(model):
+            found = self.scores[name](model)
         if not isinstance(found, Tensor):
-            return torch.tensor(float(found))
+            return torch.tensor(float(found), dtype=torch.float64)
         if found.dim() > 1 or not found.numel():
             raise ValueError(
                 f"score {name!r} is of shape {tuple(found.shape)}: give one number, or one for every image"
             )
-        return found.detach().cpu()
+        return found.detach().cpu().double()
 
     def drops(self, model: nn.Module) -> dict[str, float]:
         return {name: self._drop(name, self._score(name, model)) for name in self.scores}
@@ -305,5 +309,5 @@ class _Judge:
             lost = drop([change(float(now), float(dense), larger=True)])
             return math.inf if math.isnan(lost) else lost  # as of bounds: more than any limit but infinity
         drawn = self.drawn[len(now)]
-        pairs = zip((drawn @ now.double()).tolist(), (drawn @ dense.double()).tolist(), strict=True)
+        pairs = zip((drawn @ now).tolist(), (drawn @ dense).tolist(), strict=True)
         return upper_bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]), self.level)

@@ -42,7 +42,6 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
     """
     settle(model)
     gradients = [(weight, weight.grad) for weight in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -54,6 +53,7 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
     kind = {"device_type": devices[0].type} if devices else {}
     try:
         with (
+            same_modes(model),
             torch.random.fork_rng(devices=[device.index for device in devices], **kind),
             _repeatable(),
             torch.enable_grad(),
@@ -75,12 +75,21 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
             weight.grad = gradient
         for leaf in frozen:
             leaf.requires_grad_(False)
-        for module, training in modes:
-            module.training = training
         with torch.no_grad():
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
                 buffer.copy_(before)
+
+
+@contextmanager
+def same_modes(model: nn.Module) -> Iterator[None]:
+    """Afterwards every module is in training or evaluation mode as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager

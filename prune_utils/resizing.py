@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .isolation import same_modes
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -91,13 +93,9 @@ def all_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def runs(model: nn.Module, image: Tensor) -> bool:
     """Whether the network takes an image; of networks without values (on device meta) nothing is computed."""
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
+        with same_modes(model), torch.no_grad():
             model.eval()(image)
     except RuntimeError:
         return False
-    finally:
-        for module, training in modes:
-            module.training = training
     return True

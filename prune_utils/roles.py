@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
+from .isolation import same_modes
 from .parameters import Held, Holder
 
 # kinds that a ratio speaks of
@@ -205,12 +206,7 @@ def _keeps_zeros(layer: nn.Module, attribute: str, form: str) -> bool:
     # nobody knows what a user's own one does: try it on every other weight
     kept = torch.arange(original.numel(), device=original.device).reshape(original.shape) % 2 == 0
     buffers = {name: buffer.clone() for name, buffer in chain.named_buffers()}
-    modes = [(module, module.training) for module in chain.modules()]
-    try:
+    with same_modes(chain), torch.random.fork_rng():
         chain.eval()
-        with torch.random.fork_rng():
-            made = torch.func.functional_call(chain, {form: torch.ones_like(original) * kept} | buffers, ())
-    finally:
-        for module, training in modes:
-            module.training = training
+        made = torch.func.functional_call(chain, {form: torch.ones_like(original) * kept} | buffers, ())
     return isinstance(made, Tensor) and made.shape == original.shape and not made[~kept].any()

@@ -67,6 +67,7 @@ def test_a_dense_network_that_is_gone_is_made_again_where_a_piece_needs_it(asked
         ),
         (("--round-steps", "7"), "seed0_promise_contract_all_5.json was made with round_steps 150, not 7"),
         (("--set", "optim.lr=0.1"), "seed0_dense.json was made with digest "),
+        (("--val-share", "0.2"), "seed0_dense.json was made with digest "),
         (("--set", "data.num_workers=1"), None),
         (("--jobs", "3"), None),
     ],
@@ -196,12 +197,14 @@ def write(folder, name, **content):
 
 
 def promise(folder, seed, bounds, test, certified=True):
-    """A contract of a seed, bounds on validation and drops on test (seg, sn); bounds on test are 1 above."""
+    """A contract of a seed, bounds on validation and drops on test (seg, sn), None = no test split; bounds
+    on test are 1 above."""
 
     def drops(of, room):
         return {n: {"drop": drop, "bound": drop + room} for n, drop in zip(LIMITS, of, strict=True)}
 
-    found = {"validation": {"certificate": {"drops": drops(bounds, 0)}}, "test": {"drops": drops(test, 1)}}
+    found = {"validation": {"certificate": {"drops": drops(bounds, 0)}}}
+    found["test"] = test and {"drops": drops(test, 1)}
     about = {"part": "promise", "kind": "contract", "seed": seed, "limits": "seg=2,sn=10", "wanted": LIMITS}
     about |= {"kept": 250, "total": 1000} | found if certified else {}
     write(folder, f"seed{seed}_promise", **about, certified=certified)
@@ -236,6 +239,18 @@ def test_kept_promises_are_counted(tmp_path):
     assert "contracts certified: 3, broken on test 2, 66.7 %" in said
     assert "promises for seg: 3, broken on test 2" in said and "promises for sn: 3, broken on test 1" in said
     assert "of the 2 broken on test, 1 by more" in said
+
+
+def test_a_contract_without_a_test_split_is_shown_and_not_counted(tmp_path):
+    promise(tmp_path, 0, (1, 4), None)
+    lines = tables(tmp_path).splitlines()
+    row = next(line.split() for line in lines if line.lstrip().startswith("0 "))
+    assert row[2:] == ["25.0", "seg", "1.00,", "sn", "4.00", "-", "no", "test", "split"]
+    assert "contracts asked for: none" in lines and "contracts certified: none" in lines
+    promise(tmp_path, 1, (1.5, 9), (3.5, 3))
+    lines = tables(tmp_path).splitlines()
+    assert any(line.startswith("contracts asked for: 1, broken on test 1, 100.0 %") for line in lines)
+    assert "certified without a test split, not counted: 1" in lines
 
 
 def test_sizes_stand_beside_the_best_of_the_grid(tmp_path):

@@ -1,6 +1,7 @@
 """The library's contract on a small network, with scores of the user's own."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -138,6 +139,41 @@ def test_scores_of_another_shape_are_refused_before_any_training(tiny, score):
     scores["b"] = lambda model: score
     with pytest.raises(ValueError, match="score 'b' is of shape .*: give one number, or one for every image"):
         contract(model, losses, batches, scores, never, {"a": 1, "b": 1})
+
+
+@pytest.mark.parametrize("limit", [50, 0])
+def test_every_score_sees_the_modes_of_the_beginning_and_so_does_the_user(tiny, limit):
+    model, losses, batches, *_ = arrange(tiny("a", "b"))
+    model.eval()
+    model.heads["a"].train()
+    before, seen = [module.training for module in model.modules()], []
+
+    def score(model):
+        seen.append([module.training for module in model.modules()])
+        model.train()  # which the next score shall not see
+        return kept_of(model, prunable(model))
+
+    def finetune(model, sparsity):
+        model.train()
+
+    given = model, losses, batches, dict.fromkeys(losses, score), finetune, dict.fromkeys(losses, limit)
+    with (
+        nullcontext() if limit else pytest.raises(ValueError, match="no smaller network keeps the limit 0 %")
+    ):
+        contract(*given, resolution=20, smallest=20)
+    assert len(seen) > 4 and all(modes == before for modes in seen)
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("score", [torch.tensor([True, True]), torch.tensor([3, 4]), torch.tensor(7)])
+def test_scores_of_whole_numbers_count_as_any(tiny, score):
+    model, losses, batches, scores = never_drop(tiny("a", "b"))
+    scores["b"] = lambda model: score
+    found = contract(model, losses, batches, scores, lambda *_: None, {"a": 1, "b": 1}, smallest=50)
+    assert found.best.drops["b"] == 0
+    scores["b"] = lambda model: torch.zeros_like(score)
+    with pytest.raises(ValueError, match="the trained network's score of 'b' is 0"):
+        contract(model, losses, batches, scores, lambda *_: None, {"a": 1, "b": 1})
 
 
 @pytest.mark.parametrize("score", [0.0, math.nan, torch.zeros(4)])
