@@ -95,8 +95,8 @@ def contract(
         `resamples` resamples of the images, is inside it. Images that are looked at in every round say too
         little in the end: hold others back for a last look.
     finetune(model, sparsity): trains the network, where pruning alone broke a limit; the mask holds if
-        sparsity.attach(optimizer) was called. It may call model.train(), a score model.eval(): each begins
-        in the modes that the network has on entry, and has on return.
+        sparsity.attach(optimizer) was called. It may call model.train(), and a score model.eval(): the
+        modes on entry are restored after each.
     limits: task, or "task.what" -> percent of the score that may be lost; infinity = anything.
     resolution, smallest: of the sizes, see `size_ladder`; those too small for the floor are left out, of a
         table too. stride, turn, turns: see `Ascent`.
