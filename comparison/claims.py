@@ -5,12 +5,11 @@ Intervals are those of `verdicts.paired`, not corrected: the corrected verdicts 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .entries import Entry
-from .grid import MISSING, Cell, Grid, decimals, heading
+from .grid import MISSING, Cell, Grid, decimals, difference_and_interval, heading
 from .results import Column
 from .verdicts import BETTER, SAME, WORSE, Verdict, paired
 
@@ -50,10 +49,8 @@ def claims_grid(
 
 
 def _difference(verdict: Verdict, digits: int) -> Cell:
-    found = f"{verdict.difference:+.{digits}f}" if math.isfinite(verdict.difference) else MISSING
-    if math.isfinite(verdict.low):
-        found += f" ({verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f})"
-    return Cell(found, verdict.word != SAME)
+    difference, interval = difference_and_interval(verdict, digits)
+    return Cell(difference if interval == MISSING else f"{difference} ({interval})", verdict.word != SAME)
 
 
 def _conclusion(words: Mapping[str, str]) -> str:

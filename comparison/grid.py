@@ -12,7 +12,7 @@ from common.choices import not_one_of
 
 from .entries import DELTA, Entry, columns_of
 from .results import DENSE, Column
-from .verdicts import SAME, paired
+from .verdicts import SAME, Verdict, paired
 
 ARROWS = {True: "↑", False: "↓"}
 MISSING = "-"
@@ -133,11 +133,7 @@ def verdict_grid(entries: Sequence[Entry], against: str, columns: Sequence[Colum
 def _verdict_row(entry: Entry, column: Column, theirs: dict[int, float]) -> tuple[Cell, ...]:
     own = entry.values[column]
     verdict = paired(own, theirs, column.larger)
-    digits = decimals(column, list(own.values()))
-    interval = MISSING
-    if math.isfinite(verdict.low):
-        interval = f"{verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f}"
-    difference = f"{verdict.difference:+.{digits}f}" if math.isfinite(verdict.difference) else MISSING
+    difference, interval = difference_and_interval(verdict, decimals(column, list(own.values())))
     word = Cell(verdict.word, verdict.word != SAME)
     return (
         Cell(entry.label),
@@ -147,6 +143,13 @@ def _verdict_row(entry: Entry, column: Column, theirs: dict[int, float]) -> tupl
         Cell(str(verdict.seeds)),
         word,
     )
+
+
+def difference_and_interval(verdict: Verdict, digits: int) -> tuple[str, str]:
+    """Both as a table says them; MISSING for what too few seeds leave open."""
+    difference = f"{verdict.difference:+.{digits}f}" if math.isfinite(verdict.difference) else MISSING
+    known = math.isfinite(verdict.low)
+    return difference, f"{verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f}" if known else MISSING
 
 
 def measures(entries: Sequence[Entry], asked: str | None) -> list[Column]:

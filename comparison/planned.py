@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
@@ -193,6 +193,14 @@ def members(tier: Tier, results: Sequence[Result]) -> list[Result]:
     return [r for r in results if (r.label, r.seed) in wanted and r.ratio in (None, tier.ratio)]
 
 
+def complete(tiers: Iterable[Tier], results: Sequence[Result]) -> Iterator[tuple[Tier, list[Result]]]:
+    """The tiers that lack no run, each with its own results. results: of one data set, any split."""
+    for tier in tiers:
+        there = [result for result in results if result.split == tier.split]
+        if not missing(tier, there):
+            yield tier, members(tier, there)
+
+
 def command(plan: Plan, tier: Tier, methods: Sequence[str] | None = None) -> str:
     """What makes a tier, or some of its methods; it goes on where it stopped."""
     which = f"--ratios {tier.ratio:g} --seeds {seeds_text(tier.seeds)} --split {tier.split}"
@@ -331,18 +339,16 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
     pilot = by_split.get(plan.pilot.split, [])
     if not missing(plan.pilot, pilot):
         parts.append(power_grid(plan, pilot, pilot[0].protocol))
-    for tier in (*plan.explorations, *plan.tiers):
-        there = by_split.get(tier.split, [])
-        if missing(tier, there):
-            continue
-        parts.append(report(members(tier, there), Options()).scores)
-        claims = [claim for claim in plan.claims if tier in plan.tiers and claim.tier == tier.name]
+    parts += [report(there, Options()).scores for _, there in complete(plan.explorations, own)]
+    for tier, there in complete(plan.tiers, own):
+        parts.append(report(there, Options()).scores)
+        claims = [claim for claim in plan.claims if claim.tier == tier.name]
         if claims:
-            entries = gather(members(tier, there), there[0].protocol, setups())
+            entries = gather(there, there[0].protocol, setups())
             title = f"claims of the paper, looked at here at {tier.ratio:g} % with {len(tier.seeds)} seeds"
             by_label = {entry.label: entry for entry in entries}
             parts.append(claims_grid(title, claims, by_label, list(_effects(plan, entries))))
-        if tier in plan.tiers and tier.name == plan.family_tier:
+        if tier.name == plan.family_tier:
             parts.append(family_grid(plan, there, there[0].protocol))
     return "\n\n".join(map(markdown, parts))
 
@@ -350,11 +356,8 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
 def draw(plan: Plan, results: Sequence[Result], folder: Path) -> list[tuple[Path, str]]:
     """A picture of every tier that is complete, FOLDER/tier_NAME.png."""
     drawn = []
-    for tier in plan.tiers:
-        there = [r for r in results if r.dataset == plan.dataset and r.split == tier.split]
-        if missing(tier, there):
-            continue
-        entries = gather(members(tier, there), there[0].protocol, setups())
+    for tier, there in complete(plan.tiers, [r for r in results if r.dataset == plan.dataset]):
+        entries = gather(there, there[0].protocol, setups())
         title = f"{plan.dataset}, {tier.ratio:g} %, {len(tier.seeds)} seeds"
         path = draw_forest(entries, _effects(plan, entries), title, folder / f"tier_{tier.name}.png")
         drawn.append((path, f"tier {tier.name} against the dense network"))

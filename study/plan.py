@@ -86,10 +86,11 @@ def parse_variant(text: str) -> Variant:
 
 def check_tasks(variants: Sequence[Variant], tasks: Sequence[str]) -> None:
     """ValueError for a number that a variant sets for a task which there is not."""
+    known = paths()
     for variant in variants:
         for flag, _ in variant.flags:
             setting, _, task = flag.rpartition(".")
-            if f"{setting}.TASK" in paths() and task not in tasks:
+            if f"{setting}.TASK" in known and task not in tasks:
                 raise ValueError(not_one_of(f"the task of {flag}", task, tasks))
 
 

@@ -12,6 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .buffers import same_buffers
+
 Predictions = dict[str, Tensor]
 
 
@@ -36,11 +38,6 @@ def record(network: nn.Module, image: Tensor) -> Recorded:
     The network's buffers and the random stream are afterwards what they were.
     """
     gc.collect()  # of earlier networks: a recorded module refers to itself, and holds memory of its own
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     network.train()
-    with torch.random.fork_rng([image.device]):
-        recorded = torch.cuda.make_graphed_callables(Recorded(network), (image,))
-    with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
-    return cast(Recorded, recorded)
+    with same_buffers(network), torch.random.fork_rng([image.device]):
+        return cast(Recorded, torch.cuda.make_graphed_callables(Recorded(network), (image,)))

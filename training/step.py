@@ -15,6 +15,7 @@ from torch import Tensor
 from common.gramian import gramian
 from tasks.base import Target
 
+from .buffers import same_buffers
 from .learner import Learner
 from .sharing import Batch, parts, valid_shares
 from .weighing import Gradients, Seen, combined
@@ -58,7 +59,7 @@ def losses_of(learner: Learner, batch: Batch, accumulate: int = 1) -> Tensor:
     The network's buffers (statistics of its norms) are as before afterwards.
     """
     total = torch.zeros((), dtype=torch.float64)
-    with torch.no_grad(), _Buffers(learner):
+    with torch.no_grad(), same_buffers(learner.network):
         walk = _Walk(learner, batch, accumulate)
         for losses in walk:
             total = total + torch.stack(list(losses.values())).double().cpu()
@@ -128,7 +129,7 @@ def _weighed_by_task(
 
 def _measure(learner: Learner, batch: Batch, accumulate: int) -> None:
     """Look at the tasks' gradients for the record, and leave all but the random stream as it was."""
-    with _Buffers(learner):
+    with same_buffers(learner.network):
         found = _by_task(learner, batch, accumulate)
     learner.weighing.note(gramian(found.gradients, _shared(learner), learner.sparsifier.trained))
 
@@ -228,18 +229,3 @@ class _Walk:
     @property
     def present(self) -> Tensor:
         return torch.stack([of.sum() for of in self.shares.values()])
-
-
-class _Buffers:
-    """Afterwards the network's buffers are what they were before."""
-
-    def __init__(self, learner: Learner) -> None:
-        self.buffers = list(learner.network.buffers())
-
-    def __enter__(self) -> None:
-        self.before = [buffer.clone() for buffer in self.buffers]
-
-    def __exit__(self, *exception: object) -> None:
-        with torch.no_grad():
-            for buffer, value in zip(self.buffers, self.before, strict=True):
-                buffer.copy_(value)
