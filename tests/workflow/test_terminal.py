@@ -94,7 +94,8 @@ from workflow import terminal
 def main():
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        while True:  # one long sleep would sleep out where the signal comes just before it
+            time.sleep(0.01)
     finally:
         print("tidied", flush=True)
 
