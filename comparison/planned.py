@@ -30,7 +30,7 @@ from common.text import files_table
 from .claims import Claim, claims_grid
 from .entries import Entry, columns_of, gather
 from .forest import draw_forest
-from .grid import Cell, Grid, decimals, heading
+from .grid import Cell, Grid, decimals, difference_and_interval, heading
 from .render import markdown
 from .report import Options, report, setups
 from .results import DENSE, Column, Result, read_results
@@ -307,8 +307,7 @@ def family_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
             Cell(f"minus {other}"),
             Cell(heading(column)),
             Cell(str(verdict.seeds)),
-            Cell(f"{verdict.difference:+.{digits}f}"),
-            Cell(f"{verdict.low:+.{digits}f} .. {verdict.high:+.{digits}f}"),
+            *map(Cell, difference_and_interval(verdict, digits)),
             Cell(f"{p:.3g}"),
             Cell(word, word != SAME),
         )

@@ -15,7 +15,7 @@ _HOMES = {
     "ascent": "Ascent Round Trial search size_ladder",
     "arbiters": "ARBITERS Arbiter arbitrate weighted",
     "choosing": "choose keep_by_ratio",
-    "bootstrap": "resample_counts upper_bound",
+    "bootstrap": "Bootstrap",
     "contracts": "Contract contract",
     "courses": "COURSES Course make_sparsifier",
     "criteria": "CRITERIA Criterion",

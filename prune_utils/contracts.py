@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .ascent import Ascent, Round, Trial, check_limits, search, size_ladder
-from .bootstrap import check_level, resample_counts, upper_bound
+from .bootstrap import Bootstrap, check_level
 from .changes import change, drop
 from .covering import Choice
 from .data import Forward, read_batches
@@ -277,10 +277,9 @@ class _Judge:
             if name not in scores:
                 raise ValueError(not_one_of("limit", name, scores))
         self.scores = {name: scores[name] for name in limits}
-        self.level = level
         self.dense = {name: self._score(name, model) for name in limits}
         counts = {len(score) for score in self.dense.values() if score.dim()}  # of images
-        self.drawn = {images: resample_counts(images, resamples, seed).double() for images in counts}
+        self.bootstraps = {images: Bootstrap(images, resamples, level, seed) for images in counts}
         for name, value in self.dense.items():
             if limits[name] == math.inf:
                 continue
@@ -308,6 +307,7 @@ class _Judge:
         if not now.dim():
             lost = drop([change(float(now), float(dense), larger=True)])
             return math.inf if math.isnan(lost) else lost  # as of bounds: more than any limit but infinity
-        drawn = self.drawn[len(now)]
-        pairs = zip((drawn @ now).tolist(), (drawn @ dense).tolist(), strict=True)
-        return upper_bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]), self.level)
+        bootstrap = self.bootstraps[len(now)]
+        counts = bootstrap.counts.double()
+        pairs = zip((counts @ now).tolist(), (counts @ dense).tolist(), strict=True)
+        return bootstrap.bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]))[1]

@@ -452,6 +452,7 @@ def test_a_file_cannot_say_how_a_machine_works(place):
     assert result["evaluated"]["precision"] == "32-true"
     assert result["config"]["data"]["root"] == str(place / "rooms")
     assert int(result["versions"]["threads"]) == torch.get_num_threads()
+    assert result["trained"] == content["versions"] and result["trained"]["device"] == "cpu"
     assert not (place / "cache").exists()
 
 

@@ -9,7 +9,7 @@ A saved network is a dictionary of plain values and tensors:
     certificate  what was asked and what was achieved; None = dense
     config       every setting of the run, as nested plain values
     step         iterations of training behind these weights
-    versions     of Python, PyTorch and this file's format; the number of threads
+    versions     of Python, PyTorch and this file's format; the number of threads; the kind of device
     conflicts    where training looked at tasks' gradients: {"steps", "conflicting", "pairs": {pair: steps}}
     origin       remarks on all that the weights come from, e.g. "synthetic rooms"; may be absent
 """

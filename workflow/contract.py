@@ -55,13 +55,13 @@ def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[st
     """
     work = Work(experiment, method, options)
     work.check()
-    if work.finished:
-        work.remove_rounds()  # whose removal was interrupted
-        return report(work), [(path, "made before, unchanged") for path in work.results]
+    if work.files.finished:
+        work.files.remove_rounds()  # whose removal was interrupted
+        return report(work), [(path, "made before, unchanged") for path in work.files.results]
     work.begin()
     best = search(work.ascent, work.attempt, work.done)
-    write_trace(work.trace_path, work.ascent, work.falls, work.trained)
-    draw_search(work.trace_path.with_suffix(".png"), work.ascent, work.falls, experiment.name)
+    write_trace(work.files.trace, work.ascent, work.falls, work.trained)
+    draw_search(work.files.picture, work.ascent, work.falls, experiment.name)
     if best is None:
         nearest, name = work.ascent.nearest()
         raise Unkept(sentence(work, nearest, name, work.falls[nearest.trial.number]))
@@ -84,14 +84,9 @@ def finish(work: Work) -> tuple[str, Files]:
         raise Unkept(uncertified(work, first, name, falls[name]))
     best, falls = certified[-1]
     _write(work, best, falls, looks)
-    work.state_path.unlink()
-    work.remove_rounds()
-    return report(work), [
-        (work.experiment.pruned_path, "the sparse network"),
-        (work.certificate_path, "limits, drops and bounds, settings"),
-        (work.trace_path, "every round of the search"),
-        (work.trace_path.with_suffix(".png"), "the same as a picture"),
-    ]
+    work.files.state.unlink()
+    work.files.remove_rounds()
+    return report(work), list(work.files.results.items())
 
 
 def in_order(work: Work) -> list[Round]:
@@ -103,7 +98,7 @@ def in_order(work: Work) -> list[Round]:
 
 
 def _kept(work: Work, done: Round) -> tuple[MultiTaskNet, Saved]:
-    saved = load_network(work.experiment, work.kept_path(done.trial.number))
+    saved = load_network(work.experiment, work.files.kept(done.trial.number))
     return moved(work.experiment, saved.network), saved
 
 
@@ -153,7 +148,7 @@ def _write(
         "test": _test(work, network),
         "remarks": origin(saved.origin, config),
     }
-    write_json(work.certificate_path, question(experiment, work.limits) | found)
+    write_json(work.files.certificate, question(experiment, work.limits) | found)
 
 
 def weights_left(proof: dict[str, Any]) -> dict[str, float]:
@@ -185,8 +180,8 @@ def _test(work: Work, network: MultiTaskNet) -> dict[str, Any] | None:
 
 def report(work: Work) -> str:
     """What was found, for people."""
-    proof = load_network(work.experiment, work.experiment.pruned_path).content["certificate"]
-    return f"{format_certificate(proof)}\n\n{format_limits(read_limits(work.certificate_path))}"
+    proof = load_network(work.experiment, work.files.network).content["certificate"]
+    return f"{format_certificate(proof)}\n\n{format_limits(read_limits(work.files.certificate))}"
 
 
 def uncertified(work: Work, first: Round, name: str, fall: Fall) -> str:

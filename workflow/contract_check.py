@@ -10,6 +10,7 @@ from typing import Any
 
 from common.names import BASELINE
 from configs.load import load
+from configs.schema import Config
 from dataloaders.index import read_index
 from prune_utils.ascent import task_of
 from prune_utils.bootstrap import check_level
@@ -42,14 +43,19 @@ def check_settings(experiment: Experiment, method: Method, options: Options) -> 
     if experiment.fabric.world_size > 1:
         raise ValueError("--max-drop works on one device: leave --devices out")
     for field, usual in ALONE.items():
-        value = getattr(config.prune, field)
-        if value not in usual:
-            raise ValueError(f"--max-drop decides itself what prune.{field} {value} says: leave it out")
+        _require_unset(config, field, usual)
     if options.export_published:
         raise ValueError("--max-drop writes no published form: leave --export-published out")
     check_level(config.contract.level, config.contract.resamples)
     check_weighting(experiment)
     check_voted(method, make_plan(method, config.prune))
+    _require_unset(config, "ratio", (load(config.data.dataset).prune.ratio,))
+
+
+def _require_unset(config: Config, field: str, usual: tuple[Any, ...]) -> None:
+    value = getattr(config.prune, field)
+    if value not in usual:
+        raise ValueError(f"--max-drop decides itself what prune.{field} {value} says: leave it out")
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -10,8 +10,6 @@ round.
 from __future__ import annotations
 
 import copy
-import glob
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -41,6 +39,7 @@ from .contract_check import (
     read_state,
     require_dense,
 )
+from .contract_files import ContractFiles
 from .contract_latency import check_latency, measured, runtime_of, stated, table_of
 from .contract_report import fingerprint, listed, read_limits, told, write_trace
 from .experiment import Experiment
@@ -68,47 +67,9 @@ class Work:
         self.training = False
         self.latency: dict[str, Any] | None = None  # the table that is gone by, from `begin` on
 
-    # -------------------------------------------------------------------- files
     @property
-    def certificate_path(self) -> Path:
-        return self.experiment.dest / f"{self.experiment.name}_limits.json"
-
-    @property
-    def state_path(self) -> Path:
-        return self.experiment.dest / f"{self.experiment.name}_search.ckpt"
-
-    @property
-    def trace_path(self) -> Path:
-        return self.experiment.dest / f"{self.experiment.name}_search.csv"
-
-    @property
-    def results(self) -> list[Path]:
-        """What is there at the end."""
-        traces = [self.trace_path, self.trace_path.with_suffix(".png")]
-        return [self.experiment.pruned_path, self.certificate_path, *traces]
-
-    @property
-    def begun(self) -> bool:
-        """Whether the files are those of a search that this command goes on with."""
-        return self._goes_on and self.state_path.exists()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the files are those of this command, and nothing is left to do."""
-        return self._goes_on and not self.begun and self.certificate_path.exists()
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether an earlier search of this name is taken up: not where --overwrite alone starts anew."""
-        return self.options.resume or not self.options.overwrite
-
-    def stem(self, number: int) -> str:
-        """Of the files of a round, which are gone at the end."""
-        return f"{self.experiment.name}_round{number}"
-
-    def kept_path(self, number: int) -> Path:
-        """The network of a kept round."""
-        return self.experiment.dest / f"{self.stem(number)}.pth"
+    def files(self) -> ContractFiles:
+        return ContractFiles(self.experiment, self.options)
 
     # ------------------------------------------------------------- what it is about
     @cached_property
@@ -172,7 +133,7 @@ class Work:
         """Raises ValueError or OSError for what cannot work, before anything is computed."""
         experiment = self.experiment
         check_settings(experiment, self.method, self.options)
-        check_latency(experiment.config, known=self.begun or self.finished)
+        check_latency(experiment.config, known=self.files.begun or self.files.finished)
         _ = self.limits
         experiment.check_dest()
         self._check_files()
@@ -184,23 +145,23 @@ class Work:
 
     def _check_files(self) -> None:
         """ValueError where files of something else are in the way, or are no longer what they were."""
-        for path in self.results:
+        for path in self.files.results:
             if path.exists() and path.samefile(self.dense.path):
                 raise ValueError(
                     f"{path} is the dense network, which the contract's would replace: give another --name "
                     "or --dest"
                 )
-        if self.begun:
-            state = read_state(self.state_path)
-            require_same_settings(state["settings"], self.experiment, str(self.state_path))
-        elif self.finished:
-            content = read_limits(self.certificate_path)
-            require_same_settings(content["config"], self.experiment, str(self.certificate_path))
-            known, what = content["dense"].get("sha256"), f"{self.certificate_path} is the contract of"
+        if self.files.begun:
+            state = read_state(self.files.state)
+            require_same_settings(state["settings"], self.experiment, str(self.files.state))
+        elif self.files.finished:
+            content = read_limits(self.files.certificate)
+            require_same_settings(content["config"], self.experiment, str(self.files.certificate))
+            known, what = content["dense"].get("sha256"), f"{self.files.certificate} is the contract of"
             require_dense(self.dense.path, self.fingerprint, known, what)
             self._check_delivered(content["network"].get("sha256"))
         elif not self.options.overwrite:
-            for path in self.results:
+            for path in self.files.results:
                 if path.exists():
                     raise ValueError(
                         f"{path} exists already, and no contract of this name does: --overwrite replaces it, "
@@ -209,13 +170,13 @@ class Work:
 
     def _check_delivered(self, known: object) -> None:
         """ValueError unless all that the finished contract wrote is there, its network as it was."""
-        for path in self.results:
+        for path in self.files.results:
             if not path.is_file():
-                raise ValueError(f"{path} of {self.certificate_path} is gone: --overwrite makes it anew")
-        network = load_network(self.experiment, self.experiment.pruned_path).network
+                raise ValueError(f"{path} of {self.files.certificate} is gone: --overwrite makes it anew")
+        network = load_network(self.experiment, self.files.network).network
         if fingerprint(network.state_dict()) != known:
             raise ValueError(
-                f"{self.experiment.pruned_path} is not the network of {self.certificate_path}: --overwrite "
+                f"{self.files.network} is not the network of {self.files.certificate}: --overwrite "
                 "makes it anew"
             )
 
@@ -236,7 +197,7 @@ class Work:
 
     def begin(self) -> None:
         """Tell what the images can tell, or take up an earlier search. Old files go last."""
-        if self.begun:
+        if self.files.begun:
             self._go_on()
             return
         self.searching.check()
@@ -258,8 +219,8 @@ class Work:
 
     def _remove_old(self) -> None:
         """Remove what an earlier search of this name left, and write down that it is gone."""
-        self.remove_rounds()
-        for path in self.results:
+        self.files.remove_rounds()
+        for path in self.files.results:
             path.unlink(missing_ok=True)
         self._write_state()
 
@@ -287,8 +248,8 @@ class Work:
 
     def _go_on(self) -> None:
         """Take up the search that the state tells of. ValueError for one that is none of this command."""
-        state = read_state(self.state_path)
-        what = f"{self.state_path} was started from"
+        state = read_state(self.files.state)
+        what = f"{self.files.state} was started from"
         require_dense(self.dense.path, self.fingerprint, state.get("dense"), what)
         try:
             self.falls = [
@@ -300,11 +261,11 @@ class Work:
             self.ascent.load_state_dict({"drops": [_bounds(of) for of in self.falls]})
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.state_path} is no state of this search: --overwrite starts anew"
+                f"{self.files.state} is no state of this search: --overwrite starts anew"
             ) from error
         if state.get("replacing"):
             self._remove_old()
-        self.remove_rounds(len(self.falls))
+        self._remove_past()
 
     def _write_state(self, replacing: bool = False) -> None:
         """replacing: whether files of an earlier search are still to be removed."""
@@ -312,7 +273,7 @@ class Work:
         content: dict[str, Any] = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
         content |= {"rounds": rounds, "trained": self.trained, "latency": self.latency}
         content |= {"replacing": replacing}
-        write_file(self.state_path, content)
+        write_file(self.files.state, content)
 
     def pruning(self, network: MultiTaskNet, factors: Mapping[str, float]) -> Pruning:
         """The method on a network, with these factors of the tasks, none = 1 each."""
@@ -357,7 +318,7 @@ class Work:
         limits, where the training diverges.
         """
         best, experiment = self.ascent.best, self.experiment
-        saved = self.dense if best is None else load_network(experiment, self.kept_path(best.trial.number))
+        saved = self.dense if best is None else load_network(experiment, self.files.kept(best.trial.number))
         network = moved(experiment, load_network(experiment, saved.path).network)
         pruning = self.pruning(network, trial.factors)
         mask = self._mask(pruning, trial.keep, saved.mask)
@@ -380,7 +341,7 @@ class Work:
         if kept(self.tried, self.limits):
             save_network(
                 pruning.experiment,
-                self.kept_path(trial.number),
+                self.files.kept(trial.number),
                 network,
                 mask=mask,
                 certificate=pruning.certify(mask),
@@ -408,8 +369,9 @@ class Work:
         plan = training_plan(pruning.experiment, self.method)
         optimizer = make_optimizer(pruning.network, plan)
         sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)
+        stem = self.files.stem(trial.number)
         return Run(
-            *(pruning.experiment, pruning.network, optimizer, sparsifier, plan, self.stem(trial.number)),
+            *(pruning.experiment, pruning.network, optimizer, sparsifier, plan, stem),
             pruning=pruning,
             keep_best=False,
             before=pruning.before,
@@ -421,8 +383,8 @@ class Work:
         self.falls.append(self.tried)
         self.trained.append(self.training)
         self._write_state()
-        write_trace(self.trace_path, self.ascent, self.falls, self.trained)
-        self.remove_rounds(len(self.falls))
+        write_trace(self.files.trace, self.ascent, self.falls, self.trained)
+        self._remove_past()
         self.experiment.say(told(last, self.tried, self.limits, self.said(last.trial.keep), self.training))
         if not is_lost(self.tried) and all(map(is_lost, self.falls[:-1])):
             self.experiment.say(
@@ -436,14 +398,10 @@ class Work:
         first = next(falls for falls in self.falls if not is_lost(falls))
         return {name: fall.bound - fall.drop for name, fall in first.items()}
 
-    def remove_rounds(self, before: int | None = None) -> None:
-        """Remove what rounds before this one left, but for the networks of kept ones; None = all of all."""
-        rounds = [] if before is None else self.ascent.rounds
-        needed = {self.kept_path(done.trial.number).name for done in rounds if done.kept}
-        for path in self.experiment.dest.glob(f"{glob.escape(self.experiment.name)}_round*"):
-            number = re.match(r"(\d+)\.", path.name.removeprefix(f"{self.experiment.name}_round"))
-            if number and (before is None or int(number[1]) < before) and path.name not in needed:
-                path.unlink(missing_ok=True)
+    def _remove_past(self) -> None:
+        """Remove what finished rounds left, but for the networks of kept ones."""
+        kept_ones = (done.trial.number for done in self.ascent.rounds if done.kept)
+        self.files.remove_rounds(len(self.falls), kept_ones)
 
 
 def _bounds(falls: dict[str, Fall]) -> dict[str, float]:

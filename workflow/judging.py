@@ -21,7 +21,7 @@ from tqdm import tqdm
 from configs.schema import Contract
 from dataloaders.streams import evaluation_batches
 from prune_utils.ascent import task_of
-from prune_utils.bootstrap import check_level, resample_counts, upper_bound
+from prune_utils.bootstrap import Bootstrap
 from prune_utils.changes import change, drop
 from prune_utils.seeds import generator
 from tasks.base import Task
@@ -110,13 +110,8 @@ class Judge:
         seed: int,
     ) -> None:
         self.limits, self.tasks, self.protocol = limits, tasks, protocol
-        self.level = settings.level
-        check_level(settings.level, settings.resamples)
         images = len(next(iter(dense.values())))
-        drawn = resample_counts(images, settings.resamples, seed)
-        self.counts = torch.cat(
-            [torch.ones(1, images, dtype=torch.int64), drawn]
-        )  # the images as they are first
+        self.bootstrap = Bootstrap(images, settings.resamples, settings.level, seed)
         self.dense = {task: self._measures(task, dense[task]) for task in tasks}
 
     def check(self) -> None:
@@ -150,7 +145,7 @@ class Judge:
         }
 
     def _measures(self, task: str, sums: ImageSums) -> dict[str, Tensor]:
-        return measures(self.tasks[task], sums, self.counts, self.protocol)
+        return measures(self.tasks[task], sums, self.bootstrap.counts, self.protocol)
 
     def _measures_of(self, name: str) -> Iterable[str]:
         """The measures that a limit speaks of; none where anything may be lost."""
@@ -178,7 +173,7 @@ class Judge:
             for m in chosen
         ]
         drops = [drop(changes) for changes in zip(*rows, strict=True)]
-        return Fall(drops[0], upper_bound(torch.tensor(drops[1:], dtype=torch.float64), self.level))
+        return Fall(*self.bootstrap.bound(torch.tensor(drops, dtype=torch.float64)))
 
 
 def look(

@@ -145,7 +145,7 @@ def save_network(
         "certificate": certificate,
         "config": as_tree(experiment.config),
         "step": step,
-        "versions": versions(),
+        "versions": versions() | {"device": experiment.fabric.device.type},
         "origin": origin(before, experiment.config),
     }
     if conflicts is not None:

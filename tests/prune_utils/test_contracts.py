@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prune_utils import contract, count, mask_hash, prunable
-from prune_utils.bootstrap import resample_counts, upper_bound
+from prune_utils.bootstrap import Bootstrap
 from prune_utils.multiply_adds import weight_uses
 
 
@@ -208,8 +208,9 @@ def test_scores_by_image_are_bounded(tiny):
         return torch.ones(4) if whole else pruned
 
     scores = {"a": by_image, "b": lambda model: torch.ones(4)}
-    means = resample_counts(4, 99, 0).double() @ pruned.double() / 4
-    bound = upper_bound(100 * (1 - means), 0.9)
+    bootstrap = Bootstrap(4, 99, 0.9)
+    means = bootstrap.counts.double() @ pruned.double() / bootstrap.counts.sum(1)
+    bound = bootstrap.bound(100 * (1 - means))[1]
     assert 4 < bound < 10
     shared = dict(level=0.9, resamples=99, resolution=20, smallest=30, turns=0)
     with pytest.raises(ValueError, match=f"the best that was tried, .* loses {bound:.4g} %"):

@@ -5,7 +5,6 @@ Nothing is trained: networks are names, of which a table says what they score on
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ import workflow.contract_search
 import workflow.judging
 from configs.schema import Contract
 from prune_utils.ascent import Round, Trial
-from prune_utils.bootstrap import resample_counts
+from prune_utils.bootstrap import Bootstrap
 from tasks.metric import Metric
 from tasks.sums import ImageSums
 from workflow.contract import Unkept, finish
@@ -100,7 +99,7 @@ def work(tmp_path, looked, monkeypatch):
     rounds = [Round(Trial(number, number, size, {}), {}, ()) for number, size in enumerate(SIZES)]
     work.ascent = SimpleNamespace(rounds=rounds)
     work.falls = [{"seg": Fall(number + 1.0, number + 2.0)} for number in range(len(SIZES))]
-    work.state_path.touch()
+    work.files.state.touch()
     monkeypatch.setattr(workflow.contract, "_kept", lambda work, done: (done.trial.number, None))
     return work
 
@@ -149,7 +148,7 @@ def test_a_first_look_that_breaks_a_limit_is_the_last_and_certifies_nothing(othe
     certificate = halves(IMAGES, SEED)[1]
     assert all(images == certificate for _, images in looked.at)
     assert {network for network, _ in looked.at} == {"dense", 0} and len(looked.at) == 2
-    assert not written and work.state_path.exists()
+    assert not written and work.files.state.exists()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_the_last_before_the_first_that_breaks_is_delivered(losses, best, looks,
     assert falls == {"seg": (pytest.approx(losses[best]), pytest.approx(losses[best]))}
     assert [seen[0].trial.number for seen in told] == list(range(looks))
     assert [seen[1]["seg"].drop for seen in told] == pytest.approx(list(losses[:looks]))
-    assert not work.state_path.exists()
+    assert not work.files.state.exists()
 
 
 # --------------------------------------------------------------------- the bound
@@ -179,10 +178,10 @@ def test_the_bound_is_that_of_both_networks_on_the_same_resamples():
     dense = torch.arange(1, images + 1, dtype=torch.float64)
     pruned = dense * torch.tensor([0.97, 0.98, 0.99], dtype=torch.float64).repeat(images // 3)
     fall = Judge({"seg": LIMIT}, TASKS, sums(dense), "paper", SETTINGS, SEED).falls(sums(pruned))["seg"]
-    drawn = resample_counts(images, SETTINGS.resamples, SEED).double()
-    paired = sorted((100 * (1 - (drawn @ pruned) / (drawn @ dense))).tolist())
-    place = math.ceil(SETTINGS.level * (SETTINGS.resamples + 1)) - 1
+    bootstrap = Bootstrap(images, SETTINGS.resamples, SETTINGS.level, SEED)
+    counts = bootstrap.counts.double()
     assert fall.drop == pytest.approx(100 * float(1 - pruned.sum() / dense.sum()))
-    assert fall.bound == pytest.approx(paired[place]) and fall.drop < fall.bound < 3
-    alone = sorted((100 * (1 - (drawn @ pruned) / dense.sum())).tolist())  # the dense network as it is
-    assert alone[place] > 10
+    assert fall == pytest.approx(bootstrap.bound(100 * (1 - (counts @ pruned) / (counts @ dense))))
+    assert fall.drop < fall.bound < 3
+    alone = bootstrap.bound(100 * (1 - (counts @ pruned) / dense.sum()))  # the dense network as it is
+    assert alone[1] > 10

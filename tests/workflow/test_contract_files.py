@@ -50,9 +50,9 @@ def done(made, tmp_path):
 def test_overwrite_starts_anew_but_where_resume_goes_on(options, goes_on, tmp_path):
     work = Work(SimpleNamespace(dest=tmp_path, name="x"), None, options)
     (tmp_path / "x_limits.json").touch()
-    assert (work.begun, work.finished) == (False, goes_on)
+    assert (work.files.begun, work.files.finished) == (False, goes_on)
     (tmp_path / "x_search.ckpt").touch()
-    assert (work.begun, work.finished) == (goes_on, False)
+    assert (work.files.begun, work.files.finished) == (goes_on, False)
 
 
 def test_the_dense_network_is_never_among_what_is_replaced(many_rooms, place, capsys):
@@ -68,7 +68,7 @@ def test_a_kill_while_an_old_contract_is_replaced_loses_nothing(many_rooms, done
     before = certificate(done)
 
     def stop(work):
-        work.remove_rounds()
+        work.files.remove_rounds()
         raise Killed
 
     with monkeypatch.context() as patch:

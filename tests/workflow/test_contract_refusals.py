@@ -30,6 +30,7 @@ __all__ = ["dense", "place"]  # fixtures
         (["--max-drop", "all=none"], "lets every task lose anything"),
         (["--max-drop", "all=1", "--ratio", "90"], "--max-drop decides the ratio: leave --ratio 90 out"),
         (["--max-drop", "all=1", "--preflight"], "--preflight knows nothing of --max-drop"),
+        (["--max-drop", "all=1", "--set", "prune.ratio=80"], "prune.ratio 80"),
         (["--max-drop", "all=1", "--keep-ratio", "0.1"], "prune.keep_ratio 0.1"),
         (["--max-drop", "all=1", "--arbiter", "majority"], "prune.arbiter majority"),
         (["--max-drop", "all=1", "--shuffle"], "prune.shuffle True"),

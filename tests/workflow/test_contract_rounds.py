@@ -75,7 +75,7 @@ def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_f
     many_rooms, place, tmp_path_factory, capsys, monkeypatch, only_trained
 ):
     """And an interrupted search of averages ends with the same bits."""
-    command = ["--max-drop", "seg.err=30,sn=60", "--ema-decay", "0.9", "--lr", "1e-3"]
+    command = ["--max-drop", "seg.err=30,sn.mean=60", "--ema-decay", "0.9", "--lr", "1e-3"]
     other = tmp_path_factory.mktemp("other")
     for name in ("final_nyuv2_baseline.pth", "small.yaml"):
         shutil.copy(place / name, other)
@@ -241,7 +241,7 @@ def test_a_round_whose_limits_pruning_alone_keeps_is_not_trained(
         raise AssertionError("a network is trained")
 
     monkeypatch.setattr(workflow.contract_search, "make_optimizer", never)
-    said = call(CREATE, words(place, many_rooms, "--max-drop", "seg.err=900,sn=900"), capsys)
+    said = call(CREATE, words(place, many_rooms, "--max-drop", "seg.err=900,sn=9000"), capsys)
     assert said.code == 0 and "; kept without training" in said.out + said.err
     assert certificate(place)["finetune"]["rounds_trained"] == 0
     assert torch.load(place / f"{NAME}.pth", weights_only=True)["step"] == 0
@@ -252,7 +252,7 @@ def test_the_first_round_prunes_the_dense_network_as_it_is(
 ):
     """No step of training lies before it, and its bounds' widths are said."""
     dense = torch.load(place / "final_nyuv2_baseline.pth", weights_only=True)["state"]
-    command = words(place, many_rooms, "--max-drop", LIMITS)
+    command = words(place, many_rooms, "--max-drop", "seg.err=90,sn=9000")
     begun = killed_before_training(command, capsys, monkeypatch)
     kept = [(value == dense[name]) | (value == 0) for name, value in begun.items()]
     assert all(of.all() for of in kept)
