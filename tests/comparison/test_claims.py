@@ -5,6 +5,7 @@ import yaml
 
 from comparison import planned
 from comparison.claims import _conclusion, _difference
+from comparison.plan import read_plan
 from comparison.results import read_results
 from comparison.verdicts import paired
 
@@ -21,7 +22,7 @@ CLAIM = {
 
 def with_claims(path, **changes):
     path.write_text(yaml.safe_dump(PLAN | {"claims": [CLAIM | changes]}, sort_keys=False))
-    return planned.read_plan(path)
+    return read_plan(path)
 
 
 @pytest.mark.parametrize(

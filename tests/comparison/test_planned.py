@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from comparison import planned
+from comparison import family, planned
+from comparison.plan import family_tests, read_plan
 from comparison.results import read_results
 
 from .examples import write
@@ -49,7 +50,7 @@ def tier(folder):
 
 
 def test_the_family_is_what_the_plan_lists(plan):
-    tests = planned.family_tests(planned.read_plan(plan))
+    tests = family_tests(read_plan(plan))
     others = ["dense", "random", "disparse_static:shuffle=true"]
     assert tests == [("disparse_static", other, m) for other in others for m in ("seg mIoU", "edge err")]
 
@@ -57,7 +58,7 @@ def test_the_family_is_what_the_plan_lists(plan):
 def test_the_first_page_says_what_is_missing_and_how_to_make_it(plan, tmp_path):
     pilot(tmp_path / "out")
     write(tmp_path / "out", "disparse_static", 5, (1.0, 1.0, 1.0))
-    text = planned.tell(planned.read_plan(plan), read_results([tmp_path / "out"]))
+    text = planned.tell(read_plan(plan), read_results([tmp_path / "out"]))
     assert "| pilot | 90 %, val | 6 of 6 | complete |" in text
     command = (
         "python3 reproduce.py --dataset nyuv2 --methods random,disparse_static,disparse_static:shuffle=true "
@@ -72,7 +73,7 @@ EXPLORED = {"split": "val", "ratio": 90, "seeds": [20], "methods": ["disparse_st
 
 def with_exploration(path, **changes):
     path.write_text(yaml.safe_dump(PLAN | {"explorations": {"leads": EXPLORED | changes}}, sort_keys=False))
-    return planned.read_plan(path)
+    return read_plan(path)
 
 
 def test_an_exploration_is_tabulated_when_it_is_complete(tmp_path):
@@ -100,7 +101,7 @@ def test_an_exploration_stays_apart_from_confirmation(tmp_path, changes, what):
 
 def test_power_by_hand(plan, tmp_path):
     pilot(tmp_path / "out")
-    made = planned.power_grid(planned.read_plan(plan), read_results([tmp_path / "out"]), "metric")
+    made = planned.power_grid(read_plan(plan), read_results([tmp_path / "out"]), "metric")
     (label, miou), (_, edge) = made.rows
     assert label == "random - dense"
     # differences -10, -9, -5: standard deviation 2.6458; an effect of 1
@@ -113,9 +114,9 @@ def test_power_by_hand(plan, tmp_path):
 def test_the_verdicts_are_corrected(plan, tmp_path):
     pilot(tmp_path / "out")
     tier(tmp_path / "out")
-    made = planned.family_grid(
-        planned.read_plan(plan), [r for r in read_results([tmp_path / "out"]) if r.split == "test"], "metric"
-    )
+    read, results = read_plan(plan), [r for r in read_results([tmp_path / "out"]) if r.split == "test"]
+    tests = family.compared(read, results, "metric")
+    made = family.family_grid(read, tests)
     words = {(cells[0].text, cells[1].text): (cells[3].text, cells[6].text) for _, cells in made.rows}
     assert words[("minus dense", "seg mIoU % ↑")] == ("-6.00", "worse")
     assert words[("minus random", "seg mIoU % ↑")] == ("+4.00", "better")
@@ -123,12 +124,18 @@ def test_the_verdicts_are_corrected(plan, tmp_path):
     # 0.055, 0.056 above dense with two seeds: p = 0.0057 x 4 tests that are left
     assert words[("minus dense", "edge err ↓")] == ("+0.0555", "worse")
     assert words[("minus random", "edge err ↓")][1] == "better"
+    glance = family.glance_grid(read, tests)
+    assert glance.header == ("against dense", "against random", "against own shuffle")
+    ((row, cells),) = glance.rows
+    assert (row, [cell.text for cell in cells]) == ("disparse_static", ["- -", "+ +", "0 +"])
+    assert glance.notes[0].startswith("+ better, - worse, 0 neither, in seg mIoU, edge err, in this order")
 
 
 def test_a_verdict_on_fewer_seeds_says_so(plan, tmp_path):
     tier(tmp_path)
     write(tmp_path, "disparse_static", 6, (20.0, 1.0, None))  # which was no number
-    made = planned.family_grid(planned.read_plan(plan), read_results([tmp_path]), "metric")
+    read = read_plan(plan)
+    made = family.family_grid(read, family.compared(read, read_results([tmp_path]), "metric"))
     seeds = {(cells[0].text, cells[1].text): cells[2].text for _, cells in made.rows}
     assert seeds[("minus dense", "seg mIoU % ↑")] == "2" and seeds[("minus dense", "edge err ↓")] == "1"
     assert "where seeds are fewer" in made.notes[-1]
