@@ -39,6 +39,7 @@ class Tier:
 class Plan:
     """effects: measure -> smallest difference worth finding, in its unit or, with `%`, of the dense score.
 
+    pilot: what says how far paired differences spread; None where an earlier study has said it.
     explorations: what is tried before anything is confirmed, by name, on other images and other seeds.
     family: rows of the tier of that name, each compared with every one of `against` in every measure.
     claims: what a paper says of two rows of a tier.
@@ -49,13 +50,18 @@ class Plan:
     level: float
     power: float
     effects: dict[str, str]
-    pilot: Tier
+    pilot: Tier | None
     explorations: tuple[Tier, ...]
     tiers: tuple[Tier, ...]
     family_tier: str
     family_rows: tuple[str, ...]
     against: tuple[str, ...]
     claims: tuple[Claim, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Tier, ...]:
+        """All of it, in the order in which it is run."""
+        return (*([self.pilot] if self.pilot else []), *self.explorations, *self.tiers)
 
     @property
     def family(self) -> Tier:
@@ -85,8 +91,8 @@ def _plan(content: Mapping[str, Any]) -> Plan:
     family = content["family"]
     tiers = tuple(_tier(str(name), tier) for name, tier in content["tiers"].items())
     explorations = tuple(_tier(str(name), of) for name, of in content.get("explorations", {}).items())
-    pilot = _tier("pilot", content["pilot"])
-    _check_apart((pilot, *explorations), tiers)
+    pilot = _tier("pilot", content["pilot"]) if "pilot" in content else None
+    _check_apart((*([pilot] if pilot else []), *explorations), tiers)
     plan = Plan(
         dataset=content["dataset"],
         command=" ".join(content["command"].split()),

@@ -26,7 +26,7 @@ from .entries import Entry, columns_of, gather
 from .family import compared, family_grid, glance_grid
 from .forest import draw_forest
 from .grid import Cell, Grid, decimals, heading
-from .plan import Plan, Tier, command, complete, family_tests, members, missing, read_plan
+from .plan import Plan, Tier, command, complete, family_tests, missing, read_plan
 from .render import markdown
 from .report import Options, report, setups
 from .results import DENSE, Column, Result, read_results
@@ -36,7 +36,7 @@ from .verdicts import found_with, pairs_needed
 def progress(plan: Plan, results: Mapping[str, Sequence[Result]]) -> Grid:
     """A row for each tier: how many of its runs are there, and the command for the rest."""
     rows = []
-    for tier in (plan.pilot, *plan.explorations, *plan.tiers):
+    for tier in plan.blocks:
         left = missing(tier, results.get(tier.split, ()))
         done = f"{len(tier.runs) - len(left)} of {len(tier.runs)}"
         lacking = [method for method in tier.methods if method in {label for label, _ in left}]
@@ -45,10 +45,12 @@ def progress(plan: Plan, results: Mapping[str, Sequence[Result]]) -> Grid:
     return Grid("the plan and what is there", ("at", "runs", "next"), tuple(rows))
 
 
-def power_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
+def power_grid(plan: Plan, pilot: Tier, results: Sequence[Result]) -> Grid:
     """From the pilot: spread of each row's paired differences from the dense network and from its other rows,
-    and how many seeds find the stated effect, uncorrected and at Holm's first (strictest) level."""
-    entries = gather(members(plan.pilot, results), protocol, setups())
+    and how many seeds find the stated effect, uncorrected and at Holm's first (strictest) level.
+
+    results: of the pilot, complete."""
+    entries = gather(results, results[0].protocol, setups())
     tests = len(family_tests(plan))
     strict = plan.level / tests
     rows = []
@@ -57,7 +59,7 @@ def power_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
             for column, effect in _effects(plan, entries).items():
                 spread = _spread(entry.values[column], other.values[column])
                 needed = [pairs_needed(spread, effect, level, plan.power) for level in (plan.level, strict)]
-                found = found_with(len(plan.pilot.seeds), spread, effect, plan.level)
+                found = found_with(len(pilot.seeds), spread, effect, plan.level)
                 digits = decimals(column, list(entry.values[column].values()))
                 cells = (
                     heading(column),
@@ -73,7 +75,7 @@ def power_grid(plan: Plan, results: Sequence[Result], protocol: str) -> Grid:
         "effect",
         f"seeds at {plan.level:g}",
         f"seeds at {strict:.2g}",
-        f"found with {len(plan.pilot.seeds)} seeds",
+        f"found with {len(pilot.seeds)} seeds",
     )
     notes = (
         f"seeds: pairs with which a two-sided paired t-test finds a true difference of that size in "
@@ -107,9 +109,8 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
     own = [result for result in results if result.dataset == plan.dataset]
     by_split = {result.split: [r for r in own if r.split == result.split] for result in own}
     parts = [progress(plan, by_split)]
-    pilot = by_split.get(plan.pilot.split, [])
-    if not missing(plan.pilot, pilot):
-        parts.append(power_grid(plan, pilot, pilot[0].protocol))
+    if plan.pilot is not None:
+        parts += [power_grid(plan, plan.pilot, there) for _, there in complete([plan.pilot], own)]
     parts += [report(there, Options()).scores for _, there in complete(plan.explorations, own)]
     for tier, there in complete(plan.tiers, own):
         parts += tier_grids(plan, tier, there)

@@ -101,7 +101,8 @@ def test_an_exploration_stays_apart_from_confirmation(tmp_path, changes, what):
 
 def test_power_by_hand(plan, tmp_path):
     pilot(tmp_path / "out")
-    made = planned.power_grid(read_plan(plan), read_results([tmp_path / "out"]), "metric")
+    read = read_plan(plan)
+    made = planned.power_grid(read, read.pilot, read_results([tmp_path / "out"]))
     (label, miou), (_, edge) = made.rows
     assert label == "random - dense"
     # differences -10, -9, -5: standard deviation 2.6458; an effect of 1
@@ -180,3 +181,12 @@ def test_a_wrong_plan_ends_in_one_sentence(change, sentence, tmp_path, capsys):
     assert planned.main([str(path), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+def test_a_plan_needs_no_pilot_of_its_own(plan, tmp_path):
+    pilot(tmp_path / "out")
+    tier(tmp_path / "out")
+    plan.write_text(yaml.safe_dump({field: of for field, of in PLAN.items() if field != "pilot"}))
+    text = planned.tell(read_plan(plan), read_results([tmp_path / "out"]))
+    assert "power, from the pilot" not in text and "| pilot |" not in text
+    assert "primary family at a glance" in text
