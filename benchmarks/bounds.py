@@ -4,10 +4,10 @@ All images of --split stand for the population, in which the second network lose
 Samples are drawn from them with replacement, as large as a certificate's half, and each bounds the loss from
 its own images alone, as a contract does. The share of samples whose bound is below the loss of all images
 should be at most 1 - level. The split may be one that the networks were trained on: what is asked is how
-images scatter.
+images scatter. A bound that is infinite (a sample without an image that counts) is never too low.
 
 usage: python3 -m benchmarks.bounds --dataset NAME --data-root FOLDER --dense FILE --pruned FILE
-           [--split train] [--images 10,20,47] [--samples 300]
+           [--config FILE] [--split train] [--images 10,20,47] [--samples 300] [--limits all]
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import torch
+from tqdm import tqdm
 
+from common.command_line import Parser
 from common.names import BASELINE
 from common.numbers import parse_numbers
 from common.text import table
 from configs.arguments import flags_tree, parser
 from configs.load import load
-from prune_utils.seeds import generator
+from configs.schema import Config
+from prune_utils.bootstrap import check_level
+from prune_utils.seeds import generator, mix_seed
 from tasks.sums import ImageSums
 from workflow import terminal
 from workflow.experiment import Experiment, open_experiment
@@ -35,55 +40,94 @@ from workflow.networks import load_network, moved
 Sums = dict[str, ImageSums]
 
 
-def arguments() -> argparse.Namespace:
-    words = parser(__doc__.splitlines()[0], "", ("data", "network", "contract", "machine"), ())
-    words.add_argument("--dense", required=True, metavar="FILE", help="the network that is compared with")
-    words.add_argument("--pruned", required=True, metavar="FILE", help="the network whose losses are bounded")
-    words.add_argument("--split", default="train")
-    words.add_argument("--images", default="10,20,47", help="in a sample")
-    words.add_argument("--samples", type=int, default=300, help="of each size")
-    return words.parse_args()
+def arguments() -> tuple[argparse.Namespace, Config]:
+    words = Parser(description=__doc__.splitlines()[0])
+    add = words.add_argument
+    add("--dataset", required=True)
+    add("--data-root")
+    add("--config", action="append", default=[], help="repeatable")
+    add("--set", action="append", default=[], help="one setting, repeatable")
+    add("--dense", required=True, metavar="FILE", help="the network that is compared with")
+    add("--pruned", required=True, metavar="FILE", help="the network whose losses are bounded")
+    add("--split", default="train")
+    add("--images", default="10,20,47", help="in a sample")
+    add("--samples", type=int, default=300, help="of each size")
+    add("--limits", default="all", help="what is bounded: tasks, or measures as seg.mIoU")
+    asked = words.parse_args()
+    flags = ["--dataset", asked.dataset, *(word for one in asked.set for word in ("--set", one))]
+    flags += ["--data-root", asked.data_root] if asked.data_root else []
+    config = load(asked.dataset, asked.config, flags_tree(parser("", "", ("data",)).parse_args(flags)))
+    asked.images = parse_numbers("--images", asked.images, int)
+    if min(asked.images) < 2:
+        words.error(f"--images {min(asked.images)} is not at least 2")
+    if asked.samples < 1:
+        words.error(f"--samples {asked.samples} is not at least 1")
+    check_level(config.contract.level, config.contract.resamples)
+    terminal.check_files(asked.dense, asked.pruned)
+    terminal.check_data(config.data)
+    return asked, config
 
 
-def judged(
-    experiment: Experiment, limits: dict[str, float], both: Sequence[Sums], places: Sequence[int]
-) -> dict[str, Fall]:
-    """By limit, loss and bound from these images."""
-    config = experiment.config
-    dense, pruned = ({task: sums.among(places) for task, sums in of.items()} for of in both)
-    judge = Judge(limits, experiment.tasks, dense, config.run.protocol, config.contract, config.run.seed)
-    return judge.falls(pruned)
+class Population:
+    """What two networks say of every image of a split. limits: names of what is bounded."""
+
+    def __init__(self, experiment: Experiment, networks: Sequence[Path], split: str, limits: str) -> None:
+        if experiment.fabric.world_size > 1:
+            raise ValueError("one device is enough: leave run.devices out")
+        self.experiment = experiment
+        asked = [name if "=" in name else f"{name}=1" for name in limits.split(",")]
+        tasks = {name.partition("=")[0].partition(".")[0] for name in asked}
+        asked += [f"{task}=none" for task in experiment.tasks if not tasks & {task, "all"}]
+        self.limits = parse_limits(asked, experiment.tasks)
+        loaded = [load_network(experiment, path).network for path in networks]
+        self.sums: list[Sums] = [look(experiment, moved(experiment, one), split) for one in loaded]
+        self.images = len(next(iter(self.sums[0].values())))
+
+    def falls(self, places: Sequence[int], seed: int = 0) -> dict[str, Fall]:
+        """By limit, loss and bound from these images, as a contract has them. seed: of the resamples.
+
+        ValueError where nothing is a percentage of what the first network scores on all images.
+        """
+        config, tasks = self.experiment.config, self.experiment.tasks
+        dense, pruned = ({task: sums.among(places) for task, sums in of.items()} for of in self.sums)
+        judge = Judge(self.limits, tasks, dense, config.run.protocol, config.contract, seed)
+        if len(places) == self.images:
+            judge.check()
+        falls = judge.falls(pruned)
+        return {name: falls[name] for name, limit in self.limits.items() if limit < math.inf}
+
+
+def sampled(population: Population, size: int, samples: int, seed: int) -> list[dict[str, Fall]]:
+    """The falls of so many samples of so many images, each with resamples of its own."""
+    chance = generator(seed, "samples", size)
+    found = []
+    for number in tqdm(range(samples), desc=f"samples of {size}", leave=False):
+        places = torch.randint(population.images, (size,), generator=chance).tolist()
+        found.append(population.falls(places, mix_seed(seed, "bounds", number) % 2**32))
+    return found
+
+
+def rows(true: dict[str, Fall], found: Sequence[dict[str, Fall]], size: int) -> list[list[str]]:
+    """A row for each limit: what is lost, how far bounds are above drops, and which are no bounds."""
+    table_rows = []
+    for name, whole in true.items():
+        bounds = [one[name].bound for one in found]
+        low = sum(bound < whole.drop for bound in bounds) / len(found)
+        wide = median(one[name].bound - one[name].drop for one in found)
+        figures = [f"{whole.drop + 0:.2f}", f"{wide:.2f}", f"{100 * low:.1f} %", str(bounds.count(math.inf))]
+        table_rows.append([str(size), name, *figures])
+    return table_rows
 
 
 def main() -> None:
-    asked = arguments()
-    config = load(asked.dataset, asked.config, flags_tree(asked))
-    sizes = parse_numbers("--images", asked.images, int)
-    if asked.samples < 1 or min(sizes) < 2:
-        raise ValueError(f"--images {asked.images} --samples {asked.samples}: at least 2 images and 1 sample")
-    terminal.check_files(asked.dense, asked.pruned)
-    terminal.check_data(config.data)
-    experiment = open_experiment(config, BASELINE, asked.dest, None)
-    limits = parse_limits(config.contract.max_drop or ("all=1",), experiment.tasks)
-    networks = (load_network(experiment, Path(path)).network for path in (asked.dense, asked.pruned))
-    both = [look(experiment, moved(experiment, one), asked.split) for one in networks]
-    count = len(next(iter(both[0].values())))
-    true = judged(experiment, limits, both, range(count))
-    rows = []
-    for size in sizes:
-        chance = generator(config.run.seed, "samples", size)
-        found = [
-            judged(experiment, limits, both, torch.randint(count, (size,), generator=chance).tolist())
-            for _ in range(asked.samples)
-        ]
-        for name, whole in true.items():
-            if limits[name] == math.inf:
-                continue
-            over = sum(one[name].bound < whole.drop for one in found) / asked.samples
-            width = sum(one[name].bound - one[name].drop for one in found) / asked.samples
-            rows.append([str(size), name, f"{whole.drop + 0:.2f}", f"{width:.2f}", f"{100 * over:.1f} %"])
-    head = ["images", "limit", f"lost, {count} images, %", "bound above drop", "bound too low"]
-    print(table(rows, head))
+    asked, config = arguments()
+    experiment = open_experiment(config, BASELINE, ".", None)
+    population = Population(experiment, [Path(asked.dense), Path(asked.pruned)], asked.split, asked.limits)
+    true, told = population.falls(range(population.images)), []
+    for size in asked.images:
+        told += rows(true, sampled(population, size, asked.samples, config.run.seed), size)
+    lost = f"lost, {population.images} images, %"
+    print(table(told, ["images", "limit", lost, "bound above drop", "too low", "infinite"]))
     level = config.contract.level
     print(f"level {level:g}: at most {100 * (1 - level):g} % of the bounds should be too low")
 

@@ -5,9 +5,10 @@ of counts says how often each image is taken; statistics that add up over images
 and a measure of the sums is that of the taken images.
 
 A bound is the larger of two: the percentile of the resampled values (Efron, 1979), and that of the
-studentised ones, the bootstrap-t (Efron, 1982; Hall, 1988), with standard errors from leaving each image out
-(the jackknife). On few images each comes out too small where the other does not: the percentile where a few
-images lose far more than the rest, the studentised one where a few lose far less. Left out: images that
+studentised ones, the bootstrap-t (Efron, 1982; Hall, 1988). On few images the percentile is too small where a
+few images lose far more than the rest, the studentised one where a few lose far less. Standard errors come
+from leaving each image out (the jackknife): each image has an influence, and a resample's error is that of
+the influences it took, which is exact for means and an approximation for what is none. Left out: images that
 depend on each other (frames of a film), for which bounds are too narrow, and what no image shows.
 """
 
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from .seeds import generator
 
+KIND = "percentile and bootstrap-t"  # stands in files beside bounds
+MOST_UNITS = 500  # of more images, neighbours are taken together: as sure, and no more memory
 # A resample may lack the only images that differ, and then seems exact: no standard error is taken to be less
 # than this share of that of all images.
 LEAST_ERROR = 0.5
@@ -28,14 +31,16 @@ LEAST_ERROR = 0.5
 class Bootstrap:
     """Rows of counts of some images, and the bound of a statistic that is known for each row.
 
-    counts: int64 [1 + images + resamples, images]: every image once; without each of them in turn; drawn with
+    images, resamples: how many. Images are taken one by one, above MOST_UNITS in units of neighbours.
+    unit: int64 [images], the unit of each.
+    counts: int64 [1 + units + resamples, units]: every unit once; without each of them in turn; drawn with
         replacement, as many as there are.
     Raises ValueError unless there is an image and a resample, for a level that is not between 0 and 1, and
     for one that takes more resamples.
 
     >>> scores = torch.tensor([1.0, 2.0, 4.0, 3.0])
     >>> images = Bootstrap(4, 99, 0.9)
-    >>> mean, bound = images.bound(images.counts.float() @ scores / images.counts.sum(1))
+    >>> mean, bound = images.bound(images.totals(scores) / images.totals(torch.ones(4)))
     >>> mean < bound
     True
     """
@@ -45,32 +50,51 @@ class Bootstrap:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{what} {value!r} is not a whole number of at least 1")
         self.place = check_level(level, resamples)
-        drawn = torch.randint(images, (resamples, images), generator=generator(seed, "bootstrap", images))
-        whole = torch.ones(1, images, dtype=torch.int64)
-        without = 1 - torch.eye(images, dtype=torch.int64)
-        rows = torch.zeros(resamples, images, dtype=torch.int64)
+        self.unit = torch.arange(images) // math.ceil(images / MOST_UNITS)
+        units = int(self.unit[-1]) + 1
+        drawn = torch.randint(units, (resamples, units), generator=generator(seed, "bootstrap", units))
+        whole = torch.ones(1, units, dtype=torch.int64)
+        without = 1 - torch.eye(units, dtype=torch.int64)
+        rows = torch.zeros(resamples, units, dtype=torch.int64)
         self.counts = torch.cat([whole, without, rows.scatter_add_(1, drawn, torch.ones_like(drawn))])
+
+    def by_unit(self, values: Tensor) -> Tensor:
+        """values: [images, ...] -> [units, ...], added up."""
+        if len(values) != len(self.unit):
+            raise ValueError(f"there are values of {len(values)} images, not of {len(self.unit)}")
+        total = torch.zeros(self.counts.shape[1], *values.shape[1:], dtype=values.dtype)
+        return total.index_add_(0, self.unit, values)
+
+    def totals(self, values: Tensor) -> Tensor:
+        """values: [images] -> float64 [rows of `counts`], what the images of each row add up to."""
+        return self.counts.double() @ self.by_unit(values.double())
 
     def bound(self, values: Tensor) -> tuple[float, float]:
         """The statistic of all images, and its one-sided upper bound at the level.
 
-        values: [1 + images + resamples], the statistic of each row of `counts`; NaN counts as the largest.
+        values: [rows of `counts`], the statistic of each; NaN counts as the largest. The bound is infinite
+        where leaving an image out leaves nothing to measure. Raises ValueError for another shape.
         """
-        images = self.counts.shape[1]
-        whole, without, drawn = values.double().split([1, images, len(self.counts) - 1 - images])
+        rows, units = self.counts.shape
+        if values.shape != (rows,):
+            raise ValueError(
+                f"values are of shape {tuple(values.shape)}, not ({rows},): one for each row of counts"
+            )
+        whole, without, drawn = values.double().split([1, units, rows - 1 - units])
         found, upper = float(whole), self._quantile(drawn)
-        influence = (images - 1) * (without.mean() - without)  # the jackknife's, of each image
-        error = influence.square().mean().div(max(images - 1, 1)).sqrt()
-        if images > 1 and error != 0:  # NaN where an image that is left out leaves nothing to measure
-            shares = self.counts[1 + images :].double() / images
+        influence = (units - 1) * (without.mean() - without)
+        error = influence.square().mean().div(max(units - 1, 1)).sqrt()
+        if units > 1 and error != 0:  # NaN where there is nothing left to measure
+            shares = self.counts[1 + units :].double() / units
             spread = shares @ influence.square() - (shares @ influence).square()
-            errors = spread.clamp(min=0).div(images - 1).sqrt().clamp(min=LEAST_ERROR * float(error))
+            errors = spread.clamp(min=0).div(units - 1).sqrt().clamp(min=LEAST_ERROR * float(error))
             studentised = found + float(error) * self._quantile((whole - drawn) / errors)
             upper = math.inf if math.isnan(studentised) else max(upper, studentised)
         return found, upper
 
     def _quantile(self, values: Tensor) -> float:
-        return float(values.nan_to_num(nan=math.inf, posinf=math.inf).sort().values[self.place - 1])
+        known = values.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+        return float(known.sort().values[self.place - 1])
 
 
 def check_level(level: float, resamples: int) -> int:

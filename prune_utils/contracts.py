@@ -308,6 +308,6 @@ class _Judge:
             lost = drop([change(float(now), float(dense), larger=True)])
             return math.inf if math.isnan(lost) else lost  # as of bounds: more than any limit but infinity
         bootstrap = self.bootstraps[len(now)]
-        counts = bootstrap.counts.double()
-        pairs = zip((counts @ now).tolist(), (counts @ dense).tolist(), strict=True)
-        return bootstrap.bound(torch.tensor([drop([change(a, b, larger=True)]) for a, b in pairs]))[1]
+        pairs = zip(bootstrap.totals(now).tolist(), bootstrap.totals(dense).tolist(), strict=True)
+        drops = [drop([change(a, b, larger=True)]) for a, b in pairs]
+        return bootstrap.bound(torch.tensor(drops, dtype=torch.float64))[1]

@@ -8,7 +8,7 @@ protocol `paper`, which averages over batches, that is an evaluation with data.e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,10 @@ class ImageSums:
     def among(self, places: Sequence[int]) -> ImageSums:
         """Of these images alone, in this order."""
         return ImageSums({name: state[list(places)] for name, state in self.states.items()})
+
+    def added(self, by_unit: Callable[[Tensor], Tensor]) -> ImageSums:
+        """Of units of images as if each were an image. by_unit: [images, ...] -> [units, ...]."""
+        return ImageSums({name: by_unit(state) for name, state in self.states.items()})
 
     def totals(self, counts: Tensor) -> dict[str, Tensor]:
         """counts: int64 [R, images] -> of each row the states of its images together, [R, ...]."""

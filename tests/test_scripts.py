@@ -443,6 +443,7 @@ def test_scores_of_another_question_are_never_replaced_unasked(place, capsys):
 def test_a_file_cannot_say_how_a_machine_works(place):
     content = saved(place / "out" / "best_nyuv2_baseline.pth")
     content["config"]["run"] |= {"devices": "5000", "precision": "16-mixed"}
+    content["versions"] |= {"python": ["3"], "x": "y"}
     content["config"]["data"] |= {"cache": str(place / "cache"), "num_workers": 99, "root": "/nowhere"}
     torch.save(content, place / "out" / "greedy.pth")
     words = ("--weights", str(place / "out" / "greedy.pth"), "--name", "greedy")
@@ -452,7 +453,8 @@ def test_a_file_cannot_say_how_a_machine_works(place):
     assert result["evaluated"]["precision"] == "32-true"
     assert result["config"]["data"]["root"] == str(place / "rooms")
     assert int(result["versions"]["threads"]) == torch.get_num_threads()
-    assert result["trained"] == content["versions"] and result["trained"]["device"] == "cpu"
+    made = {name: content["versions"][name] for name in ("torch", "threads", "device")}
+    assert result["weights_versions"] == made and made["device"] == "cpu"
     assert not (place / "cache").exists()
 
 

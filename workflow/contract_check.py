@@ -13,7 +13,7 @@ from configs.load import load
 from configs.schema import Config
 from dataloaders.index import read_index
 from prune_utils.ascent import task_of
-from prune_utils.bootstrap import check_level
+from prune_utils.bootstrap import KIND, check_level
 from prune_utils.contracts import check_voted
 from prune_utils.methods import Method
 from prune_utils.plan import make_plan
@@ -55,14 +55,19 @@ def check_settings(experiment: Experiment, method: Method, options: Options) -> 
 def _require_unset(config: Config, field: str, usual: tuple[Any, ...]) -> None:
     value = getattr(config.prune, field)
     if value not in usual:
-        raise ValueError(f"--max-drop decides itself what prune.{field} {value} says: leave it out")
+        again = "null" if usual[0] is None else usual[0]
+        raise ValueError(
+            f"--max-drop decides itself what prune.{field} {value} says: leave it out, or --set "
+            f"prune.{field}={again}"
+        )
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """The search so far. ValueError for a file that is none, as those of earlier versions are."""
     content = read_file(path)
     lists = [content.get(name) for name in ("rounds", "trained")]
-    if not isinstance(content.get("settings"), dict) or not all(isinstance(of, list) for of in lists):
+    known = isinstance(content.get("settings"), dict) and content.get("bound") == KIND
+    if not known or not all(isinstance(of, list) for of in lists):
         raise ValueError(f"{path} is no state of a search of this version: --overwrite starts anew")
     return content
 

@@ -69,18 +69,19 @@ class ContractFiles:
     def _beside(self, ending: str) -> Path:
         return self.experiment.dest / f"{self.experiment.name}{ending}"
 
-    def stem(self, number: int) -> str:
+    def stem(self, number: int | str) -> str:
         """Of the files of a round, which are gone at the end."""
         return f"{self.experiment.name}_round{number}"
 
     def kept(self, number: int) -> Path:
         """The network of a kept round."""
-        return self._beside(f"_round{number}.pth")
+        return self.experiment.dest / f"{self.stem(number)}.pth"
 
     def remove_rounds(self, before: int | None = None, needed: Iterable[int] = ()) -> None:
         """Remove what rounds before this one left, None = all rounds, but for needed rounds' networks."""
         names = {self.kept(number).name for number in needed}
-        for path in self.experiment.dest.glob(f"{glob.escape(self.experiment.name)}_round*"):
-            number = re.match(r"(\d+)\.", path.name.removeprefix(f"{self.experiment.name}_round"))
+        stem = self.stem("")
+        for path in self.experiment.dest.glob(f"{glob.escape(stem)}*"):
+            number = re.match(r"(\d+)\.", path.name.removeprefix(stem))
             if number and (before is None or int(number[1]) < before) and path.name not in names:
                 path.unlink(missing_ok=True)

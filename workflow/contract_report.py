@@ -17,6 +17,7 @@ from common.files import read_json, replacing
 from common.text import table
 from configs.load import as_tree
 from prune_utils.ascent import Ascent, Round
+from prune_utils.bootstrap import KIND
 from training.checkpoint import versions
 
 from .contract_latency import table_of
@@ -153,6 +154,7 @@ def question(experiment: Experiment, limits: Mapping[str, float]) -> dict[str, A
         "granularity": config.prune.granularity,
         "level": config.contract.level,
         "resamples": config.contract.resamples,
+        "bound": KIND,
         "config": as_tree(config),
         "versions": versions(),
     }
@@ -179,6 +181,11 @@ def read_limits(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{path} is no certificate of a contract: field '{field}' is missing or no {kind.__name__}"
             )
+    if content.get("bound") != KIND:
+        raise ValueError(
+            f"{path} has bounds of another kind than this version's, as earlier versions made: "
+            "create_pruned_net.py --max-drop with --overwrite makes it anew"
+        )
     limits = {name: math.inf if limit is None else limit for name, limit in content["limits"].items()}
     return content | {"limits": limits}
 

@@ -19,6 +19,7 @@ from typing import Any
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
 from prune_utils.ascent import Ascent, Round, Trial
+from prune_utils.bootstrap import KIND
 from prune_utils.contracts import met, sizes_of
 from prune_utils.granularity import find_granularity
 from prune_utils.latencies import faster_sizes
@@ -271,6 +272,7 @@ class Work:
         """replacing: whether files of an earlier search are still to be removed."""
         rounds = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
         content: dict[str, Any] = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
+        content |= {"bound": KIND}
         content |= {"rounds": rounds, "trained": self.trained, "latency": self.latency}
         content |= {"replacing": replacing}
         write_file(self.files.state, content)

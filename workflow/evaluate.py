@@ -256,12 +256,12 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
         "config": as_tree(config) if made is None else merge(as_tree(config), left_behind(made)),
         "evaluated": {"precision": config.run.precision, "device": experiment.fabric.device.type},
         "versions": versions(),
-        "trained": _made(saved.content.get("versions")),
+        "weights_versions": _made(saved.content.get("versions")),
     }
 
 
-def _made(versions: Any) -> dict[str, str] | None:
-    """What made the weights, and on which kind of device, as their file says; None for files of others."""
-    if not isinstance(versions, dict):
-        return None
-    return {printable(str(name)): printable(str(what)[:80]) for name, what in versions.items()}
+def _made(versions: Any) -> dict[str, str]:
+    """What wrote the weights, and on which kind of device, as far as their file says it."""
+    said = versions if isinstance(versions, dict) else {}
+    known = {name: said.get(name) for name in ("python", "torch", "threads", "device")}
+    return {name: printable(what[:80]) for name, what in known.items() if isinstance(what, str)}

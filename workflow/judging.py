@@ -123,8 +123,8 @@ class Judge:
                 found = float(self.dense[task][measure][0])
                 if not found or not math.isfinite(found):
                     raise ValueError(
-                        f"the dense network's {measure} of {task} is {found:g} on half of the validation "
-                        "images, of which nothing is a percentage: limit another measure alone, such as "
+                        f"the dense network's {measure} of {task} is {found:g} on the images that "
+                        "judge it, of which nothing is a percentage: limit another measure alone, such as "
                         f"{task}.{self._sound(task)}=1"
                     )
 
@@ -145,7 +145,8 @@ class Judge:
         }
 
     def _measures(self, task: str, sums: ImageSums) -> dict[str, Tensor]:
-        return measures(self.tasks[task], sums, self.bootstrap.counts, self.protocol)
+        units = sums.added(self.bootstrap.by_unit)
+        return measures(self.tasks[task], units, self.bootstrap.counts, self.protocol)
 
     def _measures_of(self, name: str) -> Iterable[str]:
         """The measures that a limit speaks of; none where anything may be lost."""

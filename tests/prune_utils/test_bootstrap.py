@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from prune_utils import Bootstrap
-from prune_utils.bootstrap import LEAST_ERROR
+from prune_utils.bootstrap import LEAST_ERROR, MOST_UNITS
 from prune_utils.changes import change, drop
 
 
 def means(bootstrap, scores):
-    return bootstrap.counts.double() @ scores.double() / bootstrap.counts.sum(1)
+    return bootstrap.totals(scores) / bootstrap.totals(torch.ones(len(scores)))
 
 
 def test_rows_are_all_images_then_all_but_one_then_draws():
@@ -56,6 +56,30 @@ def test_the_bound_is_the_larger_of_percentile_and_studentised(scores, larger, l
     assert bound == pytest.approx(max(both))
 
 
+def test_the_bound_of_a_ratio_by_hand():
+    """What is none of a mean: the error of a resample is that of the influences it takes."""
+    now, dense = [3.0, 1.0, 4.0, 2.0, 5.0], [4.0, 2.0, 4.5, 2.0, 9.0]
+    bootstrap = Bootstrap(5, 199, 0.9, seed=2)
+    ratios = bootstrap.totals(torch.tensor(now)) / bootstrap.totals(torch.tensor(dense))
+
+    def ratio(taken):
+        return sum(now[image] for image in taken) / sum(dense[image] for image in taken)
+
+    whole = ratio(range(5))
+    others = [ratio([image for image in range(5) if image != left_out]) for left_out in range(5)]
+    influence = [4 * (fmean(others) - other) for other in others]
+    error = math.sqrt(sum(one**2 for one in influence) / 5 / 4)
+    values, studentised = [], []
+    for row in bootstrap.counts[6:].tolist():
+        taken = [image for image, times in enumerate(row) for _ in range(times)]
+        mean = fmean(influence[image] for image in taken)
+        own = math.sqrt(sum((influence[image] - mean) ** 2 for image in taken) / 5 / 4)
+        values.append(ratio(taken))
+        studentised.append((whole - ratio(taken)) / max(own, LEAST_ERROR * error))
+    both = sorted(values)[179], whole + error * sorted(studentised)[179]
+    assert bootstrap.bound(ratios) == (pytest.approx(whole), pytest.approx(max(both)))
+
+
 def test_the_bound_of_two_images_by_hand():
     """Means of two draws from 1 and 3 are 1, 2, 2 or 3, a quarter each. The error of all is 1, that of the
     draws 1 or 0, for which a half is taken: ratios are 2, 0 and -2."""
@@ -82,6 +106,26 @@ def test_two_images_of_many_do_not_make_the_bound_infinite():
     assert 5 < 400 * bootstrap.bound(means(bootstrap, scores))[1] < 6.5
 
 
+def test_many_images_are_taken_in_units_of_neighbours():
+    bootstrap = Bootstrap(1201, 19, 0.9)
+    assert bootstrap.unit.tolist() == [image // 3 for image in range(1201)]
+    assert bootstrap.counts.shape == (1 + 401 + 19, 401) and MOST_UNITS >= 401
+    assert torch.equal(bootstrap.by_unit(torch.arange(1201))[[0, 1, 400]], torch.tensor([3, 12, 1200]))
+    taken = bootstrap.counts[-1].repeat_interleave(3)[:1201]
+    assert bootstrap.totals(torch.arange(1201))[-1] == (taken * torch.arange(1201)).sum()
+    assert len(Bootstrap(50_000, 19, 0.9).counts) == 1 + 500 + 19
+    assert len(Bootstrap(500, 19, 0.9).counts) == 1 + 500 + 19
+
+
+def test_what_does_not_fit_is_told():
+    bootstrap = Bootstrap(3, 19, 0.9)
+    with pytest.raises(ValueError, match="there are values of 2 images, not of 3"):
+        bootstrap.totals(torch.ones(2))
+    for values in (torch.ones(19), torch.ones(23, 1)):
+        with pytest.raises(ValueError, match=r"values are of shape .*, not \(23,\)"):
+            bootstrap.bound(values)
+
+
 def test_the_place_is_that_of_an_order_statistic():
     drawn = torch.arange(1.0, 1000.0)[torch.randperm(999)]
     values = torch.cat([torch.full((3,), 500.0), drawn])  # nothing changes where an image is left out
@@ -95,6 +139,8 @@ def test_what_is_no_number_is_the_worst():
     values = torch.tensor([1.0, 1.0, 1.0, math.nan] + [1.0] * 18)
     assert Bootstrap(2, 19, 0.9).bound(values)[1] == 1
     assert Bootstrap(2, 19, 0.95).bound(values)[1] == math.inf
+    values = torch.tensor([1.0, 1.0, 1.0] + [-math.inf] * 19)
+    assert Bootstrap(2, 19, 0.9).bound(values)[1] == -math.inf
     values = torch.tensor([1.0, math.nan, 1.0] + [1.0] * 19)  # without the first image there is nothing
     assert Bootstrap(2, 19, 0.9).bound(values)[1] == math.inf
 
@@ -105,8 +151,10 @@ def test_a_network_just_beyond_its_limit_passes_about_as_rarely_as_the_level_say
     chance = torch.Generator().manual_seed(0)
     drops = torch.empty(500, 40, dtype=torch.float64)
     drops = drops.exponential_(generator=chance) if skewed else drops.normal_(1, 1, generator=chance)
-    bootstrap = Bootstrap(40, 199, 0.95)
-    passed = sum(bootstrap.bound(means(bootstrap, row))[1] < 1 for row in drops)
+    passed = 0
+    for seed, row in enumerate(drops):
+        bootstrap = Bootstrap(40, 199, 0.95, seed)
+        passed += bootstrap.bound(means(bootstrap, row))[1] < 1
     assert 12 <= passed <= 34  # 25 are expected of an exact bound, with a standard deviation of 5
 
 

@@ -209,7 +209,7 @@ def test_scores_by_image_are_bounded(tiny):
 
     scores = {"a": by_image, "b": lambda model: torch.ones(4)}
     bootstrap = Bootstrap(4, 99, 0.9)
-    means = bootstrap.counts.double() @ pruned.double() / bootstrap.counts.sum(1)
+    means = bootstrap.totals(pruned) / bootstrap.totals(torch.ones(4))
     bound = bootstrap.bound(100 * (1 - means))[1]
     assert 4 < bound < 10
     shared = dict(level=0.9, resamples=99, resolution=20, smallest=30, turns=0)
@@ -218,6 +218,20 @@ def test_scores_by_image_are_bounded(tiny):
     found = contract(model, losses, batches, scores, finetune, {"a": bound + 1e-6, "b": 1}, **shared)
     assert found.best.drops == {"a": pytest.approx(bound, abs=1e-6), "b": 0}
     assert [done.trial.level for done in found.rounds] == [5]
+
+
+def test_bounds_are_as_precise_as_the_scores(tiny):
+    """Every image loses 10 %, which float32 takes for 10.00000015, so that bound and drop are one."""
+    model, losses, batches, _, finetune = arrange(tiny("a", "b"))
+
+    def by_image(model):
+        whole = all(weight.count_nonzero() == weight.numel() for weight in prunable(model).values())
+        return torch.full((64,), 1.0 if whole else 0.9, dtype=torch.float64)
+
+    scores = {"a": by_image, "b": lambda model: torch.ones(4)}
+    shared = dict(level=0.9, resamples=99, resolution=20, smallest=30, turns=0)
+    found = contract(model, losses, batches, scores, finetune, {"a": 10 + 1e-9, "b": 0}, **shared)
+    assert found.best.drops == {"a": pytest.approx(10, abs=1e-11), "b": 0}
 
 
 def test_a_network_that_cannot_keep_its_limits_is_as_it_was(tiny):

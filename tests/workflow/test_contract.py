@@ -236,6 +236,8 @@ def test_what_cannot_be_checked_is_told(made, many_rooms, place, capsys):
     whole = limits.read_text()
     limits.write_text(whole.replace('"limits"', '"limit"'))
     assert "is no certificate of a contract: field 'limits' is missing" in refused()
+    limits.write_text(whole.replace('"bound": "percentile and bootstrap-t"', '"bounds": 1'))
+    assert "has bounds of another kind than this version's, as earlier versions made: create" in refused()
     limits.write_text(whole.replace('"sn": 30.0', '"depth": 30.0'))
     assert "the certificate limits 'depth', which this network does not have" in refused()
     limits.write_text(whole)

@@ -147,6 +147,7 @@ def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, cap
         ({"dense": "0" * 64}, "was started from another dense network than"),
         ({"rounds": [{"sn": [0.0, 0.0]}]}, "is no state of this search"),
         ({"rounds": None, "falls": []}, "is no state of a search of this version: --overwrite starts anew"),
+        ({"bound": "percentile"}, "is no state of a search of this version: --overwrite starts anew"),
         ({"trained": None}, "is no state of a search of this version: --overwrite starts anew"),
         ({"trained": [True] * 99}, "is no state of this search"),
     ):
