@@ -159,7 +159,7 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
 
     def work() -> int:
-        plan, results = read_plan(Path(asked.plan)), read_results(asked.folders)
+        plan, results = read_plan(Path(asked.plan)), read_results(asked.folders, empty=True)
         if asked.pages is not None:
             check_folder(asked.pages, "--pages")
         print(tell(plan, results))

@@ -75,8 +75,10 @@ class Result:
         return float(width) if isinstance(width, int | float) else 1.0
 
 
-def read_results(folders: Iterable[str | Path]) -> list[Result]:
-    """Every result below the folders. FileNotFoundError or ValueError: missing, damaged, double or none."""
+def read_results(folders: Iterable[str | Path], empty: bool = False) -> list[Result]:
+    """Every result below the folders. FileNotFoundError or ValueError: missing, damaged, double or none.
+
+    empty: whether there may be none."""
     found: dict[tuple, Result] = {}
     places = [Path(folder) for folder in folders]
     for folder in places:
@@ -90,7 +92,7 @@ def read_results(folders: Iterable[str | Path]) -> list[Result]:
             other = found.setdefault(key, result)
             if other.path.resolve() != path.resolve():
                 raise ValueError(f"{other.path} and {path} are both {result.label} with seed {result.seed}")
-    if not found:
+    if not found and not empty:
         raise ValueError(
             f"no result lies below {', '.join(map(str, places))}: eval_pruned_net.py writes them"
         )

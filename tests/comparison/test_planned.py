@@ -190,3 +190,10 @@ def test_a_plan_needs_no_pilot_of_its_own(plan, tmp_path):
     text = planned.tell(read_plan(plan), read_results([tmp_path / "out"]))
     assert "power, from the pilot" not in text and "| pilot |" not in text
     assert "primary family at a glance" in text
+
+
+def test_before_the_first_run_everything_is_missing(plan, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert planned.main([str(plan), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "| 0 of 6 |" in said and "| 0 of 8 |" in said and "primary family" not in said
