@@ -20,6 +20,7 @@ from prune_utils.methods import Method
 from prune_utils.report import format_certificate
 
 from .contract_check import has_split
+from .contract_looks import looks_path, note_look
 from .contract_report import (
     draw_search,
     fingerprint,
@@ -71,6 +72,11 @@ def fulfil(experiment: Experiment, method: Method, options: Options) -> tuple[st
 def finish(work: Work) -> tuple[str, Files]:
     """Certify, write, and remove what the rounds left. Unkept where nothing can be certified."""
     looks: list[tuple[Round, dict[str, Fall]]] = []
+    if earlier := note_look(work.experiment, work.fingerprint):
+        work.experiment.say(
+            f"the certificate's half was looked at for {earlier} other contract{'s' * (earlier > 1)} of this "
+            f"dense network before ({looks_path(work.experiment)}): the level is that of one look"
+        )
     for done in in_order(work):
         network, _ = _kept(work, done)
         falls = work.certifying.falls(look(work.experiment, network, "val", work.places[1]))
@@ -83,10 +89,11 @@ def finish(work: Work) -> tuple[str, Files]:
         name = broken(falls, work.limits)[0]
         raise Unkept(uncertified(work, first, name, falls[name]))
     best, falls = certified[-1]
-    _write(work, best, falls, looks)
+    _write(work, best, falls, looks, earlier)
     work.files.state.unlink()
     work.files.remove_rounds()
-    return report(work), list(work.files.results.items())
+    seen = looks_path(work.experiment), "contracts that have looked at the certificate's half"
+    return report(work), [*work.files.results.items(), seen]
 
 
 def in_order(work: Work) -> list[Round]:
@@ -103,9 +110,16 @@ def _kept(work: Work, done: Round) -> tuple[MultiTaskNet, Saved]:
 
 
 def _write(
-    work: Work, best: Round, falls: dict[str, Fall], looks: list[tuple[Round, dict[str, Fall]]]
+    work: Work,
+    best: Round,
+    falls: dict[str, Fall],
+    looks: list[tuple[Round, dict[str, Fall]]],
+    earlier: int,
 ) -> None:
-    """The network and its certificate; measures the test split, where there is one."""
+    """The network and its certificate; measures the test split, where there is one.
+
+    earlier: other contracts of the dense network that had looked at the certificate's half before.
+    """
     experiment = work.experiment
     config = experiment.config
     network, saved = _kept(work, best)
@@ -143,6 +157,7 @@ def _write(
                 "images": len(work.places[1]),
                 "drops": plain(falls),
                 "looks": looks_of(looks),
+                "looked_before": earlier,
             },
         },
         "test": _test(work, network),

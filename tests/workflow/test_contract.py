@@ -88,7 +88,7 @@ def test_the_trace_is_that_of_the_search(made):
 def test_nothing_of_the_rounds_is_left(made):
     assert sorted(path.name for path in made.iterdir() if not path.name.startswith(".")) == sorted(
         [f"{NAME}.pth", f"{NAME}_limits.json", f"{NAME}_search.csv", f"{NAME}_search.png"]
-        + ["final_nyuv2_baseline.pth", "small.yaml"]
+        + ["final_nyuv2_baseline.pth", "small.yaml", "nyuv2_contract_looks.jsonl"]
     )
 
 

@@ -79,7 +79,7 @@ def looked(monkeypatch):
 def work(tmp_path, looked, monkeypatch):
     """A search that is over: three kept rounds, each smaller and less certain than the one before."""
     config = SimpleNamespace(
-        data=None,
+        data=SimpleNamespace(dataset="nyuv2"),
         contract=SETTINGS,
         run=SimpleNamespace(seed=SEED, protocol="paper"),
         prune=SimpleNamespace(ratio_of="macs"),
@@ -95,7 +95,8 @@ def work(tmp_path, looked, monkeypatch):
         records={"val": Records(tuple(range(IMAGES)))}.__getitem__,
     )
     work = Work(experiment, None, None)
-    work.limits, work.dense = {"seg": LIMIT}, SimpleNamespace(network="dense")
+    work.limits, work.dense, work.fingerprint = {"seg": LIMIT}, SimpleNamespace(network="dense"), "dense"
+    monkeypatch.setattr(workflow.contract, "note_look", lambda experiment, dense: 0)
     rounds = [Round(Trial(number, number, size, {}), {}, ()) for number, size in enumerate(SIZES)]
     work.ascent = SimpleNamespace(rounds=rounds)
     work.falls = [{"seg": Fall(number + 1.0, number + 2.0)} for number in range(len(SIZES))]
@@ -163,8 +164,8 @@ def test_the_last_before_the_first_that_breaks_is_delivered(losses, best, looks,
     certificate = halves(IMAGES, SEED)[1]
     assert [seen for seen in looked.at if seen[0] != "dense"] == [(n, certificate) for n in range(looks)]
     assert [seen for seen in looked.at if seen[0] == "dense"] == [("dense", certificate)]
-    ((done, falls, told),) = written
-    assert done is work.ascent.rounds[best] and text == "the report"
+    ((done, falls, told, earlier),) = written
+    assert done is work.ascent.rounds[best] and (text, earlier) == ("the report", 0)
     assert falls == {"seg": (pytest.approx(losses[best]), pytest.approx(losses[best]))}
     assert [seen[0].trial.number for seen in told] == list(range(looks))
     assert [seen[1]["seg"].drop for seen in told] == pytest.approx(list(losses[:looks]))

@@ -1,0 +1,50 @@
+"""For how many contracts the certificate's half of the validation images has been looked at.
+
+A bound promises its level to one look. Whoever asks again after a refusal, with other settings, until one
+passes, has the luck of every try: so each contract that looks is written down, a line in a file beside it,
+and a certificate says how many others of the same dense network had looked before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from configs.load import as_tree, result_settings
+
+from .experiment import Experiment
+
+
+def looks_path(experiment: Experiment) -> Path:
+    return experiment.dest / f"{experiment.config.data.dataset}_contract_looks.jsonl"
+
+
+def note_look(experiment: Experiment, dense: str) -> int:
+    """Write down that this contract looks, unless it did before; how many others had looked by then.
+
+    dense: fingerprint of the dense network. ValueError for a file that holds anything else.
+    """
+    path = looks_path(experiment)
+    settings = json.dumps(result_settings(as_tree(experiment.config)), sort_keys=True)
+    mine = hashlib.sha256(f"{experiment.method} {settings}".encode()).hexdigest()[:16]
+    seen = _read(path, dense)
+    if mine in seen:
+        return seen.index(mine)
+    line = {"dense": dense, "contract": mine, "limits": list(experiment.config.contract.max_drop)}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    return len(seen)
+
+
+def _read(path: Path, dense: str) -> list[str]:
+    """The contracts of a dense network that have looked, in their order."""
+    if not path.is_file():
+        return []
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [str(line["contract"]) for line in lines if line["dense"] == dense]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ValueError(
+            f"{path} is not the list of contracts that have looked at validation images: move it away"
+        ) from None
