@@ -64,12 +64,15 @@ def number(mean: float, deviation: float, digits: int) -> str:
     return f"{text} ± {deviation:.{digits}f}" if math.isfinite(deviation) else text
 
 
-def score_grid(entries: Sequence[Entry], title: str, notes: Sequence[str] = ()) -> Grid:
+def score_grid(
+    entries: Sequence[Entry], title: str, notes: Sequence[str] = (), only: Sequence[Column] = ()
+) -> Grid:
     """A row for each entry: seeds, density, every measure; in each group the best measured mean is bold.
 
-    A mean that does not beat the best constant answer carries a mark and is never the best.
+    A mean that does not beat the best constant answer carries a mark and is never the best. only: columns,
+    where not all are wanted.
     """
-    columns = columns_of(entries)
+    columns = only or columns_of(entries)
     texts: dict[Column, list[Cell]] = {}
     for column in columns:
         spreads = [spread(tuple(entry.values.get(column, {}).values())) for entry in entries]

@@ -22,10 +22,10 @@ from common.files import check_folder, replacing
 from common.text import files_table
 
 from .claims import claims_grid
-from .entries import Entry, columns_of, gather
+from .entries import DELTA, Entry, columns_of, gather
 from .family import compared, family_grid, glance_grid
 from .forest import draw_forest
-from .grid import Cell, Grid, decimals, heading
+from .grid import Cell, Grid, decimals, heading, score_grid
 from .plan import Plan, Tier, command, complete, family_tests, missing, read_plan
 from .render import markdown
 from .report import Options, report, setups
@@ -119,17 +119,20 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
 
 def tier_grids(plan: Plan, tier: Tier, results: Sequence[Result]) -> list[Grid]:
     """The tables of a complete tier. results: its own."""
-    grids, protocol = [report(results, Options()).scores], results[0].protocol
+    protocol = results[0].protocol
+    entries = gather(results, protocol, setups())
+    columns = list(_effects(plan, entries))
+    title = f"{plan.dataset}, {tier.ratio:g} %, {len(tier.seeds)} seeds: the plan's measures"
+    grids = [score_grid(entries, title, only=[*columns, DELTA])]
     if tier.name == plan.family_tier:
         verdicts = compared(plan, results, protocol)
         grids += [glance_grid(plan, verdicts), family_grid(plan, verdicts)]
     claims = [claim for claim in plan.claims if claim.tier == tier.name]
     if claims:
-        entries = gather(results, protocol, setups())
         title = f"claims of the paper, looked at here at {tier.ratio:g} % with {len(tier.seeds)} seeds"
         by_label = {entry.label: entry for entry in entries}
-        grids.append(claims_grid(title, claims, by_label, list(_effects(plan, entries))))
-    return grids
+        grids.append(claims_grid(title, claims, by_label, columns))
+    return [*grids, report(results, Options()).scores]
 
 
 def write_pages(plan: Plan, results: Sequence[Result], folder: Path) -> list[tuple[Path, str]]:
