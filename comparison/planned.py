@@ -122,7 +122,7 @@ def tier_grids(plan: Plan, tier: Tier, results: Sequence[Result]) -> list[Grid]:
     protocol = results[0].protocol
     entries = gather(results, protocol, setups())
     columns = list(_effects(plan, entries))
-    title = f"{plan.dataset}, {tier.ratio:g} %, {len(tier.seeds)} seeds: the plan's measures"
+    title = f"{_title(plan, tier)}: the plan's measures"
     grids = [score_grid(entries, title, only=[*columns, DELTA])]
     if tier.name == plan.family_tier:
         verdicts = compared(plan, results, protocol)
@@ -135,19 +135,28 @@ def tier_grids(plan: Plan, tier: Tier, results: Sequence[Result]) -> list[Grid]:
     return [*grids, report(results, Options()).scores]
 
 
+def tier_page(plan: Plan, tier: Tier, results: Sequence[Result]) -> str:
+    """The tables of a complete tier as a page, which shows the picture beside it. results: its own."""
+    tables = "\n\n".join(map(markdown, tier_grids(plan, tier, results)))
+    alt = f"differences from the dense network, tier {tier.name}"
+    title = f"{_title(plan, tier)}: tier {tier.name}"
+    return f"# {title}\n\n![{alt}](tier_{tier.name}.png)\n\n{tables}\n"
+
+
+def _title(plan: Plan, tier: Tier) -> str:
+    return f"{plan.dataset}, {tier.ratio:g} %, {len(tier.seeds)} seeds"
+
+
 def write_pages(plan: Plan, results: Sequence[Result], folder: Path) -> list[tuple[Path, str]]:
     """Of every tier that is complete its tables, FOLDER/tier_NAME.md, and its picture beside them."""
     files = []
     for tier, there in complete(plan.tiers, [r for r in results if r.dataset == plan.dataset]):
         entries = gather(there, there[0].protocol, setups())
-        title = f"{plan.dataset}, {tier.ratio:g} %, {len(tier.seeds)} seeds"
+        title = _title(plan, tier)
         picture = draw_forest(entries, _effects(plan, entries), title, folder / f"tier_{tier.name}.png")
-        tables = "\n\n".join(map(markdown, tier_grids(plan, tier, there)))
-        alt = f"differences from the dense network, tier {tier.name}"
-        text = f"# {title}: tier {tier.name}\n\n![{alt}]({picture.name})\n\n{tables}\n"
         page = folder / f"tier_{tier.name}.md"
         with replacing(page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(tier_page(plan, tier, there), encoding="utf-8")
         files += [(page, f"the tables of tier {tier.name}"), (picture, "it against the dense network")]
     return files
 
