@@ -20,10 +20,15 @@ def looks_path(experiment: Experiment) -> Path:
     return experiment.dest / f"{experiment.config.data.dataset}_contract_looks.jsonl"
 
 
+def check_looks(experiment: Experiment) -> None:
+    """ValueError for a file that holds anything else."""
+    _read(looks_path(experiment), "")
+
+
 def note_look(experiment: Experiment, dense: str) -> int:
     """Write down that this contract looks, unless it did before; how many others had looked by then.
 
-    dense: fingerprint of the dense network. ValueError for a file that holds anything else.
+    dense: fingerprint of the dense network. Raises as `check_looks`.
     """
     path = looks_path(experiment)
     settings = json.dumps(result_settings(as_tree(experiment.config)), sort_keys=True)

@@ -42,6 +42,7 @@ from .contract_check import (
 )
 from .contract_files import ContractFiles
 from .contract_latency import check_latency, measured, runtime_of, stated, table_of
+from .contract_looks import check_looks
 from .contract_report import fingerprint, listed, read_limits, told, write_trace
 from .experiment import Experiment
 from .files import Options, require_same_settings
@@ -138,6 +139,7 @@ class Work:
         _ = self.limits
         experiment.check_dest()
         self._check_files()
+        check_looks(experiment)
         experiment.check_data("train", "val", *(["test"] if has_split(experiment, "test") else []))
         check_validation(experiment, self.dense, self.limits, self.places)
         self.pruning(self.dense.network, {}).check()

@@ -11,7 +11,7 @@ import pytest
 
 from configs.load import load
 from tests.scripts import call
-from workflow.contract_looks import note_look
+from workflow.contract_looks import check_looks, note_look
 
 from .contracts import CREATE, dense, place, words  # noqa: F401
 
@@ -49,7 +49,16 @@ def test_a_file_of_something_else_is_named(asked, text, tmp_path):
     (tmp_path / "nyuv2_contract_looks.jsonl").write_text(text)
     with pytest.raises(ValueError, match="nyuv2_contract_looks.jsonl is not the list of contracts"):
         note_look(asked(), "a")
+    with pytest.raises(ValueError, match="move it away"):
+        check_looks(asked())
     assert (tmp_path / "nyuv2_contract_looks.jsonl").read_text() == text
+
+
+def test_a_file_of_something_else_is_named_before_the_search(place, many_rooms, capsys):  # noqa: F811
+    (place / "nyuv2_contract_looks.jsonl").write_text("{")
+    said = call(CREATE, words(place, many_rooms, "--max-drop", "all=900"), capsys)
+    assert said.code == 2 and "is not the list of contracts" in said.err
+    assert "round 0" not in said.out + said.err
 
 
 def test_a_second_contract_says_that_there_was_a_first(place, many_rooms, capsys):  # noqa: F811
