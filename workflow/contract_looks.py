@@ -48,8 +48,9 @@ def _read(path: Path, dense: str) -> list[str]:
         return []
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [str(line["contract"]) for line in lines if line["dense"] == dense]
+        seen = [(line["dense"], str(line["contract"])) for line in lines]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(
             f"{path} is not the list of contracts that have looked at validation images: move it away"
         ) from None
+    return [contract for of, contract in seen if of == dense]
