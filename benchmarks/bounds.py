@@ -113,7 +113,9 @@ def rows(true: dict[str, Fall], found: Sequence[dict[str, Fall]], size: int) -> 
     for name, whole in true.items():
         bounds = [one[name].bound for one in found]
         low = sum(bound < whole.drop for bound in bounds) / len(found)
-        wide = median(one[name].bound - one[name].drop for one in found)
+        wide = median(
+            one[name].bound - one[name].drop if one[name].bound < math.inf else math.inf for one in found
+        )
         figures = [f"{whole.drop + 0:.2f}", f"{wide:.2f}", f"{100 * low:.1f} %", str(bounds.count(math.inf))]
         table_rows.append([str(size), name, *figures])
     return table_rows

@@ -22,7 +22,7 @@ from torch import Tensor
 from .seeds import generator
 
 KIND = "percentile and bootstrap-t"  # stands in files beside bounds
-MOST_UNITS = 500  # of more images, neighbours are taken together: as sure, and no more memory
+MOST_UNITS = 500  # of more images, neighbours are taken together, so that memory does not grow with them
 # A resample may lack the only images that differ, and then seems exact: no standard error is taken to be less
 # than this share of that of all images.
 LEAST_ERROR = 0.5
@@ -50,8 +50,8 @@ class Bootstrap:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{what} {value!r} is not a whole number of at least 1")
         self.place = check_level(level, resamples)
-        self.unit = torch.arange(images) // math.ceil(images / MOST_UNITS)
-        units = int(self.unit[-1]) + 1
+        units = min(images, MOST_UNITS)
+        self.unit = torch.arange(images) * units // images
         drawn = torch.randint(units, (resamples, units), generator=generator(seed, "bootstrap", units))
         whole = torch.ones(1, units, dtype=torch.int64)
         without = 1 - torch.eye(units, dtype=torch.int64)

@@ -74,8 +74,8 @@ def finish(work: Work) -> tuple[str, Files]:
     looks: list[tuple[Round, dict[str, Fall]]] = []
     if earlier := note_look(work.experiment, work.fingerprint):
         work.experiment.say(
-            f"the certificate's half was looked at for {earlier} other contract{'s' * (earlier > 1)} of this "
-            f"dense network before ({looks_path(work.experiment)}): the level is that of one look"
+            f"validation images were looked at to certify {earlier} other contract{'s' * (earlier > 1)} of "
+            f"this dense network before ({looks_path(work.experiment)}): the level is that of one look"
         )
     for done in in_order(work):
         network, _ = _kept(work, done)

@@ -44,12 +44,12 @@ def note_look(experiment: Experiment, dense: str) -> int:
 
 def _read(path: Path, dense: str) -> list[str]:
     """The contracts of a dense network that have looked, in their order."""
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         seen = [(line["dense"], str(line["contract"])) for line in lines]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, RecursionError, OSError):
         raise ValueError(
             f"{path} is not the list of contracts that have looked at validation images: move it away"
         ) from None

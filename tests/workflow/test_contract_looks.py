@@ -65,7 +65,7 @@ def test_a_second_contract_says_that_there_was_a_first(place, many_rooms, capsys
     loose = ["--max-drop", "seg.err=900,sn=9000"]
     assert call(CREATE, words(place, many_rooms, *loose), capsys).code == 0
     said = call(CREATE, words(place, many_rooms, *loose, "--level", "0.9", "--name", "again"), capsys)
-    told = "the certificate's half was looked at for 1 other contract of this dense network before ("
+    told = "validation images were looked at to certify 1 other contract of this dense network before ("
     assert said.code == 0 and told in said.err + said.out
     assert "nyuv2_contract_looks.jsonl" in said.out.splitlines()[-1]
     for name, before in (("nyuv2_disparse_pt_contract", 0), ("again", 1)):
