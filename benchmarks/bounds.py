@@ -21,12 +21,11 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
+from benchmarks.settings import settings_of
 from common.command_line import Parser
 from common.names import BASELINE
 from common.numbers import parse_numbers
 from common.text import table
-from configs.arguments import flags_tree, parser
-from configs.load import load
 from configs.schema import Config
 from prune_utils.bootstrap import check_level
 from prune_utils.seeds import generator, mix_seed
@@ -54,9 +53,7 @@ def arguments() -> tuple[argparse.Namespace, Config]:
     add("--samples", type=int, default=300, help="of each size")
     add("--limits", default="all", help="what is bounded: tasks, or measures as seg.mIoU")
     asked = words.parse_args()
-    flags = ["--dataset", asked.dataset, *(word for one in asked.set for word in ("--set", one))]
-    flags += ["--data-root", asked.data_root] if asked.data_root else []
-    config = load(asked.dataset, asked.config, flags_tree(parser("", "", ("data",)).parse_args(flags)))
+    config = settings_of(asked, "--data-root")
     asked.images = parse_numbers("--images", asked.images, int)
     if min(asked.images) < 2:
         words.error(f"--images {min(asked.images)} is not at least 2")
@@ -83,15 +80,15 @@ class Population:
         self.sums: list[Sums] = [look(experiment, moved(experiment, one), split) for one in loaded]
         self.images = len(next(iter(self.sums[0].values())))
 
-    def falls(self, places: Sequence[int], seed: int = 0) -> dict[str, Fall]:
-        """By limit, loss and bound from these images, as a contract has them. seed: of the resamples.
+    def falls(self, places: Sequence[int], seed: int = 0, check: bool = False) -> dict[str, Fall]:
+        """By limit, loss and bound from these images, as a contract has them.
 
-        ValueError where nothing is a percentage of what the first network scores on all images.
+        seed: of the resamples. check: ValueError where nothing is a percentage of the first network's scores.
         """
         config, tasks = self.experiment.config, self.experiment.tasks
         dense, pruned = ({task: sums.among(places) for task, sums in of.items()} for of in self.sums)
         judge = Judge(self.limits, tasks, dense, config.run.protocol, config.contract, seed)
-        if len(places) == self.images:
+        if check:
             judge.check()
         falls = judge.falls(pruned)
         return {name: falls[name] for name, limit in self.limits.items() if limit < math.inf}
@@ -125,7 +122,7 @@ def main() -> None:
     asked, config = arguments()
     experiment = open_experiment(config, BASELINE, ".", None)
     population = Population(experiment, [Path(asked.dense), Path(asked.pruned)], asked.split, asked.limits)
-    true, told = population.falls(range(population.images)), []
+    true, told = population.falls(range(population.images), check=True), []
     for size in asked.images:
         told += rows(true, sampled(population, size, asked.samples, config.run.seed), size)
     lost = f"lost, {population.images} images, %"

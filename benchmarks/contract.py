@@ -30,13 +30,13 @@ from pathlib import Path
 
 from benchmarks.contract_pieces import Piece, pieces, unfinished
 from benchmarks.contract_tables import tables
+from benchmarks.settings import settings_of
 from common.command_line import Parser
 from common.interrupt import StopRequest
 from common.numbers import parse_numbers, parse_seeds
 from common.parents import serve
 from common.text import duration
-from configs.arguments import flags_tree, parser
-from configs.load import as_tree, load, result_settings
+from configs.load import as_tree, result_settings
 from dataloaders import DATASETS
 from study.isolated import LOADED, Stopped, last_line, run_script, threads_of
 from workflow import terminal
@@ -129,11 +129,7 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
     asked.promise_seeds = parse_seeds(asked.seeds) if "promise" in asked.only else []
     asked.size_seeds = parse_seeds(asked.size_seeds) if "sizes" in asked.only else []
     asked.ratios = parse_numbers("--ratios", asked.ratios, float)
-    reader = parser("", "", ("data", "training"))
-    flags = ["--dataset", asked.dataset, *(word for one in asked.set for word in ("--set", one))]
-    flags += ["--data-root", asked.data_root] if asked.data_root else []
-    flags += ["--val-share", asked.val_share] if asked.val_share else []
-    config = load(asked.dataset, asked.config, flags_tree(reader.parse_args(flags)))
+    config = settings_of(asked, "--data-root", "--val-share")
     asked.data_root = config.data.root
     terminal.check_data(config.data)
     settings = json.dumps(result_settings(as_tree(config)), sort_keys=True)

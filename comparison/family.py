@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .entries import columns_of, gather
+from .entries import Entry, columns_of
 from .grid import MISSING, Cell, Grid, decimals, difference_and_interval, heading
-from .plan import CONTROL, SHUFFLE, Plan, family_tests, members
-from .report import setups
-from .results import Column, Result
+from .plan import CONTROL, SHUFFLE, Plan, family_tests
+from .results import Column
 from .verdicts import BETTER, SAME, WORSE, Verdict, holm, paired
 
 SIGNS = {BETTER: "+", WORSE: "-", SAME: "0"}
@@ -30,10 +29,10 @@ class Compared:
     word: str
 
 
-def compared(plan: Plan, results: Sequence[Result], protocol: str) -> list[Compared]:
-    """Every test of the family, paired by seed. results: of the family's tier, complete."""
-    entries = {entry.label: entry for entry in gather(members(plan.family, results), protocol, setups())}
-    columns = {f"{c.task} {c.metric}": c for c in columns_of(list(entries.values()))}
+def compared(plan: Plan, rows: Sequence[Entry]) -> list[Compared]:
+    """Every test of the family, paired by seed. rows: of the family's tier, complete."""
+    entries = {entry.label: entry for entry in rows}
+    columns = {f"{c.task} {c.metric}": c for c in columns_of(rows)}
     tests = family_tests(plan)
     verdicts = [
         paired(entries[row].values[columns[m]], entries[other].values[columns[m]], columns[m].larger)

@@ -119,13 +119,12 @@ def tell(plan: Plan, results: Sequence[Result]) -> str:
 
 def tier_grids(plan: Plan, tier: Tier, results: Sequence[Result]) -> list[Grid]:
     """The tables of a complete tier. results: its own."""
-    protocol = results[0].protocol
-    entries = gather(results, protocol, setups())
+    entries = gather(results, results[0].protocol, setups())
     columns = list(_effects(plan, entries))
     title = f"{_title(plan, tier)}: the plan's measures"
     grids = [score_grid(entries, title, only=[*columns, DELTA])]
     if tier.name == plan.family_tier:
-        verdicts = compared(plan, results, protocol)
+        verdicts = compared(plan, entries)
         grids += [glance_grid(plan, verdicts), family_grid(plan, verdicts)]
     claims = [claim for claim in plan.claims if claim.tier == tier.name]
     if claims:

@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from comparison import family, planned
+from comparison.entries import gather
 from comparison.plan import family_tests, read_plan
+from comparison.report import setups
 from comparison.results import read_results
 
 from .examples import write
@@ -33,6 +35,11 @@ def plan(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(PLAN, sort_keys=False))
     return path
+
+
+def rows(folder):
+    """Of the tier, whose results are those of split test."""
+    return gather([of for of in read_results([folder]) if of.split == "test"], "metric", setups())
 
 
 def pilot(folder):
@@ -115,8 +122,8 @@ def test_power_by_hand(plan, tmp_path):
 def test_the_verdicts_are_corrected(plan, tmp_path):
     pilot(tmp_path / "out")
     tier(tmp_path / "out")
-    read, results = read_plan(plan), [r for r in read_results([tmp_path / "out"]) if r.split == "test"]
-    tests = family.compared(read, results, "metric")
+    read = read_plan(plan)
+    tests = family.compared(read, rows(tmp_path / "out"))
     made = family.family_grid(read, tests)
     words = {(cells[0].text, cells[1].text): (cells[3].text, cells[6].text) for _, cells in made.rows}
     assert words[("minus dense", "seg mIoU % ↑")] == ("-6.00", "worse")
@@ -136,7 +143,7 @@ def test_a_verdict_on_fewer_seeds_says_so(plan, tmp_path):
     tier(tmp_path)
     write(tmp_path, "disparse_static", 6, (20.0, 1.0, None))  # which was no number
     read = read_plan(plan)
-    made = family.family_grid(read, family.compared(read, read_results([tmp_path]), "metric"))
+    made = family.family_grid(read, family.compared(read, rows(tmp_path)))
     seeds = {(cells[0].text, cells[1].text): cells[2].text for _, cells in made.rows}
     assert seeds[("minus dense", "seg mIoU % ↑")] == "2" and seeds[("minus dense", "edge err ↓")] == "1"
     assert "where seeds are fewer" in made.notes[-1]
