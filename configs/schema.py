@@ -345,6 +345,11 @@ class Dynamic:
         help="criterion of what goes; by gradients the voters of growth decide about it",
         choices=CRITERIA,
     )
+    progress: float = setting(
+        0.0,
+        help="tasks whose loss fell less than the others' ask louder what grows, by its ratio to this power",
+        range=NOT_NEGATIVE,
+    )
 
 
 @dataclass(frozen=True)

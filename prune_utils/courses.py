@@ -30,7 +30,7 @@ from .voters import Electorate
 
 class DynamicSettings(Protocol):
     """until and every in steps, or below 1 as fractions of the run; fraction: the first drop; memory: of the
-    votes on growth; salient, drop: as of Growth."""
+    votes on growth; salient, drop, progress: as of Growth."""
 
     @property
     def until(self) -> float: ...
@@ -49,6 +49,9 @@ class DynamicSettings(Protocol):
 
     @property
     def drop(self) -> str: ...
+
+    @property
+    def progress(self) -> float: ...
 
 
 class GradualSettings(Protocol):
@@ -110,7 +113,13 @@ class Course:
         if self.row.grow is None:
             return None
         growth, dynamic = self.growth(self.row.grow_voters, self.row.grow), self.dynamic
-        return replace(growth, memory=dynamic.memory, salient=dynamic.salient, drop=dynamic.drop)
+        return replace(
+            growth,
+            memory=dynamic.memory,
+            salient=dynamic.salient,
+            drop=dynamic.drop,
+            progress=dynamic.progress,
+        )
 
     @property
     def pace(self) -> Pace:

@@ -79,10 +79,10 @@ class FanInRegrowth(Regrowth):
         votes: Mapping[str, Scores],
     ) -> tuple[Tensor, Tensor]:
         """What stays of the active weights [neurons, ...], and the next mask."""
-        arbiter, grain = self.growth.arbiter, Grain(FanIn())
+        arbiter, growing, grain = self.growth.arbiter, self.grow_arbiter, Grain(FanIn())
         stay = int(active.count_nonzero()) - drop
         strong = choose(needs, (Pool((name,), stay),), arbiter, {name: active})[name]
-        wanted = choose(votes, (Pool((name,), drop),), arbiter, {name: ~active})[name]
+        wanted = choose(votes, (Pool((name,), drop),), growing, {name: ~active})[name]
         left = self._left(name, active, (strong | wanted).flatten(1).sum(1))
         each = self._budget[name] // int(left.count_nonzero())
         theirs = active & left.reshape(-1, *[1] * (active.dim() - 1))
@@ -90,7 +90,7 @@ class FanInRegrowth(Regrowth):
         kept = choose(needs, (Pool((name,), stay),), arbiter, {name: theirs})[name]
         # no more than the new fan-in, which is below the old one where a neuron came back
         kept &= grain.best_of_parts(standings(needs, arbiter, {name: kept})[name], each)
-        wish = standings(votes, arbiter, {name: ~kept})[name].masked_fill(kept, -torch.inf)
+        wish = standings(votes, growing, {name: ~kept})[name].masked_fill(kept, -torch.inf)
         after = grain.best_of_parts(wish, each) & left.reshape(-1, *[1] * (active.dim() - 1))
         return kept, after
 

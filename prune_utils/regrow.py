@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .arbiters import Arbiter
+from .arbiters import ARBITERS, Arbiter, find_arbiter
 from .attaching import unwrapped
 from .budgets import Pool
 from .choosing import WEIGHTS, choose
@@ -27,6 +27,8 @@ from .divided import divided, number_of_slices, spare
 from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
+from .progress import Progress
+from .ranking import rank_fractions
 from .scoring import score
 from .shards import part, part_like, whole
 from .voters import Gather, Voter
@@ -88,6 +90,8 @@ class Growth:
     drop: criterion of what goes, "magnitude" = the smallest weights. By one that reads gradients the voters
         rank the active weights on the batch of the step, and the arbiter decides: with tasks, nothing goes
         that one of them needs.
+    progress: at least 0: voters whose loss has come down less than the others' ask louder, by factors that
+        are their relative inverse training rates to this power (progress.py); 0 = all alike.
     """
 
     voters: tuple[Voter, ...]
@@ -100,6 +104,7 @@ class Growth:
     grain: Grain = WEIGHTS
     salient: float = 0.3
     drop: str = "magnitude"
+    progress: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.memory < 1:
@@ -107,6 +112,20 @@ class Growth:
         if not 0 <= self.salient <= 1:
             raise ValueError(f"growth salient {self.salient!r} is not a share between 0 and 1")
         find_criterion(self.drop)
+        if not 0 <= self.progress < math.inf:
+            raise ValueError(f"growth progress {self.progress!r} is not at least 0 and finite")
+        if self.progress:
+            if find_arbiter(self.arbiter).standings is not rank_fractions:
+                by_ranks = [name for name, of in ARBITERS.items() if of.standings is rank_fractions]
+                raise ValueError(
+                    f"growth progress {self.progress:g} divides ranks, and this arbiter decides by other "
+                    f"standings: choose {', '.join(by_ranks)}"
+                )
+            if len(self.voters) < 2:
+                raise ValueError(
+                    f"growth progress {self.progress:g} tells voters apart, and there is one at most: let "
+                    "several tasks vote"
+                )
 
 
 class Regrowth(Masked):
@@ -143,6 +162,7 @@ class Regrowth(Masked):
         self.batches = batches
         self.numbered = numbered
         self.updates = 0
+        self.progress = Progress(growth.voters, growth.progress, growth.gather) if growth.progress else None
         self._average: dict[str, Scores] = {}  # of the votes so far, by voter; only with a memory
         self._stream: Iterator[Any] | None = None
 
@@ -192,7 +212,7 @@ class Regrowth(Masked):
             raise ValueError("no optimizer is known, whose state must be fresh for grown weights: attach it")
         if find_criterion(self.growth.drop).needs_gradient:
             batch = self._batch(batch)  # one for what goes and what comes
-        votes = self._remembered(self._votes(step, batch, frozenset(moving), self.growth))
+        votes = self._remembered(self._growth_votes(step, batch, frozenset(moving)))
         # a layer whose owners have nothing to say about this batch stays as it is
         moving = [name for name in moving if any(name in of for of in votes.values())]
         weights = self.weights
@@ -237,11 +257,25 @@ class Regrowth(Masked):
         staying = tuple(Pool((name,), int(of.count_nonzero()) - drops[name]) for name, of in active.items())
         kept = choose(needs, staying, self.growth.arbiter, active, grain)
         missing = tuple(Pool((name,), drops[name]) for name in active)
-        grown = choose(votes, missing, self.growth.arbiter, {name: ~kept[name] for name in active}, grain)
+        grown = choose(votes, missing, self.grow_arbiter, {name: ~kept[name] for name in active}, grain)
         return kept, {name: kept[name] | grown[name] for name in active}
 
     def may_hold(self, kept: Tensor, first: Tensor) -> bool:
         return bool(kept.sum() == first.sum())
+
+    @property
+    def grow_arbiter(self) -> str | Arbiter:
+        """Who decides what grows: the arbiter, with the factors of the voters' progress where it counts."""
+        arbiter = self.growth.arbiter
+        return self.progress.weighed(find_arbiter(arbiter)) if self.progress else arbiter
+
+    def _growth_votes(self, step: int, batch: Any, moving: frozenset[str]) -> dict[str, Scores]:
+        """What the voters want of these weights, and what their losses say of their progress."""
+        if self.progress is None:
+            return self._votes(step, batch, moving, self.growth)
+        votes = self._votes(step, batch, moving, replace(self.growth, voters=self.progress.voters))
+        self.progress.note(self._kept[next(iter(moving))].device)
+        return votes
 
     def _needs(self, step: int, batch: Any, active: Mask, growth: Growth) -> dict[str, Scores]:
         """How much each voter needs of these weights. Who has nothing to say about this batch, a task without
@@ -328,17 +362,22 @@ class Regrowth(Masked):
                     zero_pruned(part(value), kept)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"updates": self.updates, "average": self._average}
+        state = super().state_dict() | {"updates": self.updates, "average": self._average}
+        return state | ({"progress": self.progress.seen} if self.progress else {})
 
     def to_come(self) -> dict[str, Any]:
-        if not self.growth.memory:
-            return super().to_come()
-        weights = self.weights
-        seen = {
-            voter.name: {name: weights[name] for name in weights if name in voter.owns}
-            for voter in self.growth.voters
-        }
-        return super().to_come() | {"average": seen}
+        later = super().to_come()
+        if self.progress:
+            later |= {"progress": self.progress.to_come()}
+        if self.growth.memory:
+            weights = self.weights
+            later |= {
+                "average": {
+                    voter.name: {name: weights[name] for name in weights if name in voter.owns}
+                    for voter in self.growth.voters
+                }
+            }
+        return later
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
@@ -347,3 +386,5 @@ class Regrowth(Masked):
             voter: {name: score.to(self._kept[name].device, copy=True) for name, score in of.items()}
             for voter, of in state.get("average", {}).items()
         }
+        if self.progress:
+            self.progress.load(state.get("progress", {}))

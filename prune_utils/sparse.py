@@ -190,6 +190,7 @@ class _Rhythm:
     memory: float = 0.0
     salient: float = 0.3
     drop: str = "magnitude"
+    progress: float = 0.0
 
 
 def _check(

@@ -28,6 +28,7 @@ WAYS = {
     "static": ("disparse_static", (), 10),
     "dynamic": ("disparse_dynamic", (), 10),
     "earlier votes": ("disparse_dynamic", ("--set", "dynamic.memory=0.5"), 10),
+    "progress": ("disparse_dynamic", ("--set", "dynamic.progress=1"), 10),
     "gradual": ("disparse_gmp", (), 10),
     "rounds": ("disparse_static", ("--rounds", "3"), 10),
     "averaged": ("snip", ("--ema-decay", "0.9"), 10),

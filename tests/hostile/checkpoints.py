@@ -178,6 +178,7 @@ FORMATS = (
     kind("static", "disparse_static", only=MASK),
     kind("dynamic", "disparse_dynamic", only=MASK),
     kind("dynamic with memory", "disparse_dynamic", "dynamic.memory=0.5", only=MASK, quick=True),
+    kind("dynamic by progress", "disparse_dynamic", "dynamic.progress=1", only=MASK, quick=True),
     kind("gradual", "disparse_granet", "gradual.start=1", "gradual.every=1", only=MASK),
     kind("alternating", "ac_dc", "gradual.start=1", "gradual.every=1", "gradual.end=6", only=MASK),
     kind("top_kast", "top_kast", only=MASK),

@@ -38,6 +38,7 @@ class Dynamic:
     memory: float = 0.5
     salient: float = 0.3
     drop: str = "magnitude"
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)

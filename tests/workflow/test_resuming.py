@@ -46,7 +46,7 @@ def stopped(run):
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        ("disparse_dynamic", ("dynamic.memory=0.5",)),
+        ("disparse_dynamic", ("dynamic.memory=0.5", "dynamic.progress=1", "dynamic.every=1")),
         ("ac_dc", ("gradual.start=1", "gradual.every=1", "gradual.end=5")),
         ("baseline", ("weighting.method=famo",)),
     ],
