@@ -6,8 +6,9 @@ rate of GradNorm (Chen et al., ICML 2018, section 3.2). Who is behind has a rate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,80 +19,88 @@ from .voters import Gather, Loss, Voter
 
 MEMORY = 0.9  # weight of a loss's average so far: one batch says little
 LARGEST = 4.0  # factor, and one over the smallest
+FAR = 300.0  # no logarithm of a loss or rate that counts is beyond it
+
+
+@dataclass
+class Heard:
+    """A loss that keeps its values until they are noted."""
+
+    loss: Loss
+    values: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, predictions: Any, targets: Any) -> Tensor | None:
+        value = self.loss(predictions, targets)
+        if isinstance(value, Tensor):
+            self.values.append(value.detach())
+        return value
 
 
 class Progress:
     """Hears the losses of the voters while they vote.
 
-    strength: factors are rates to this power, at least 0. seen: voter -> [first loss, its average], float64.
-    gather: a tensor of every process, None = there is one process; a loss is the mean over all of them.
+    strength: factors are rates to this power, at least 0. seen: voter -> logarithms of its first loss and of
+    the average of its losses, [2] float64. gather: a tensor of every process, None = there is one process; a
+    loss is the mean over all of them.
     """
 
     def __init__(self, voters: tuple[Voter, ...], strength: float, gather: Gather | None = None) -> None:
-        self._heard: dict[str, list[Tensor]] = {voter.name: [] for voter in voters}
-        self.voters = tuple(
-            replace(voter, loss=_heard(voter.loss, self._heard[voter.name])) for voter in voters
-        )
+        self._heard = {voter.name: Heard(voter.loss) for voter in voters}
+        self.voters = tuple(replace(voter, loss=self._heard[voter.name]) for voter in voters)
         self.strength, self.gather = strength, gather
         self.seen: dict[str, Tensor] = {}
 
-    def note(self, device: torch.device) -> None:
-        """What was heard since the last call joins the averages. device: of the processes' exchange.
+    def note(self, voted: Collection[str], device: torch.device) -> None:
+        """What was heard since the last call joins the averages, of those that had something to say.
 
-        Raises ValueError for a voter whose first loss is not above 0, against which nothing can be measured.
+        voted: names of these, the same in every process. device: of the processes' exchange. Raises
+            ValueError for a first loss that is not above 0, and for a later one below 0: such losses have no
+            ratio.
         """
-        sums = torch.tensor(
-            [[float(sum(losses)), float(len(losses))] for losses in self._heard.values()],
-            dtype=torch.float64,
-        ).to(device)
-        for losses in self._heard.values():
-            losses.clear()
+        sums = torch.zeros(len(self._heard), 2, dtype=torch.float64, device=device)
+        for row, heard in zip(sums, self._heard.values(), strict=True):
+            for value in heard.values:
+                row += torch.stack((value.double(), torch.ones_like(value, dtype=torch.float64))).to(device)
+            heard.values.clear()
         if self.gather is not None:
             sums = torch.stack(tuple(self.gather(sums))).sum(0)
         for voter, (total, number) in zip(self._heard, sums.tolist(), strict=True):
-            if not number:  # no label in this batch
-                continue
-            loss = total / number
-            first, average = self.seen.get(voter, torch.tensor([loss, loss])).tolist()
-            if not first > 0:
-                raise ValueError(
-                    f"growth by progress measures the loss of voter {voter!r} against its first value, and "
-                    f"that is {first:g}, not above 0"
-                )
-            average += (1 - MEMORY) * (loss - average)
-            self.seen[voter] = torch.tensor([first, average], dtype=torch.float64)
+            if voter in voted and number:
+                self._note(voter, total / number)
+
+    def _note(self, voter: str, loss: float) -> None:
+        before = self.seen.get(voter)
+        if not (0 if before is None else -math.ulp(0)) < loss < math.inf:
+            raise ValueError(
+                f"growth by progress measures every loss against its first, and that of voter {voter!r} is "
+                f"{loss:g}: it needs losses {'above 0' if before is None else 'of at least 0'}"
+            )
+        if before is None:
+            self.seen[voter] = torch.tensor([math.log(loss)] * 2, dtype=torch.float64)
+        else:
+            average = MEMORY * before[1].exp() + (1 - MEMORY) * loss
+            self.seen[voter] = torch.stack((before[0], average.log()))
 
     def factors(self) -> dict[str, float]:
-        """Voter -> relative inverse training rate to the power of `strength`, from 1/4 to 4; 1 on average
-        where strength is 1. Voters that had no label so far are left out."""
-        rates = {voter: float(average / first) for voter, (first, average) in self.seen.items()}
-        mean = sum(rates.values()) / len(rates) if rates else 1.0
-        powers = {voter: (rate / mean) ** self.strength if mean else 1.0 for voter, rate in rates.items()}
-        return {voter: min(max(power, 1 / LARGEST), LARGEST) for voter, power in powers.items()}
+        """Voter -> relative inverse training rate to the power of `strength`, within 1/4 and 4. Voters that
+        had no label so far are left out."""
+        if not self.seen:
+            return {}
+        first, average = torch.stack(tuple(self.seen.values())).T
+        rates = average - first
+        powers = self.strength * (rates - rates.logsumexp(0) + math.log(len(rates)))
+        most = math.log(LARGEST)
+        return dict(zip(self.seen, powers.clamp(-most, most).exp().tolist(), strict=True))
 
     def weighed(self, rule: Arbiter) -> Arbiter:
         """The arbiter, with its voters' factors times those of their progress."""
-        ours = self.factors()
-        return replace(rule, factors={**rule.factors, **{v: rule.factor(v) * ours[v] for v in ours}})
+        ours = {voter: rule.factor(voter) * factor for voter, factor in self.factors().items()}
+        return replace(rule, factors={**rule.factors, **ours})
 
     def to_come(self) -> dict[str, Tensor]:
         """What `seen` may hold at most, as of a checkpoint."""
         return {voter: torch.zeros(2, dtype=torch.float64) for voter in self._heard}
 
-    def load(self, seen: Mapping[str, Any]) -> None:
-        """Takes over what another had seen. Raises ValueError for losses that are not finite or a first that
-        is not above 0."""
-        for voter, pair in seen.items():
-            if not bool(pair.isfinite().all()) or not pair[0] > 0 or pair[1] < 0:
-                raise ValueError(f"losses {pair.tolist()} of voter {voter!r} are none that progress is of")
-        self.seen = {voter: pair.clone() for voter, pair in seen.items()}
-
-
-def _heard(loss: Loss, kept: list[Tensor]) -> Loss:
-    def heard(predictions: Any, targets: Any) -> Tensor | None:
-        value = loss(predictions, targets)
-        if value is not None:
-            kept.append(value.detach())
-        return value
-
-    return heard
+    def load(self, seen: Mapping[str, Tensor]) -> None:
+        """Takes over what another had seen; any finite numbers are logarithms."""
+        self.seen = {voter: pair.double().cpu().clamp(-FAR, FAR) for voter, pair in seen.items()}

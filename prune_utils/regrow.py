@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .arbiters import ARBITERS, Arbiter, find_arbiter
+from .arbiters import Arbiter, find_arbiter
 from .attaching import unwrapped
 from .budgets import Pool
 from .choosing import WEIGHTS, choose
@@ -27,6 +27,7 @@ from .divided import divided, number_of_slices, spare
 from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
+from .measures import flow
 from .progress import Progress
 from .ranking import rank_fractions
 from .scoring import score
@@ -90,8 +91,9 @@ class Growth:
     drop: criterion of what goes, "magnitude" = the smallest weights. By one that reads gradients the voters
         rank the active weights on the batch of the step, and the arbiter decides: with tasks, nothing goes
         that one of them needs.
-    progress: at least 0: voters whose loss has come down less than the others' ask louder, by factors that
-        are their relative inverse training rates to this power (progress.py); 0 = all alike.
+    progress: at least 0: voters whose loss has come down less than the others', since the first change of the
+        mask, ask louder, by factors that are their relative inverse training rates to this power
+        (progress.py); 0 = all alike.
     """
 
     voters: tuple[Voter, ...]
@@ -115,17 +117,24 @@ class Growth:
         if not 0 <= self.progress < math.inf:
             raise ValueError(f"growth progress {self.progress!r} is not at least 0 and finite")
         if self.progress:
-            if find_arbiter(self.arbiter).standings is not rank_fractions:
-                by_ranks = [name for name, of in ARBITERS.items() if of.standings is rank_fractions]
-                raise ValueError(
-                    f"growth progress {self.progress:g} divides ranks, and this arbiter decides by other "
-                    f"standings: choose {', '.join(by_ranks)}"
-                )
-            if len(self.voters) < 2:
-                raise ValueError(
-                    f"growth progress {self.progress:g} tells voters apart, and there is one at most: let "
-                    "several tasks vote"
-                )
+            self._check_progress()
+
+    def _check_progress(self) -> None:
+        rule, said = find_arbiter(self.arbiter), f"growth progress {self.progress:g}"
+        if len(self.voters) < 2:
+            raise ValueError(
+                f"{said} tells voters apart, and there is one at most: let several tasks vote on growth"
+            )
+        if rule.standings is not rank_fractions or rule.votes(len(self.voters)) != 1:
+            raise ValueError(
+                f"{said} divides the ranks of who is behind, which helps where one vote keeps a weight: "
+                "choose arbiter unanimous or weighted"
+            )
+        if find_criterion(self.criterion).measure in (None, flow):
+            raise ValueError(
+                f"{said} hears the losses that the voters are asked for, and criterion {self.criterion!r} "
+                "asks for none"
+            )
 
 
 class Regrowth(Masked):
@@ -163,6 +172,10 @@ class Regrowth(Masked):
         self.numbered = numbered
         self.updates = 0
         self.progress = Progress(growth.voters, growth.progress, growth.gather) if growth.progress else None
+        if self.progress and self._sharded and growth.gather is None:
+            raise ValueError(
+                "growth by progress of a sharded network needs `gather`: each process hears losses of its own"
+            )
         self._average: dict[str, Scores] = {}  # of the votes so far, by voter; only with a memory
         self._stream: Iterator[Any] | None = None
 
@@ -274,7 +287,7 @@ class Regrowth(Masked):
         if self.progress is None:
             return self._votes(step, batch, moving, self.growth)
         votes = self._votes(step, batch, moving, replace(self.growth, voters=self.progress.voters))
-        self.progress.note(self._kept[next(iter(moving))].device)
+        self.progress.note(votes.keys(), self._kept[next(iter(moving))].device)
         return votes
 
     def _needs(self, step: int, batch: Any, active: Mask, growth: Growth) -> dict[str, Scores]:

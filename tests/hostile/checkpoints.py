@@ -138,7 +138,8 @@ def words(case: Case) -> list[str]:
 def legal(path: tuple, fault: str) -> bool:
     """Entries that nobody knows; what a run may not have yet; another count of batches."""
     unknown = not path and fault in ("an empty dictionary", "deep dictionaries")
-    early = path[:2] == ("sparsifier", "average") and fault in ("missing", "an empty dictionary")
+    gathered = path[:2] in (("sparsifier", "average"), ("sparsifier", "progress"))
+    early = gathered and fault in ("missing", "an empty dictionary")
     early |= path == ("sparsifier", "twin") and fault == "nothing"
     early |= path in (("threads",), ("origin",)) and fault == "missing"
     counted = str(path[-1:]).endswith("num_batches_tracked',)") and fault == "a scalar"

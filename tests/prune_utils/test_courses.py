@@ -59,6 +59,19 @@ def course(net, name, optimizer, steps=9, gradual=None, **settings):
     )
 
 
+@pytest.mark.parametrize("name", ["disparse_dynamic", "disparse_granet"])
+def test_growth_takes_the_settings_of_moving_masks(name, tiny):
+    net = tiny("a", "b")
+    adam = torch.optim.Adam(net.model.parameters())
+    dynamic = Dynamic(memory=0.25, salient=0.5, drop="snip", progress=2.0)
+    sparsifier = make_sparsifier(replace(course(net, name, adam), dynamic=dynamic))
+    growth = sparsifier.growth
+    assert (growth.memory, growth.salient, growth.drop, growth.progress) == (0.25, 0.5, "snip", 2.0)
+    for step, batch in zip(range(1, 7), net.batches * 6, strict=False):
+        sparsifier.after_step(step, batch)
+    assert set(sparsifier.state_dict()["progress"]) == {"a", "b"}
+
+
 def test_a_pruning_ranks_on_the_batches_that_it_is_given(tiny):
     net = tiny("a", "b", "c")
     numbered = [(7, net.batches[1]), (9, net.batches[0])]

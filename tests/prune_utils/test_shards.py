@@ -102,6 +102,9 @@ def one_process(rank, folder):
                     list(enumerate(batches(1, 1))),
                     refused,
                 )
+        voters = pu.task_voters(LOSSES, pu.owners_from_graph(net, LOSSES, batches(1, 1)[0]))
+        with pytest.raises(ValueError, match="progress of a sharded network needs `gather`"):
+            pu.Regrowth(net, content.mask, None, pu.Schedule(20, 2), pu.Growth(voters, progress=1.0))
         torch.save(found, folder / f"found{rank}")
     finally:
         distributed.destroy_process_group()

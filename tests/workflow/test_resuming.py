@@ -60,6 +60,10 @@ def test_what_a_run_has_gathered_by_then_is_taken_over(method, more, make_run):
     assert list(again.steps(resume=True)) == [4, 5, 6]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name]), name
+    if "dynamic.progress=1" in more:
+        seen = (run.sparsifier.progress.seen for run in (whole, again))
+        for one, other in zip(*map(dict.values, seen), strict=True):
+            assert torch.equal(one, other)
     assert again.best_loss == whole.best_loss
 
 
