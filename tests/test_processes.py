@@ -129,11 +129,14 @@ def await_checkpoint(folder: Path, scripts: list[Script]) -> None:
 
 
 def test_two_processes_score_every_image_once(words, trained, tmp_path):
-    given = [*words, "--method", "disparse_dynamic", "--dest", str(trained)]
-    results = []
+    given = [*words, "--method", "disparse_dynamic", "--dest", str(trained), "--pictures", "2"]
+    results, pictures = [], []
     for start in (alone, pair):
         ended(start(EVALUATE, given, tmp_path / "log"))
         results.append(json.loads((trained / "nyuv2_disparse_dynamic_90.json").read_text()))
+        folder = trained / "nyuv2_disparse_dynamic_90_test_pictures"
+        pictures.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert set(pictures[0]) == {"0000.png", "0001.png"} and pictures[0] == pictures[1]
     one, two = results
     assert one["images"] == two["images"] == 2
     for task, protocols in one["metrics"].items():

@@ -36,7 +36,8 @@ def write_panels(
     """Writes 0000.png, 0001.png, ... for the first `count` images of the loader; the paths that were written.
 
     Each shows the input, and for every task the target above the prediction, with the prediction's first
-    metric on this image ("metric" protocol). A target's invalid pixels are grey. Makes the folder.
+    metric on this image ("metric" protocol). A target's invalid pixels are grey. Makes the folder; what an
+    earlier call has written there goes.
     caption: stands below the input, such as where the data come from.
     """
     folder = Path(folder)
@@ -44,6 +45,8 @@ def write_panels(
     if count <= 0:
         return paths
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("[0-9][0-9][0-9][0-9].png"):
+        earlier.unlink()
     _, move = mover(model, fabric)
     with evaluating(model):
         for batch in loader:

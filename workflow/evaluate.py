@@ -178,8 +178,9 @@ def evaluate_network(
         files.append((path, "scores, protocols, split, certificate, settings"))
         folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
         caption = ", ".join(origin(saved.origin, experiment.config))
+        shown = experiment.whole_stream(split)
         panels = write_panels(
-            network, experiment.tasks, loader, folder, pictures, fabric=fabric, caption=caption
+            network, experiment.tasks, shown, folder, pictures, fabric=fabric, caption=caption
         )
         if panels:
             files.append((folder, f"{len(panels)} pictures: input, targets, predictions"))

@@ -165,9 +165,14 @@ class Experiment:
         return records.extent(records[0])
 
     def evaluation_stream(self, split: str) -> Iterable:
+        """This process's share of the batches of a split."""
         return evaluation_batches(
             self.records(split), self.config.data, rank=self.fabric.global_rank, world=self.fabric.world_size
         )
+
+    def whole_stream(self, split: str) -> Iterable:
+        """All batches of a split, whatever the number of processes."""
+        return evaluation_batches(self.records(split), self.config.data)
 
 
 def open_experiment(config: Config, method: str, dest: str, name: str | None, flags: str = "") -> Experiment:

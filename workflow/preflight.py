@@ -11,14 +11,17 @@ import io
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from common.lock import Held, locked
 from common.text import duration
 from configs.schema import Config
 from prune_utils.masks import Mask
@@ -250,35 +253,41 @@ def in_small(
     """The experiment in small, in a folder of its own that is removed; a terminal shows the phase. needed:
     files to be read."""
     experiment.check_dest()
-    folder = experiment.dest / f".preflight_{experiment.name}"
     first = experiment.fabric.is_global_zero
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    experiment.fabric.barrier()
-    small = replace(
-        experiment,
-        config=_small_config(experiment.config, method, rhythm, experiment.fabric.world_size),
-        dest=folder,
-        samples=rhythm.samples,
-    )
-    try:
-        if first:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            for path in needed:
-                if path.is_file():
-                    (folder / path.name).symlink_to(path.absolute())
-        experiment.fabric.barrier()
+    with ExitStack() as stack:
+        own = stack.enter_context(_own_folder(experiment, needed)) if first else None
+        small = replace(
+            experiment,
+            config=_small_config(experiment.config, method, rhythm, experiment.fabric.world_size),
+            dest=experiment.fabric.broadcast(own),
+            samples=rhythm.samples,
+        )
         line: dict[str, Any] = {"bar_format": "{desc} ({elapsed})", "leave": False, "file": sys.stderr}
-        bar = tqdm(disable=None if first else True, **line)
-        with bar, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            yield Preflight(small, rhythm, Measured(rhythm.steps), bar)
+        bar = stack.enter_context(tqdm(disable=None if first else True, **line))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # the work warns; one that is heard here would not be heard again
+        yield Preflight(small, rhythm, Measured(rhythm.steps), bar)
         experiment.fabric.barrier()
-    finally:
-        if first:
-            shutil.rmtree(folder, ignore_errors=True)
-            for path in made[1:]:
-                if path.is_dir() and not any(path.iterdir()):
-                    path.rmdir()
+
+
+@contextmanager
+def _own_folder(experiment: Experiment, needed: list[Path]) -> Iterator[Path]:
+    """A folder in the experiment's that no other process uses, with links to the files; gone afterwards."""
+    with ExitStack() as stack:
+        for number in count(1):
+            folder = experiment.dest / f".preflight_{experiment.name}_{number}"
+            with suppress(Held):
+                stack.enter_context(locked(experiment.dest, folder.name[1:]))
+                break
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        folder.mkdir()
+        for path in needed:
+            if path.is_file():
+                (folder / path.name).symlink_to(path.absolute())
+        yield folder
 
 
 def _small_config(config: Config, method: Method | None, rhythm: Rhythm, world: int) -> Config:

@@ -19,6 +19,13 @@ def test_a_count_beyond_the_loader_writes_what_there_is(tmp_path):
     assert len(write_panels(Small(), make_tasks(), BATCHES[:2], tmp_path, 50)) == 3
 
 
+def test_pictures_of_an_earlier_call_go(tmp_path):
+    (tmp_path / "mine.png").touch()
+    write_panels(Small(), make_tasks(), BATCHES, tmp_path, 4)
+    assert [path.name for path in write_panels(Small(), make_tasks(), BATCHES, tmp_path, 1)] == ["0000.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"0000.png", "mine.png"}
+
+
 def test_count_zero_writes_nothing(tmp_path):
     assert write_panels(Small(), make_tasks(), BATCHES, tmp_path / "none", 0) == []
     assert not (tmp_path / "none").exists()

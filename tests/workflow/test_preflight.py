@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from configs.arguments import parse_assignments
+from configs.load import load
+from prune_utils.methods import METHODS
+from tests import tiny
 from tests.scripts import TINY, call
 from workflow import estimate
+from workflow.experiment import open_experiment
+from workflow.preflight import SHORT, in_small
 
 CREATE, LAUNCH = "create_pruned_net.py", "launch_training.py"
 
@@ -103,3 +111,33 @@ def test_advice_names_the_own_folder(more, words, tmp_path, capsys):
     assert re.search(
         r"create_pruned_net.py --dataset nyuv2 --method lth --ratio 90 --dest \S+/new/dest ", end.err
     )
+
+
+@pytest.fixture
+def experiment(rooms, tmp_path):
+    flags = parse_assignments([*tiny.RUN, f"data.root={rooms}"])
+    return open_experiment(load("nyuv2", flags=flags), "set", str(tmp_path / "dest"), None)
+
+
+def test_two_at_once_and_what_a_killed_one_left(experiment, tmp_path):
+    """Each has a folder of its own; a leftover is cleared by whoever takes its place."""
+    left = tmp_path / "dest" / ".preflight_nyuv2_set_90_1" / "old.pth"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with in_small(experiment, METHODS["set"], SHORT, []) as one:
+        assert list(one.experiment.dest.iterdir()) == [] and one.experiment.dest == left.parent
+        with in_small(experiment, METHODS["set"], SHORT, []) as two:
+            assert two.experiment.dest.name == ".preflight_nyuv2_set_90_2"
+            (one.experiment.dest / "mine").touch()
+        assert [path.name for path in one.experiment.dest.iterdir()] == ["mine"]
+    assert list((tmp_path / "dest").iterdir()) == []
+
+
+def test_what_the_work_warns_of_is_left_to_the_work(experiment):
+    """A warning is heard once, and what the preflight says is not."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        for place, expected in ((in_small(experiment, METHODS["set"], SHORT, []), 0), (nullcontext(), 1)):
+            with place:
+                warnings.warn("scores say nothing", stacklevel=1)
+            assert len(heard) == expected
