@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     form = result.add_argument("--format", default="terminal", metavar="NAME", help="of the table")
     described(form, ("terminal", *ENDINGS))
     result.add_argument("--write", metavar="STEM", help="also write STEM.md, STEM.tex and STEM.csv")
-    result.add_argument("--html", metavar="FILE", help="write everything as one page for a browser instead")
+    result.add_argument("--html", metavar="FILE", help="one page for a browser, instead of the table here")
     result.add_argument(
         "--panels", type=int, default=0, metavar="N", help="with --html: predictions on so many images"
     )
@@ -63,7 +63,8 @@ def arguments() -> argparse.Namespace:
     return result.parse_args()
 
 
-def write_page(results: list[Result], path: Path, panels: int) -> None:
+def write_page(results: list[Result], path: Path, panels: int) -> Path:
+    """Everything as one page for a browser. ValueError where plotly is missing."""
     try:
         import plotly  # noqa: F401
     except ImportError:
@@ -73,7 +74,7 @@ def write_page(results: list[Result], path: Path, panels: int) -> None:
     text = page(results, f"{', '.join(sorted({r.dataset for r in results}))}: {len(results)} results", panels)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(files_table(f"compared {len(results)} results.", [(path, "the report page, for any browser")]))
+    return path
 
 
 def draw(results: list[Result], path: Path) -> Path:
@@ -102,18 +103,20 @@ def main() -> None:
 
     wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
     results = select(read_results(asked.folders), wanted)
-    if asked.html:
-        write_page(results, Path(asked.html), asked.panels)
-        return
     mix = tuple(field.strip() for field in asked.mix.split(",") if field.strip())
-    made = report(results, Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure))
-    coloured = {"colour": sys.stdout.isatty()} if asked.format == "terminal" else {}
-    print(made.text(asked.format, **coloured))
+    options = Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure)
+    made = report(results, options) if asked.write or not asked.html else None  # which a page does not need
     files = []
+    if asked.html:
+        path = write_page(results, Path(asked.html), asked.panels)
+        files.append((path, "the report page, for any browser"))
+    elif made:
+        coloured = {"colour": sys.stdout.isatty()} if asked.format == "terminal" else {}
+        print(made.text(asked.format, **coloured))
     if asked.curves:
         path = draw(results, Path(asked.curves))
         files.append((path, "learning curves: validation loss and first measure of every task"))
-    if asked.write:
+    if asked.write and made:
         for form, ending in ENDINGS.items():
             path = Path(asked.write + ending)
             with replacing(path) as temporary:

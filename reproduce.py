@@ -17,11 +17,13 @@ from common.numbers import parse_numbers, parse_seeds
 from common.parents import serve
 from common.text import duration
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
-from configs.load import load
+from configs.load import load, overlay, parse_assignments
 from configs.origins import settings_table
-from configs.schema import Config
+from configs.schema import Config, Data
+from dataloaders import DATASETS
+from dataloaders.index import read_index
 from prune_utils.methods import METHODS
-from study.plan import OURS, Study, Variant, check_tasks, parse_methods, single_tasks
+from study.plan import OURS, Study, Variant, check_set, check_tasks, parse_methods, single_tasks
 from workflow import terminal
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ def make_study(asked: Namespace, config: Config) -> Study:
             raise ValueError(f"--{flag} is not for a study: use {instead}")
     variants = tuple(parse_methods(asked.methods))
     check_tasks(variants, config.data.tasks)
+    check_set(overlay(asked.dataset, (), parse_assignments(asked.set)), variants, asked.seeds, asked.ratios)
     plugins = [word for file in asked.plugin for word in ("--plugin", file)]
     tuned = words_of(asked, ("pruning", "training"))
     for flag, values in (("--config", asked.config), ("--set", asked.set)):
@@ -133,6 +136,15 @@ def make_study(asked: Namespace, config: Config) -> Study:
         split=asked.split,
         references=references(asked, config),
     )
+
+
+def check_split(data: Data, split: str) -> None:
+    """ValueError for a split that the index lacks; FileNotFoundError, saying how to get it, without data."""
+    row = DATASETS[data.dataset]
+    index = read_index(data.root, row.index_file, row.how_to_get)
+    choices = sorted({*index, *(["val"] if "train" in index else [])})  # val may be a part of train
+    if split not in choices:
+        raise ValueError(not_one_of("--split", split, choices))
 
 
 def main() -> None:
@@ -153,7 +165,7 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     terminal.check_targets(asked.dest)
 
     from comparison.report import tables_by_ratio
-    from study.runner import Times, check, plan_table
+    from study.runner import Times, check, plan_table, remaining
 
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:
@@ -161,6 +173,8 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     if asked.dry_run:
         print(plan_table(jobs, times, at_once))
         return
+    if not asked.executor and any(remaining(job) for job in jobs):  # a cluster's machines may hold other data
+        check_split(config.data, asked.split)
     study.dest.mkdir(parents=True, exist_ok=True)
     if asked.preflight:
         times.guesses = tried(jobs, stop)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .isolated import last_line
+from .plan import ALONE
 
 RHYTHM = 1.0  # seconds between looks
 CLEAR = "\r\x1b[K"
@@ -43,7 +44,7 @@ def live(dest: Path, stream: TextIO | None = None) -> Iterator[None]:
 
 def latest(dest: Path) -> str:
     """Such as "nyuv2_snip_90.launch: 40 % ...": of the log below a folder that was written last."""
-    logs = list(dest.glob("*/logs/*.log"))
+    logs = [log for below in ("*", f"*/{ALONE}") for log in dest.glob(f"{below}/logs/*.log")]
     if not logs:
         return ""
     newest = max(logs, key=lambda log: log.stat().st_mtime)

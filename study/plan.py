@@ -5,15 +5,18 @@ One folder a seed, one name a run. Nothing here runs anything or imports torch.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.choices import nearest, not_one_of
 from common.names import BASELINE, result_file
-from configs.arguments import FLAGS, SWITCHES
-from configs.load import paths
+from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
+from configs.load import Tree, carried, overlay, paths, settings
 from prune_utils.methods import METHODS, Method, method
 
 OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
@@ -51,7 +54,8 @@ class Variant:
             if self.row is None:  # a reference: whatever else the study says of this setting
                 words += ["--set", f"{FLAGS[flag].settings[0]}={value}"]
             elif flag in SWITCHES:
-                words += [f"--{flag}"] if value.lower() in ON else []
+                off = ["--set", f"{SWITCHES[flag].settings[0]}=false"]  # the study may have it on
+                words += [f"--{flag}"] if value.lower() in ON else off
             else:
                 words += [f"--{flag}", value] if flag in FLAGS else ["--set", f"{flag}={value}"]
         return words
@@ -94,6 +98,42 @@ def check_tasks(variants: Sequence[Variant], tasks: Sequence[str]) -> None:
                 raise ValueError(not_one_of(f"the task of {flag}", task, tasks))
 
 
+def check_set(asked: Tree, variants: Sequence[Variant], seeds: str, ratios: str) -> None:
+    """ValueError for what --set says of a setting that the plan gives to each run by a flag: --set lies over
+    flags. asked: what --set says; seeds, ratios: as the command line says them.
+    """
+    for setting, what, flag, instead in (
+        ("run.seed", "seed", f"--seeds {seeds}", "--seed or --seeds"),
+        ("prune.ratio", "ratio", f"--ratios {ratios}", "--ratios"),
+    ):
+        said = _assignment(asked, setting)
+        if said:
+            raise ValueError(
+                f"--set {said} would be the {what} of every run, whatever {flag} says: use {instead}"
+            )
+    for variant in variants:
+        for flag, value in variant.flags:
+            for setting in (FLAGS | SWITCHES)[flag].settings if flag in FLAGS | SWITCHES else ():
+                said = _assignment(asked, setting)
+                if said:
+                    raise ValueError(
+                        f"--set {said} would lie over {flag}={value} of {variant.method} in --methods: "
+                        "leave one of them out"
+                    )
+
+
+def _assignment(tree: Tree, setting: str) -> str:
+    """What a tree says of a setting, as --set takes it; "" for nothing."""
+    section, _, field = setting.partition(".")
+    fields = tree.get(section, {})
+    return f"{setting}={as_text(fields[field])}" if field in fields else ""
+
+
+def as_text(value: Any) -> str:
+    """A value of a setting as --set takes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def parse_methods(text: str) -> list[Variant]:
     """Comma-separated variants; `all` is every method as it is. The dense baseline is always the first."""
     words = [word.strip() for word in text.split(",") if word.strip()]
@@ -108,6 +148,27 @@ def single_tasks(tasks: tuple[str, ...], widths: tuple[float | None, ...]) -> tu
     """Dense networks for one task each, as references. widths: of the networks, None = the study's own."""
     wide = [() if width is None else (("width", f"{width:g}"),) for width in widths]
     return tuple(Variant(None, (("tasks", task), *flags)) for flags in wide for task in tasks)
+
+
+def read(words: Iterable[str]) -> Namespace:
+    """The words of a run's command, as its script reads them."""
+    reader = parser("", "", ("data", "network", "pruning", "training", "machine"))
+    reader.add_argument("--method")
+    reader.add_argument("--resume", action="store_true")
+    return reader.parse_args(list(words))
+
+
+def not_carried(words: Iterable[str]) -> dict[str, Any]:
+    """What a command line says that a saved network does not bring to its evaluation: where data lie, how the
+    machine works. "section.field" -> value; raises as `overlay` does.
+    """
+    asked, brought = read(words), carried({})
+    given = overlay(asked.dataset, asked.config, flags_tree(asked))
+    return {
+        f"{section}.{field}": given[section][field]
+        for section, field, _ in settings()
+        if field in given.get(section, ()) and field not in brought.get(section, ())
+    }
 
 
 @dataclass(frozen=True)
@@ -154,7 +215,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked. shared: words for every script (data, network, machine); tuned: not for evaluation.
+    """What is asked. shared: words for every script (data, network, machine); tuned: of these, evaluation
+    takes what a network's file does not bring.
 
     references: further dense networks, trained once a seed (single_tasks).
     """
@@ -174,13 +236,26 @@ class Study:
 
         Ratio by ratio on the outside, so that a study that is stopped holds whole tables.
         """
-        plan = [self._job(dense, None, s) for s in self.seeds for dense in (Variant(None), *self.references)]
+        dense = (Variant(None), *self.references)
+        seen = {variant: self._seen(variant) for variant in (*dense, *self.variants)}
+        plan = [self._job(variant, None, seed, seen[variant]) for seed in self.seeds for variant in dense]
         for ratio in self.ratios:
             for seed in self.seeds:
-                plan += [self._job(variant, ratio, seed) for variant in self.variants if variant.row]
+                sparse = [variant for variant in self.variants if variant.row]
+                plan += [self._job(variant, ratio, seed, seen[variant]) for variant in sparse]
         return plan
 
-    def _job(self, variant: Variant, ratio: float | None, seed: int) -> Job:
+    def _seen(self, variant: Variant) -> list[str]:
+        """Words for evaluation: it sees the data and the machine that creating and training saw."""
+        shared = [*self.shared, *(variant.words() if variant.row is None else ())]
+        said = not_carried(("--dataset", self.dataset, *shared))
+        whole = not_carried(("--dataset", self.dataset, *self.shared, *self.tuned, *variant.words()))
+        for setting, value in whole.items():
+            if setting not in said or said[setting] != value:
+                shared += ["--set", f"{setting}={as_text(value)}"]
+        return shared
+
+    def _job(self, variant: Variant, ratio: float | None, seed: int, seen: list[str]) -> Job:
         reference = variant.row is None and bool(variant.flags)
         # apart: a dense run keeps early weights under a name that methods look for
         folder = self.dest / f"seed{seed}" / (ALONE if reference else "")
@@ -190,7 +265,6 @@ class Study:
         tuned = [*self.shared, *self.tuned, "--seed", str(seed), *variant.words()]
         if variant.row is None and not reference:
             tuned += self._rewind_words()
-        seen = [*self.shared, *(variant.words() if reference else ())]
         commands = [
             Command("launch", "launch_training.py", (*where, *tuned, "--resume")),
             Command("eval", "eval_pruned_net.py", (*where, *seen, "--split", self.split)),

@@ -18,11 +18,11 @@ from statistics import fmean
 from common.interrupt import StopRequest
 from common.lock import Held, locked
 from common.text import duration, table
-from configs.arguments import flags_tree, parser
+from configs.arguments import flags_tree
 from configs.load import Tree, as_tree, load, result_settings, shown
 
 from .isolated import Stopped, kill_running, last_line, run_script
-from .plan import Command, Job
+from .plan import Command, Job, read
 
 TIMES = "times.csv"
 WAIT = 1.0  # seconds until a run that another process is at is looked for again
@@ -83,7 +83,7 @@ def _is_measured(row: dict[str, str]) -> bool:
 
 
 def remaining(job: Job) -> list[Command]:
-    """The commands that are still to be run: nothing after a finished result."""
+    """The commands whose files are still to be made: nothing after a finished result."""
     if job.result.is_file():
         return []
     return [command for command in job.commands if not job.finished(command)]
@@ -91,15 +91,13 @@ def remaining(job: Job) -> list[Command]:
 
 def settings(job: Job) -> Tree:
     """Every setting of a run, read from its command line as the scripts do. Raises as `load` does."""
-    reader = parser("", "", ("data", "network", "pruning", "training", "machine"))
-    reader.add_argument("--method")
-    reader.add_argument("--resume", action="store_true")
-    asked = reader.parse_args(list(job.commands[0].words))
+    asked = read(job.commands[0].words)
     return as_tree(load(asked.dataset, asked.config, flags_tree(asked)))
 
 
 def check(job: Job) -> None:
-    """ValueError if a setting is wrong, or a finished result was made with other ones than asked for now."""
+    """ValueError if a setting is wrong, or a finished result was made with other ones than asked for now.
+    Files of a run without a result are for its commands to look at."""
     asked = settings(job)
     if not job.result.is_file():
         return
@@ -231,9 +229,13 @@ def _to_go(jobs: list[Job], times: Times, at_once: int) -> str:
 def _run(
     job: Job, times: Times, stop: StopRequest, threads: int | None, devices: int
 ) -> tuple[float, str | None]:
-    """Seconds that the commands of a run took, and what went wrong, if anything did."""
+    """Seconds that the commands of a run took, and what went wrong, if anything did.
+
+    Those whose files are there are called as well: they refuse files of other settings, and else end at once.
+    """
     spent = 0.0
-    for command in remaining(job):
+    for command in job.commands:
+        before = job.finished(command)
         log = job.folder / "logs" / f"{job.name}.{command.kind}.log"
         begin = time.monotonic()
         status = run_script(command.script, command.words, log, stop, threads, devices)
@@ -241,7 +243,8 @@ def _run(
         spent += seconds
         if status:
             return spent, f"{command.script}, see {log}: {last_line(log)}"
-        times.add(job, command, seconds)
+        if not before:
+            times.add(job, command, seconds)
     return spent, None
 
 

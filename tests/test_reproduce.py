@@ -11,152 +11,20 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.interrupt import StopRequest
 from common.lock import Held
-from prune_utils.methods import METHODS
+from configs.schema import Data
 from study import isolated, runner
 from study.isolated import Stopped, last_line, run_script
-from study.plan import Study, check_tasks, parse_methods, parse_variant, single_tasks
+from study.plan import Study, parse_variant
 from study.runner import Times, check, settings
+from tests.study.plans import study
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def study(dest, methods="snip,rigl", ratios=(90.0,), seeds=(0, 1)):
-    return Study(
-        "nyuv2", dest, tuple(parse_methods(methods)), ratios, seeds, ("--device", "cpu"), ("--lr", "1")
-    )
-
-
-def test_a_variant_is_a_method_with_flags_of_its_own():
-    variant = parse_variant("disparse_static:rounds=12:shuffle=true:dynamic.every=5:keep_ratio=0.1")
-    assert variant.method == "disparse_static"
-    assert variant.label == "disparse_static+rounds=12+shuffle=true+dynamic.every=5+keep-ratio=0.1"
-    assert variant.words() == [
-        "--rounds",
-        "12",
-        "--shuffle",
-        "--set",
-        "dynamic.every=5",
-        "--keep-ratio",
-        "0.1",
-    ]
-    assert parse_variant("snip:shuffle=false").words() == []
-
-
-def test_a_number_for_one_task_is_a_setting_of_a_variant():
-    found = parse_variant("disparse_gmp:arbiter=weighted:prune.factors.seg=1.5:loss_weights.sn=2")
-    assert found.words() == [
-        "--arbiter",
-        "weighted",
-        "--set",
-        "prune.factors.seg=1.5",
-        "--set",
-        "loss_weights.sn=2",
-    ]
-
-
-@pytest.mark.parametrize("flag", ["loss_weights.dpeth=2", "prune.factors.=2", "loss_weights.TASK=2"])
-def test_a_number_for_a_task_that_there_is_not_is_refused(flag):
-    variants = parse_methods(f"snip:loss_weights.sn=2,disparse_static:{flag}")
-    check_tasks(variants[:2], ("seg", "sn"))
-    name = flag.partition("=")[0]
-    with pytest.raises(ValueError, match=f"the task of {name} '.*' is not one of seg, sn"):
-        check_tasks(variants, ("seg", "sn"))
-
-
-def test_labels_are_file_names():
-    assert parse_variant("snip:protect=heads.*/conv3").label == "snip+protect=heads._conv3"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("disparse", "disparse_static, snip"),
-        ("snip:rouns=3", "'rouns=3' is not one of .*rounds"),
-        ("snip:rounds", "each with =value"),
-        ("snip:prune.factors=2", "did you mean 'prune.factors.TASK'"),
-        ("snip:seed=3", "is not one of"),
-        ("snip:shuffle=perhaps", "true or false, not 'perhaps'"),
-        ("baseline:lr=1", "whole study"),
-    ],
-)
-def test_mistakes_in_a_variant_name_the_choices(text, words):
-    with pytest.raises(ValueError, match=words):
-        parse_variant(text)
-
-
-def test_methods():
-    assert [variant.method for variant in parse_methods("all")] == ["baseline", *METHODS]
-    assert [variant.label for variant in parse_methods("snip, snip,snip:rounds=2")] == [
-        "baseline",
-        "snip",
-        "snip+rounds=2",
-    ]
-
-
-def test_the_dense_network_is_trained_once_a_seed_and_first(tmp_path):
-    jobs = study(tmp_path, "disparse_pt,lth,imp", (90.0, 95.0)).jobs()
-    assert [(job.name, job.seed) for job in jobs[:2]] == [("nyuv2_baseline", 0), ("nyuv2_baseline", 1)]
-    assert len(jobs) == 2 + 2 * 2 * 3
-    assert [job.name for job in jobs].count("nyuv2_baseline") == 2
-    assert len({(job.folder, job.name) for job in jobs}) == len(jobs)
-
-
-def test_commands_of_a_run(tmp_path):
-    jobs = {job.name: job for job in study(tmp_path, "snip:rounds=3,rigl", (92.5,), (4,)).jobs()}
-    assert set(jobs) == {"nyuv2_baseline", "nyuv2_snip+rounds=3_92.5", "nyuv2_rigl_92.5"}
-    kinds = {name: [command.kind for command in job.commands] for name, job in jobs.items()}
-    assert kinds["nyuv2_baseline"] == kinds["nyuv2_rigl_92.5"] == ["launch", "eval"]
-    assert kinds["nyuv2_snip+rounds=3_92.5"] == ["create", "launch", "eval"]
-    create, launch, evaluate = jobs["nyuv2_snip+rounds=3_92.5"].commands
-    words = " ".join(create.words)
-    assert words == " ".join(launch.words)
-    for part in (
-        "--method snip",
-        "--ratio 92.5",
-        "--seed 4",
-        "--rounds 3",
-        "--lr 1",
-        "--device cpu",
-        "--resume",
-    ):
-        assert part in words
-    assert f"--dest {tmp_path / 'seed4'}" in words
-    assert "--lr" not in evaluate.words and "--split" in evaluate.words
-
-
-def test_references_for_one_task_are_trained_once_a_seed_and_apart(tmp_path):
-    plan = replace(study(tmp_path), references=single_tasks(("seg", "sn"), (None, 0.061)))
-    jobs = plan.jobs()
-    names = [job.name for job in jobs if job.seed == 1 and job.variant.row is None]
-    widths = ["", "+width=0.061"]
-    tasks = ["seg", "sn"]
-    assert names == ["nyuv2_baseline", *(f"nyuv2_baseline+tasks={t}{w}" for w in widths for t in tasks)]
-    assert len(jobs) == 2 * (5 + 2)
-    single = next(job for job in jobs if job.name == "nyuv2_baseline+tasks=sn+width=0.061")
-    assert single.folder == tmp_path / "seed0" / "alone"
-    for command in single.commands:
-        asked = list(command.words)
-        assert asked.index("data.tasks=sn") < asked.index("model.width=0.061")
-        assert asked[asked.index("data.tasks=sn") - 1] == "--set"
-    assert settings(single)["data"]["tasks"] == ["sn"]
-
-
-def test_the_dense_run_keeps_the_weights_that_a_variant_rewinds_to(tmp_path):
-    baseline = study(tmp_path, "lth:rewind-step=7").jobs()[0]
-    words = baseline.commands[0].words
-    assert words[words.index("--rewind-step") + 1] == "7"
-    with pytest.raises(ValueError, match="not of several: 3, 7"):
-        study(tmp_path, "lth:rewind-step=7,lth:rewind-step=3").jobs()
-    with pytest.raises(ValueError, match="7, the default"):
-        study(tmp_path, "lth:rewind-step=7,lth").jobs()
-    assert "--rewind-step" not in study(tmp_path, "lth,snip").jobs()[0].commands[0].words
 
 
 class Scripts:
@@ -190,13 +58,33 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     )
     assert [kind for kind, _, name in scripts.calls if name == "nyuv2_rigl_90"] == ["launch", "eval"]
 
-    scripts.broken, scripts.calls = (), []
-    assert runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest()) == []
-    assert scripts.calls == [("launch", "seed0", "nyuv2_snip_90"), ("eval", "seed0", "nyuv2_snip_90")]
+    # what it has made is looked at again, by the script that made it, and counts no second time
+    scripts.broken, scripts.calls, began = (), [], []
+    again = runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest(), began=began.append)
+    assert again == []
+    assert scripts.calls == [(kind, "seed0", "nyuv2_snip_90") for kind in ("create", "launch", "eval")]
+    assert re.fullmatch(r"\[2/3\] seed 0 nyuv2_snip_90: launch, eval, about \S+ s", began[0])
+    measured = [row["kind"] for row in Times(tmp_path).rows if row["name"] == "nyuv2_snip_90"]
+    assert measured == ["create", "launch", "eval"]
     scripts.calls.clear()
     assert runner.run_jobs(jobs, Times(tmp_path), lines.append, StopRequest()) == []
     assert scripts.calls == []
     assert lines[-1] == "[3/3] seed 0 nyuv2_rigl_90: finished before"
+
+
+def test_files_of_a_run_without_a_result_are_taken_only_by_the_scripts_leave(tmp_path, monkeypatch):
+    """The scripts refuse what was made with other settings."""
+    job = study(tmp_path, "snip", seeds=(0,)).jobs()[1]
+    job.folder.mkdir(parents=True)
+    for file in ("nyuv2_snip_90.pth", "final_nyuv2_snip_90.pth"):
+        (job.folder / file).touch()
+    scripts = Scripts(broken=[("create", "nyuv2_snip_90")])
+    monkeypatch.setattr(runner, "run_script", scripts)
+    lines, times = [], Times(tmp_path)
+    assert "snip_90  eval   unknown" in runner.plan_table([job], times)
+    assert runner.run_jobs([job], times, lines.append, StopRequest()) == [job]
+    assert scripts.calls == [("create", "seed0", "nyuv2_snip_90")]
+    assert times.rows == [] and "failed in create_pruned_net.py" in lines[0]
 
 
 def test_a_run_that_starts_from_the_dense_network_waits_for_it(tmp_path, monkeypatch):
@@ -412,7 +300,7 @@ run: {eval_every: 2, device: cpu}
 
 
 def reproduce(folder, *words):
-    argv = ["reproduce.py", "--dest", str(folder / "out"), "--data-root", str(folder / "rooms")]
+    argv = ["reproduce.py", "--dest", str(folder / "out"), "--set", f"data.root={folder / 'rooms'}"]
     argv += [
         "--config",
         str(folder / "tiny.yaml"),
@@ -444,7 +332,8 @@ def test_one_command_from_nothing_to_the_table(tmp_path, capfd):
     shown = capfd.readouterr().out
     assert "disparse_pt:criterion=magnitude" in shown and "seg mIoU % ↑" in shown
     assert "against dense" in shown and "together took" in shown
-    assert (tmp_path / "out/seed0/nyuv2_disparse_pt+criterion=magnitude_90.json").is_file()
+    result = tmp_path / "out/seed0/nyuv2_disparse_pt+criterion=magnitude_90.json"
+    assert json.loads(result.read_text())["data_root"] == str(tmp_path / "rooms")
 
     reproduce(tmp_path)
     assert capfd.readouterr().out.count("finished before") == 2
@@ -452,6 +341,16 @@ def test_one_command_from_nothing_to_the_table(tmp_path, capfd):
         reproduce(tmp_path, "--batch-size", "4")
     assert stop.value.code == 2
     assert "data.batch_size=2, this study asks for 4" in capfd.readouterr().err
+
+    for made in result.parent.glob("*.json"):
+        made.unlink()
+    with pytest.raises(SystemExit) as stop:
+        reproduce(tmp_path, "--batch-size", "4")
+    said = capfd.readouterr()
+    assert stop.value.code == 2 and "2 of 2 runs failed" in said.err
+    for script in ("launch_training.py", "create_pruned_net.py"):
+        assert f"failed in {script}" in said.out
+    assert said.out.count("was started with data.batch_size=2, this command says 4") == 2
 
 
 @pytest.mark.slow
@@ -495,3 +394,82 @@ def test_finished_runs_may_differ_in_what_changes_no_result(tmp_path):
     job.result.write_text(json.dumps({"config": made | {"run": made["run"] | {"eval_every": 7}}}))
     with pytest.raises(ValueError, match="made with run.eval_every=7, this study asks for 500"):
         check(job)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--set", "run.seed=5"],
+            "--set run.seed=5 would be the seed of every run, whatever --seeds 3 says: use --seed or --seeds",
+        ),
+        (
+            ["--set", "prune.ratio=80", "--ratios", "90,95"],
+            "--set prune.ratio=80 would be the ratio of every run, whatever --ratios 90,95 says: "
+            "use --ratios",
+        ),
+        (
+            ["--methods", "rigl,snip:num_batches=5", "--set", "prune.num_batches=50"],
+            "--set prune.num_batches=50 would lie over num-batches=5 of snip in --methods: "
+            "leave one of them out",
+        ),
+        (
+            ["--methods", "snip:shuffle=true", "--set", "prune={shuffle: false}"],
+            "--set prune.shuffle=false would lie over shuffle=true of snip in --methods: "
+            "leave one of them out",
+        ),
+    ],
+)
+def test_what_would_lie_over_the_plan_is_refused(words, sentence, tmp_path, monkeypatch):
+    with pytest.raises(ValueError) as caught:
+        begin(monkeypatch, "--dest", str(tmp_path / "out"), *words)
+    assert str(caught.value) == sentence
+    assert not (tmp_path / "out").exists()
+
+
+def begin(monkeypatch, *words):
+    """reproduce.py in this process."""
+    import reproduce
+
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *words])
+    reproduce.work(reproduce.arguments(), StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--split", "tset"], "--split 'tset' is not one of test, train, val; did you mean 'test'?"),
+        (["--data-root", "nowhere"], "data folder nowhere does not exist: Get NYUv2"),
+        (["--data-root", "."], "nyu_v2_3task.json, the index of the data set, does not exist: Get NYUv2"),
+    ],
+)
+def test_data_that_are_not_there_are_told_before_any_work(words, sentence, rooms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "run_script", None)
+    words = ["--data-root", str(rooms), "--dest", "out", "--methods", "snip", "--seeds", "1", *words]
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)):
+        begin(monkeypatch, *words)
+    assert not Path("out").exists()
+    begin(monkeypatch, *words, "--dry-run")
+
+
+def test_val_is_a_split_where_the_index_has_none(tmp_path):
+    from reproduce import check_split
+
+    (tmp_path / "nyu_v2_3task.json").write_text('{"train": [], "test": []}')
+    data = Data(root=str(tmp_path))
+    check_split(data, "val")
+    (tmp_path / "nyu_v2_3task.json").write_text('{"test": []}')
+    with pytest.raises(ValueError, match="--split 'val' is not one of test"):
+        check_split(data, "val")
+
+
+def test_a_finished_study_needs_no_data(tmp_path, monkeypatch, capsys):
+    from tests.comparison.examples import write
+
+    words = ["--dest", str(tmp_path), "--seeds", "1", "--methods", "snip"]
+    for method in ("baseline", "snip"):
+        write(tmp_path, method, 0, (20.0, 4.0, 0.5))
+    monkeypatch.setattr("study.runner.check", lambda job: None)
+    begin(monkeypatch, *words, "--data-root", "nowhere")
+    assert capsys.readouterr().out.count("finished before") == 2

@@ -259,7 +259,7 @@ def in_small(
         small = replace(
             experiment,
             config=_small_config(experiment.config, method, rhythm, experiment.fabric.world_size),
-            dest=experiment.fabric.broadcast(own),
+            dest=Path(experiment.fabric.broadcast(str(own))),
             samples=rhythm.samples,
         )
         line: dict[str, Any] = {"bar_format": "{desc} ({elapsed})", "leave": False, "file": sys.stderr}

@@ -4,19 +4,24 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.interrupt import StopRequest
 from study import foretell, live
-from study.plan import Study, parse_methods
+from study.plan import Study, parse_methods, single_tasks
 from study.runner import Times
 
 
-def jobs(dest, methods="snip,disparse_pt"):
+def study(dest, methods="snip,disparse_pt"):
     variants = tuple(parse_methods(methods))
-    return Study("nyuv2", dest, variants, (90.0,), (0,), (), ("--max-iters", "40")).jobs()
+    return Study("nyuv2", dest, variants, (90.0,), (0,), (), ("--max-iters", "40"))
+
+
+def jobs(dest):
+    return study(dest).jobs()
 
 
 def script(figures, status=0):
@@ -71,6 +76,16 @@ def test_a_preflight_that_fails_tells_nothing(tmp_path, monkeypatch):
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+def test_runs_for_one_task_are_heard(tmp_path):
+    plan = replace(study(tmp_path), references=single_tasks(("seg",), (None,)))
+    for age, job in enumerate(reversed(plan.jobs())):
+        log = job.folder / "logs" / f"{job.name}.launch.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("5 %")
+        os.utime(log, (1000 + age, 1000 + age) if job.folder.name == "alone" else (900, 900))
+    assert live.latest(tmp_path) == "nyuv2_baseline+tasks=seg.launch: 5 %"
 
 
 @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "file"])

@@ -1,0 +1,52 @@
+"""compare_runs.py does all that one command line asks for."""
+
+import sys
+
+import pytest
+
+import compare_runs
+
+from .comparison.examples import write
+from .comparison.test_page import certificate
+
+RECORD = "step,phase,name,value\n20,evaluate,loss/seg,1.5\n20,evaluate,metric/seg/mIoU,10.0\n"
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """Runs the script on two results in tmp_path / "out"; what it printed."""
+    for method, proof in (("baseline", None), ("random", certificate(0.1))):
+        path = write(tmp_path / "out", method, 0, (20.0, 4.0, 0.5), certificate=proof)
+        path.with_name(f"{path.stem}_training.csv").write_text(RECORD)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["compare_runs.py", "out", *words])
+        compare_runs.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_page_curves_and_tables_are_all_written(page, compare, tmp_path):
+    asked = {
+        "report.html": ("--html", "report.html"),
+        "curves.png": ("--curves", "curves.png"),
+        "table.csv table.md table.tex": ("--write", "table"),
+    }
+    if not page:
+        del asked["report.html"]
+    said = compare(*(word for words in asked.values() for word in words))
+    files = sorted(" ".join(asked).split())
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == files
+    assert said.count("compared 2 results.") == 1 and all(file in said for file in files)
+    assert ("delta % ↑" in said) is not page  # the page takes the place of the table
+
+
+def test_a_page_alone_takes_results_that_a_table_does_not_mix(compare, tmp_path):
+    write(tmp_path / "out", "random", 0, (10.0, 4.0, 0.5), ratio=95, certificate=certificate(0.05))
+    compare("--html", "report.html")
+    with pytest.raises(ValueError, match="does not mix ratios"):
+        compare("--html", "other.html", "--write", "table")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "report.html"]
