@@ -75,7 +75,8 @@ def main() -> None:
     terminal.check_data(config.data)
     unit = config.prune.granularity
     terminal.check_packages(f"--granularity {unit}", *NEEDS.get(unit, ()))
-    terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
+    if not limited:  # the runs of a contract are shown on no board
+        terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
     if config.contract.of != "size" and not limited:
         raise ValueError(f"--of {config.contract.of} is for --max-drop: give limits, or leave it out")
 

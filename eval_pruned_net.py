@@ -3,6 +3,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.choices import not_one_of
 from common.command_line import described
@@ -13,6 +14,10 @@ from configs.load import Tree, carried, overlay
 from configs.origins import settings_table
 from prune_utils.methods import METHODS
 from workflow import terminal
+
+if TYPE_CHECKING:
+    from workflow.experiment import Experiment
+    from workflow.networks import Saved
 
 ENGINES: dict[str, tuple[str, ...]] = {  # with the packages that each needs
     "dense": (),
@@ -78,8 +83,7 @@ def main() -> None:
 
     experiment, saved = open_saved(asked, given)
     if asked.print_config:
-        base = (str(saved.path), carried(saved.content["config"])) if "config" in saved.content else None
-        print(settings_table(experiment.config, asked, base))
+        show_settings(asked, experiment, saved)
         return
     with held(experiment, saved, asked.split):
         text, files = evaluate_network(
@@ -88,6 +92,12 @@ def main() -> None:
     if experiment.fabric.is_global_zero:
         print(text)
         print(files_table(f"evaluated {saved.path} on {asked.split}.", files))
+
+
+def show_settings(asked: argparse.Namespace, experiment: "Experiment", saved: "Saved") -> None:
+    """Print every setting and where it comes from."""
+    base = (str(saved.path), carried(saved.content["config"])) if "config" in saved.content else None
+    print(settings_table(experiment.config, asked, base))
 
 
 def check_contract(asked: argparse.Namespace, given: Tree) -> None:
@@ -113,6 +123,9 @@ def check_contract(asked: argparse.Namespace, given: Tree) -> None:
         if made.get(field) is not None:
             run.setdefault(field, made[field])
     experiment, saved = open_saved(asked, given)
+    if asked.print_config:
+        show_settings(asked, experiment, saved)
+        return
     text, broken = recheck(experiment, saved, dense, content, asked.split)
     print(text)
     if broken:

@@ -73,9 +73,11 @@ def main() -> None:
 
     from workflow.experiment import open_experiment
     from workflow.files import Options
-    from workflow.launch import launch
+    from workflow.launch import check_rewind_step, launch
     from workflow.preflight import before_launch, preflight_launch
 
+    if row is None:
+        check_rewind_step(config)
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
     if asked.preflight is not None:

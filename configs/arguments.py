@@ -148,12 +148,15 @@ def flags_tree(arguments: argparse.Namespace) -> Tree:
 
 
 def flags_text(arguments: argparse.Namespace) -> str:
-    """The settings of a command line as a shell would take them again; --ratio left out, names carry it."""
+    """The settings of a command line as a shell would take them again, for advice on another command.
+
+    Left out: --ratio, which names carry, and what a contract alone is told.
+    """
     words = [word for file in arguments.plugin for word in ("--plugin", file)]
     words += [word for file in arguments.config for word in ("--config", file)]
-    for name in FLAGS | SWITCHES:
+    for name, flag in (FLAGS | SWITCHES).items():
         value = getattr(arguments, name.replace("-", "_"), None)
-        if value is not None and name != "ratio":
+        if value is not None and name != "ratio" and flag.group != "contract":
             words += [f"--{name}"] if name in SWITCHES else [f"--{name}", value]
     words += [word for assignment in arguments.set for word in ("--set", assignment)]
     return shlex.join(words)

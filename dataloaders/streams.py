@@ -73,7 +73,8 @@ Batches = TrainingOrder | list[list[Key]]
 class Stream:
     """Batches (image [N, 3, H, W], targets) of a DataLoader of parcels, and the broken samples seen so far.
 
-    broken: place in the records -> sentence; more than `allowed` of them raise BrokenSample.
+    broken: place in the records -> sentence; more than `allowed` of them raise BrokenSample. A run that
+    goes on puts those there that it saw before.
     """
 
     loader: DataLoader

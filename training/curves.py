@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.figures import COLOURS, INK, new_figure, plain_axes
+from common.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +60,8 @@ def draw_curves(runs: Mapping[str, Curves], path: Path, protocol: str, title: st
     figure.legend(
         keys, labels, loc="outside lower center", ncols=min(len(keys), 4), frameon=False, labelcolor=INK
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png")
     return path
 
 

@@ -1,8 +1,8 @@
 """What a run writes down while it goes: a CSV of every figure, a board such as TensorBoard, a progress bar.
 
-The CSV has one row per figure: step, phase (train, evaluate, mask), name, value. Rows are flushed as they
-come and on disk before a checkpoint is. A resumed run drops the rows after its checkpoint, so that nothing is
-missing or told twice. No file appears before the first figure.
+The CSV has one row per figure: step, phase (train, tasks, evaluate, mask, data), name, value. Rows are
+flushed as they come and on disk before a checkpoint is. A resumed run drops the rows after its checkpoint, so
+that nothing is missing or told twice. No file appears before the first figure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the training loop knows of sparsity: two calls around the optimiser's step, and a state to save.
 
-Whoever prunes implements this (prune_utils.masks.Masked, Regrowth, Rounds, or your own).
+Whoever prunes implements this (prune_utils.masked.Masked and what builds on it, or your own). One with dense
+phases also has `twin`, the state of the whole network at the end of the last one.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from torch import Tensor
 
 
 class Sparsifier(Protocol):
-    """Keeps pruned weights at 0 and may change which weights are pruned. moves: whether it ever does."""
+    """Keeps pruned weights at 0 and may change which weights are pruned."""
 
-    moves: bool
+    @property
+    def mask(self) -> dict[str, Tensor] | None:
+        """What is kept now, bool by parameter name; None = the network is dense."""
 
     @property
     def ready(self) -> bool:
@@ -39,14 +42,17 @@ class Sparsifier(Protocol):
     def state_dict(self) -> dict:
         """Tensors and plain values only."""
 
+    def to_come(self) -> dict[str, Any]:
+        """What a later `state_dict` may hold where the first one has None or {}, by the part's name."""
+
     def load_state_dict(self, state: dict) -> None: ...
 
 
 class Dense:
     """The sparsifier of a dense network: nothing to do."""
 
+    mask = None
     ready = True
-    moves = False
     trained: Mapping[str, Tensor] = {}
 
     def mask_gradients(self) -> None:
@@ -59,6 +65,9 @@ class Dense:
         return False
 
     def state_dict(self) -> dict:
+        return {}
+
+    def to_come(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict) -> None:

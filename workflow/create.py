@@ -12,7 +12,7 @@ from training.checkpoint import load_state
 from training.loop import make_optimizer
 
 from .experiment import Experiment
-from .files import Files, Options, finished_before, refuse_other_run
+from .files import REPLACED, Files, Options, finished_before, refuse_other_run
 from .networks import (
     Saved,
     check_export,
@@ -21,6 +21,7 @@ from .networks import (
     load_network,
     moved,
     new_network,
+    refuse_export,
     rewound,
     save_network,
 )
@@ -42,7 +43,10 @@ def rounds_stem(experiment: Experiment) -> str:
 def refuse_create(experiment: Experiment, options: Options) -> None:
     """ValueError if `create` would touch another run's files, or tasks cannot be weighed as asked."""
     check_weighting(experiment)
-    refuse_other_run(experiment, [experiment.pruned_path], rounds_stem(experiment), options)
+    stem, path = rounds_stem(experiment), experiment.pruned_path
+    refuse_other_run(experiment, [path], stem, options)
+    trained = [experiment.best_path, experiment.final_path]
+    refuse_export(experiment, options, [path, *trained, experiment.dest / f"{stem}.csv"], path)
 
 
 def create(experiment: Experiment, method: Method, options: Options) -> tuple[str, Files]:
@@ -50,12 +54,16 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
     refuse_create(experiment, options)
     path = experiment.pruned_path
     if finished_before(experiment, path, rounds_stem(experiment), options):
-        proof = load_network(experiment, path).content["certificate"]
-        return format_certificate(proof), [(path, "made before, unchanged")]
+        saved = load_network(experiment, path)
+        if saved.mask is None:
+            raise ValueError(f"{path} holds a dense network, no sparse one that was made before: {REPLACED}")
+        files: Files = [(path, "made before, unchanged"), *exported(experiment, options, saved)]
+        return format_certificate(saved.content["certificate"]), files
     pruning = prepare_pruning(experiment, method, options)
     network = pruning.network
     # before the work, so that a missing file is told at once
-    early = rewound(experiment) if method.start == "rewound" else None
+    start = start_path(experiment, method, options)
+    early = rewound(experiment, start) if start and method.start == "rewound" else None
     mask, run = pruning.make_mask(), None
     if pruning.plan.retrain:
         if pruning.plan.removes:
@@ -69,17 +77,23 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
         pruning, mask = pruning.smaller(mask), dense_mask(network)
     apply(network, mask)
     proof = pruning.certify(mask)
-    files: Files = []
+    files = []
     if experiment.fabric.is_global_zero:
         steps = run.plan.steps if run else 0
         before = run.before if run else pruning.before
         save_network(experiment, path, network, mask=mask, certificate=proof, step=steps, before=before)
         files.append((path, "the sparse network, ready to train"))
-        if options.export_published:
-            files.append(export_published(Path(options.export_published), network, mask))
+        files += exported(experiment, options, Saved(path, network, mask, {}))
     if run:
         run.finish()
     return format_certificate(proof), files
+
+
+def exported(experiment: Experiment, options: Options, saved: Saved) -> Files:
+    """Write the network in the published form where that is asked for; else nothing."""
+    if not options.export_published or not experiment.fabric.is_global_zero:
+        return []
+    return [export_published(Path(options.export_published), saved.network, saved.mask)]
 
 
 def prepare_pruning(experiment: Experiment, method: Method, options: Options) -> Pruning:
@@ -99,11 +113,17 @@ def prepare_pruning(experiment: Experiment, method: Method, options: Options) ->
 
 def start_of_pruning(experiment: Experiment, method: Method, options: Options) -> Saved:
     """The network that is scored: of --init-from, the trained dense one, or the own initialisation."""
-    if options.init_from:
-        return load_network(experiment, Path(options.init_from))
-    if not method.needs_dense:
+    path = start_path(experiment, method, options)
+    if path is None:
         return Saved(Path(), new_network(experiment), None, {})
-    return load_network(experiment, dense_path(experiment, method))
+    return load_network(experiment, path)
+
+
+def start_path(experiment: Experiment, method: Method, options: Options) -> Path | None:
+    """The file of the network that is scored, None for the own initialisation."""
+    if options.init_from:
+        return Path(options.init_from)
+    return dense_path(experiment, method) if method.needs_dense else None
 
 
 def rounds_run(pruning: Pruning, first: Mask) -> Run:

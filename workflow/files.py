@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.choices import printable
 from configs.load import as_tree, result_settings, shown
 from training.checkpoint import check_fields, is_own, read_file
 from training.resume import OtherRun, checkpoint_paths
@@ -14,6 +15,8 @@ from training.resume import OtherRun, checkpoint_paths
 from .experiment import Experiment
 
 Files = list[tuple[Path, str]]  # written by a command, and what each holds
+REPLACED = "--overwrite replaces it, --name or --dest keeps both"
+GOES_ON = "--overwrite replaces it, --resume goes on with a run, --name or --dest keeps both"
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,25 @@ class Options:
     export_published: str | None = None
 
 
-def refuse_existing(paths: Iterable[Path], options: Options) -> None:
-    """ValueError for the first file that is there already, unless it may be replaced."""
+def refuse_existing(paths: Iterable[Path], options: Options, advice: str = REPLACED) -> None:
+    """ValueError for the first file that is there already, unless it may be replaced. advice: what helps."""
     for path in paths:
         if path.exists() and not options.overwrite:
-            raise ValueError(
-                f"{path} exists already: --overwrite replaces it, --resume goes on with a run, "
-                "--name or --dest keeps both"
-            )
+            raise ValueError(f"{path} exists already: {advice}")
 
 
 def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, options: Options) -> None:
     """ValueError for the first file of another run, unless it may be replaced.
 
-    With --resume those of the same run may be there, made with the same settings. stem: of its checkpoints.
+    With --resume those of the same run may be there, of the same method and settings. stem: of its
+    checkpoints.
     """
+    if options.resume and options.overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite starts anew: give one of them alone")
     checkpoints = checkpoint_paths(experiment.dest, stem)
     if not options.resume:
-        refuse_existing([*paths, *checkpoints], options)
-    elif not (checkpoints or options.overwrite):
+        refuse_existing([*paths, *checkpoints], options, GOES_ON)
+    elif not checkpoints:
         for path in paths:
             if path.suffix == ".pth" and path.is_file():
                 _require_own(experiment, path)
@@ -61,11 +64,27 @@ def finished_before(experiment: Experiment, path: Path, stem: str, options: Opti
 
 
 def _require_own(experiment: Experiment, path: Path) -> None:
-    """ValueError unless the file was made with the settings of this experiment."""
+    """ValueError unless the file was made by the method and with the settings of this experiment."""
     content = read_file(path)
     if not is_own(content):
         raise ValueError(f"{path} was not made by this program: --overwrite replaces it")
-    require_same_settings(check_fields(content, path)["config"], experiment, str(path))
+    require_same_method(check_fields(content, path), experiment, str(path))
+    require_same_settings(content["config"], experiment, str(path))
+
+
+def require_same_method(content: dict[str, Any], experiment: Experiment, what: str) -> None:
+    """OtherRun where a file is of another method; ValueError where it says none that could be.
+
+    Files of earlier versions do not tell the method, and are taken at their word.
+    """
+    method = content.get("method", experiment.method)
+    if not isinstance(method, str) or not method.isprintable():
+        raise ValueError(f"field 'method' is {printable(repr(method))[:80]}, no name")
+    if method != experiment.method:
+        raise OtherRun(
+            f"{what} was started with --method {method}, this command says {experiment.method}: "
+            "resume with the same method, or start anew with --overwrite alone"
+        )
 
 
 def require_same_settings(before: dict[str, Any], experiment: Experiment, what: str) -> None:
@@ -77,5 +96,5 @@ def require_same_settings(before: dict[str, Any], experiment: Experiment, what: 
                 old = shown(was[section].get(field))
                 raise OtherRun(
                     f"{what} was started with {section}.{field}={old}, this command says "
-                    f"{shown(value)}: resume with the same settings or start anew with --overwrite"
+                    f"{shown(value)}: resume with the same settings, or start anew with --overwrite alone"
                 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from common.names import BASELINE
+from configs.schema import Config
 from prune_utils.methods import Method
+from prune_utils.prune import check_plan
 from training.checkpoint import load_state
 from training.loop import make_optimizer
 from training.sparsifier import Dense
@@ -19,6 +22,8 @@ from .networks import (
     load_network,
     moved,
     new_network,
+    refuse_export,
+    rewind_path,
     save_network,
 )
 from .pruning import Pruning
@@ -36,20 +41,34 @@ def refuse_launch(experiment: Experiment, options: Options) -> None:
     check_weighting(experiment)
     stem = training_stem(experiment)
     paths = [experiment.best_path, experiment.final_path, experiment.dest / f"{stem}.csv"]
+    if experiment.method == BASELINE:
+        paths.append(rewind_path(experiment, experiment.name))
     refuse_other_run(experiment, paths, stem, options)
+    others = [experiment.pruned_path, twin_path(experiment), experiment.dest / f"{stem}.png"]
+    prefix = experiment.dataset.trained_prefix
+    refuse_export(experiment, options, [*paths, *others], experiment.best_path, prefix)
+
+
+def check_rewind_step(config: Config) -> None:
+    """ValueError where dense training ends before the step whose weights it is to keep."""
+    step, steps = config.prune.rewind_step, config.optim.iterations
+    if step > steps:
+        raise ValueError(
+            f"--rewind-step {step} is after the end of dense training, which takes {steps} steps: "
+            f"choose from 0 to {steps}"
+        )
 
 
 def launch(experiment: Experiment, method: Method | None, options: Options) -> tuple[str, Files]:
     """Train the dense network (method None) or a sparse one; returns what was done, and the files."""
     refuse_launch(experiment, options)
     if finished_before(experiment, experiment.final_path, training_stem(experiment), options):
-        paths = [experiment.best_path, experiment.final_path]
-        return f"{experiment.name} was finished before.", [(path, "unchanged") for path in paths]
+        kept = [(path, "unchanged") for path in (experiment.best_path, experiment.final_path)]
+        return f"{experiment.name} was finished before.", [*kept, *export_best(experiment, options)]
     run, source = training_run(experiment, method, options)
     run.train(options.resume)
     run.save(experiment.final_path, run.plan.steps)
     twin = save_twin(run)
-    run.finish()
     done = f"trained {run.plan.steps} steps from {source}; best weights at step {run.best_step}"
     files: Files = [
         (experiment.best_path, f"the best weights on {experiment.config.run.select_on}"),
@@ -58,12 +77,23 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
         *run.draw(),
         *([(run.board_path, "the same and pictures for its viewer")] if run.board_path else []),
         *twin,
+        *export_best(experiment, options),
     ]
-    if options.export_published and experiment.fabric.is_global_zero:
-        best = load_network(experiment, experiment.best_path)
-        prefix = experiment.dataset.trained_prefix
-        files.append(export_published(Path(options.export_published), best.network, best.mask, prefix))
+    run.finish()  # last: until then --resume writes again what is missing
     return done, files
+
+
+def export_best(experiment: Experiment, options: Options) -> Files:
+    """Write the best weights in the published form where that is asked for; else nothing."""
+    if not options.export_published or not experiment.fabric.is_global_zero:
+        return []
+    best, path = load_network(experiment, experiment.best_path), Path(options.export_published)
+    return [export_published(path, best.network, best.mask, experiment.dataset.trained_prefix)]
+
+
+def twin_path(experiment: Experiment) -> Path:
+    """Of the dense network beside the sparse one."""
+    return experiment.dest / f"dense_{experiment.name}.pth"
 
 
 def save_twin(run: Run) -> Files:
@@ -71,7 +101,7 @@ def save_twin(run: Run) -> Files:
     experiment, state = run.experiment, getattr(run.sparsifier, "twin", None)
     if state is None or not experiment.fabric.is_global_zero:
         return []
-    path, network = experiment.dest / f"dense_{experiment.name}.pth", new_network(experiment)
+    path, network = twin_path(experiment), new_network(experiment)
     load_state(network, {name: value.cpu() for name, value in state.items()}, "the dense twin")
     save_network(experiment, path, network, step=run.plan.steps, before=run.before)
     return [(path, "the dense twin, as the last dense phase left it")]
@@ -100,6 +130,8 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
         pruning = Pruning(experiment, method, network, asked_of(saved), made=True)
         pruning.check_certificate(saved.content.get("certificate"), source)
         mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
+    if not pruning.plan.removes:
+        check_plan(network, pruning.plan, pruning.electorate.owners)
     sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)
     run = Run(experiment, network, optimizer, sparsifier, plan, stem, pruning, before=saved.origin)
     return run, source
@@ -116,6 +148,11 @@ def trainee(experiment: Experiment, method: Method | None, options: Options) -> 
         saved, source = load_network(experiment, experiment.pruned_path), str(experiment.pruned_path)
     else:
         saved, source = Saved(Path(), new_network(experiment), None, {}), "a new initialisation"
+    if method is None and saved.mask is not None:
+        raise ValueError(
+            f"{source} holds a sparse network, and --method {BASELINE} would drop its mask: give the method "
+            "that made it, or a dense network"
+        )
     if method is None or saved.mask is not None or method.by_itself:
         return saved, source
     make = f"`{experiment.command('create_pruned_net.py', method.name)}"

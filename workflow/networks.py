@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.names import BASELINE
+from common.tensors import flaw
 from configs.load import as_tree
 from configs.schema import Config
 from dataloaders import DATASETS
@@ -37,6 +38,7 @@ from training.checkpoint import (
 )
 
 from .experiment import Experiment
+from .files import Options, refuse_existing
 from .origin import origin
 from .widths import cut_network
 
@@ -230,22 +232,36 @@ def dense_path(experiment: Experiment, method: Method) -> Path:
     return path
 
 
-def rewind_path(experiment: Experiment) -> Path:
-    """The dense run's weights at the early step that the settings name, for methods that return to it."""
+def rewind_path(experiment: Experiment, run: str | None = None) -> Path:
+    """A dense run's weights at the early step that the settings name, for methods that return to it.
+
+    run: its name, None = the one that a dense run has where none is given.
+    """
     step = experiment.config.prune.rewind_step
-    return experiment.dest / f"rewind_{experiment.baseline_name}_step{step}.pth"
+    return experiment.dest / f"rewind_{run or experiment.baseline_name}_step{step}.pth"
 
 
-def rewound(experiment: Experiment) -> dict[str, Tensor]:
-    """The dense run's early weights, a state dict. FileNotFoundError names the command that keeps them."""
-    step, path = experiment.config.prune.rewind_step, rewind_path(experiment)
+def rewound(experiment: Experiment, dense: Path) -> dict[str, Tensor]:
+    """The early weights of the run that a dense network is from, beside its file; a state dict.
+
+    FileNotFoundError names the command that keeps them, ValueError another run whose weights they are.
+    """
+    content, step = read_file(dense), experiment.config.prune.rewind_step
+    run = content["name"] if is_own(content) else experiment.baseline_name
+    beside = replace(experiment, dest=dense.parent)
+    path = rewind_path(beside, run)
     if not path.is_file():
-        more = f" --rewind-step {step}" if step else ""
+        more = f" --name {run}" if run != experiment.baseline_name else ""
+        more += f" --rewind-step {step}" if step else ""
         raise FileNotFoundError(
             f"there are no early weights {path}: dense training keeps them, "
-            f"`{experiment.command('launch_training.py', BASELINE)}{more}`"
+            f"`{beside.command('launch_training.py', BASELINE)}{more}`"
         )
-    return load_network(experiment, path).network.state_dict()
+    saved = load_network(experiment, path)
+    of = saved.content.get("name", run)
+    if of != run:
+        raise ValueError(f"{path} holds early weights of the run {of}, and {dense} is of the run {run}")
+    return saved.network.state_dict()
 
 
 # ------------------------------------------------------------------- the published form
@@ -253,11 +269,50 @@ def export_published(
     path: Path, network: MultiTaskNet, mask: Mask | None, prefix: str = ""
 ) -> tuple[Path, str]:
     """Write the published form, `prefix` before every name; the file, and what the closing table calls it."""
+    write_file(path, published(network, mask, prefix))
+    return path, "the same network in the published form"
+
+
+def published(network: MultiTaskNet, mask: Mask | None, prefix: str = "") -> dict[str, Tensor]:
+    """The published form: a state dict in the names of the published code, `prefix` before every one."""
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     kept = None if mask is None else {name: kept.cpu() for name, kept in mask.items()}
     named = to_published(state, kept, network.tasks)
-    write_file(path, {prefix + name: value for name, value in named.items()})
-    return path, "the same network in the published form"
+    return {prefix + name: value for name, value in named.items()}
+
+
+def refuse_export(
+    experiment: Experiment, options: Options, outputs: Iterable[Path], source: Path, prefix: str = ""
+) -> None:
+    """ValueError where --export-published would replace a file unasked, or one of the command itself.
+
+    outputs: those of the command, there or not. source: the network that is exported; with --resume the file
+    may be there already where it holds that network.
+    """
+    if not options.export_published:
+        return
+    path = Path(options.export_published)
+    if path.resolve() in {output.resolve() for output in outputs}:
+        raise ValueError(
+            f"--export-published {path} is a file of {experiment.name} itself, which would be lost: name "
+            "another"
+        )
+    if not (options.resume and source.is_file() and path.is_file()):
+        refuse_existing([path], options, "--overwrite replaces it, another --export-published keeps it")
+        return
+    saved = load_network(experiment, source)
+    if not same_tensors(read_file(path), published(saved.network, saved.mask, prefix)):
+        raise ValueError(
+            f"--export-published {path} exists already and does not hold {source}: name another file"
+        )
+
+
+def same_tensors(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a file's state dict is `other`."""
+    return one.keys() == other.keys() and all(
+        not flaw(one[name], value) and one[name].dtype == value.dtype and torch.equal(one[name], value)
+        for name, value in other.items()
+    )
 
 
 def check_export(path: str | None, network: MultiTaskNet) -> None:

@@ -31,7 +31,7 @@ from common.choices import not_one_of
 from configs.schema import BY_GRADIENTS, Config, Run
 
 WITHOUT_FLOAT64 = ("mps",)  # ranks and sums of scores need it
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = Run.__dataclass_fields__["precision"].metadata["setting"].names
 PATIENCE = timedelta(minutes=10)  # a process that is silent for so long is taken for dead
 GRACE = 3.0  # seconds that the first process gives the others to end by themselves
 LOST = ("closed by peer", "reset by peer", "refused", "gloo", "NCCL", "Timed out", "Broken pipe")
@@ -146,6 +146,14 @@ def largest(fabric: Fabric, value: int) -> int:
     if fabric.world_size == 1:
         return value
     return int(cast(Tensor, fabric.all_reduce(fabric.to_device(torch.tensor(value)), reduce_op="max")))
+
+
+def of_all(fabric: Fabric, value: Any) -> list[Any]:
+    """Every process's value, by rank; plain values."""
+    found: list[Any] = [value] * fabric.world_size
+    if fabric.world_size > 1:
+        distributed.all_gather_object(found, value)
+    return found
 
 
 # ------------------------------------------------------------------ the start of a run

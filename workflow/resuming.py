@@ -22,7 +22,7 @@ from training.sparsifier import Sparsifier
 from training.weighing import Weighing
 
 from .experiment import Experiment
-from .files import require_same_settings
+from .files import require_same_method, require_same_settings
 
 MOST_THREADS = 10**6
 
@@ -39,6 +39,7 @@ class Resumable(Protocol):
     before: Sequence[str]
     best_step: int | None
     best_loss: float | None
+    broken: dict[int, str]
 
     @property
     def weighing(self) -> Weighing: ...
@@ -70,6 +71,7 @@ def restore(run: Resumable, learner: Learner) -> int:
     if run.average:
         run.average.load_state_dict(state["average"], state["step"])
     run.before = state.get("origin", [])
+    run.broken = _broken(state, experiment)
     run.best_step, run.best_loss = state["outcome"]["best_step"], state["best"]
     if experiment.fabric.is_global_zero:
         remove_checkpoints(experiment.dest, run.stem, after=state["step"])
@@ -77,12 +79,13 @@ def restore(run: Resumable, learner: Learner) -> int:
 
 
 def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) -> None:
-    """ValueError for a checkpoint that is damaged or forged, OtherRun for one with other settings."""
+    """ValueError for a checkpoint that is damaged or forged, OtherRun for one of another run."""
     step = state["step"]
     for name in ("settings", "outcome", "network", "scaler", "sparsifier"):
         if not isinstance(state[name], dict):
             raise ValueError(f"{path}: field '{name}' is a {type(state[name]).__name__}, not a dict")
     try:
+        require_same_method(state, run.experiment, run.stem)
         require_same_settings(state["settings"], run.experiment, run.stem)
     except OtherRun:
         raise
@@ -95,6 +98,7 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     if type(threads) is not int or not 0 < threads <= MOST_THREADS:
         raise ValueError(f"{path}: field 'threads' is no number of threads")
     _check_best(state, path)
+    _check_broken(state, run.experiment, path)
     check_state(run.network, state["network"], path)
     if run.average:
         if not isinstance(state.get("average"), dict):
@@ -110,10 +114,9 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     weighing = run.weighing.state_dict()
     theirs = state.get("weighing", weighing | {"rule": {}})  # earlier versions had none, and no rule
     own = run.sparsifier.state_dict()
-    to_come: dict[str, Any] = getattr(run.sparsifier, "to_come", dict)()
     for wrong in (
         _unlike(state["scaler"], scaler, "scaler", MOST_STEPS),
-        _unlike(state["sparsifier"], own, "sparsifier", step, to_come),
+        _unlike(state["sparsifier"], own, "sparsifier", step, run.sparsifier.to_come()),
         _unlike(theirs, weighing, "weighing", step),
     ):
         if wrong:
@@ -137,6 +140,30 @@ def _check_best(state: dict[str, Any], path: Path) -> None:
         known = type(value) is float and not math.isnan(value)
         if known != (number is not None) or value != best:
             raise ValueError(f"{path}: field '{name}' is not the score of the best step")
+
+
+def _check_broken(state: dict[str, Any], experiment: Experiment, path: Path) -> None:
+    """ValueError unless it is a list of every process's images that could not be read, by their places."""
+    said, count = state.get("broken", []), len(experiment.records("train"))
+    allowed = experiment.config.data.skip_unreadable
+    if not isinstance(said, list) or not all(_are_places(of, count, allowed) for of in said):
+        raise ValueError(
+            f"{path}: field 'broken' does not hold places of training images, 0 to {count - 1}, at most "
+            f"{allowed} of each process"
+        )
+
+
+def _are_places(value: Any, count: int, most: int) -> bool:
+    """Whether it is a list of different places among `count`, and not too long."""
+    plain = isinstance(value, list) and all(type(place) is int and 0 <= place < count for place in value)
+    return plain and len(set(value)) == len(value) <= most
+
+
+def _broken(state: dict[str, Any], experiment: Experiment) -> dict[int, str]:
+    """What this process could not read by then; of another number of processes all is dealt among them."""
+    fabric, said = experiment.fabric, state.get("broken", [])  # earlier versions did not tell
+    mine = said[fabric.global_rank :: fabric.world_size]
+    return {place: "could not be read" for places in mine for place in places}
 
 
 def _check_counts(weighing: dict[str, Any], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ from .experiment import Experiment
 from .files import Files
 from .networks import rewind_path, save_network
 from .origin import origin, remarks
-from .processes import largest, require_same
+from .processes import largest, of_all, require_same
 from .pruning import Pruning
 from .resuming import restore
 from .weighting import make_weighing
@@ -81,7 +81,8 @@ class Run:
     of the weights where the settings ask for one. rewind_step: after which the weights are kept for
     methods that return to them, 0 = before the first step.
     before: the origin in the file that the weights started from, or in the checkpoint. validate: whether the
-    run looks at the validation split.
+    run looks at the validation split. broken: training images that this process could not read so far, by
+    their places, and what was said of them.
     """
 
     experiment: Experiment
@@ -98,6 +99,7 @@ class Run:
     validate: bool = True
     best_step: int | None = None
     best_loss: float | None = None  # infinite where it was not a finite number
+    broken: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def weighing(self) -> Weighing:
@@ -126,7 +128,7 @@ class Run:
     @property
     def mask(self) -> Mask | None:
         """What is kept now; None = the network is dense."""
-        return getattr(self.sparsifier, "mask", None)
+        return self.sparsifier.mask
 
     def learner(self) -> Learner:
         """All that takes part in a step, on its device."""
@@ -234,7 +236,9 @@ class Run:
 
     def _batches(self, start: int, logger: MetricLogger) -> Iterator[Batch]:
         """The training stream; samples that could not be read are counted in the logger."""
-        stream, told = self.experiment.training_stream(start, self.plan.steps), 0
+        stream = self.experiment.training_stream(start, self.plan.steps)
+        stream.broken |= self.broken
+        self.broken, told = stream.broken, len(stream.broken)
         for step, batch in enumerate(stream, start + 1):
             if len(stream.broken) > told:
                 told = len(stream.broken)
@@ -243,9 +247,8 @@ class Run:
 
     def _keep_early_weights(self, step: int) -> None:
         if step == self.rewind_step and self.experiment.fabric.is_global_zero:
-            save_network(
-                self.experiment, rewind_path(self.experiment), self.network, step=step, before=self.before
-            )
+            path = rewind_path(self.experiment, self.experiment.name)
+            save_network(self.experiment, path, self.network, step=step, before=self.before)
 
     def _evaluate(self, step: int, validation: Iterable[Batch], logger: MetricLogger) -> None:
         """Validate, keep the best weights. The first evaluation always counts, a NaN never wins later."""
@@ -273,6 +276,7 @@ class Run:
                 self.save(experiment.best_path, step)
 
     def _save_checkpoint(self, step: int, learner: Learner) -> None:
+        broken = of_all(self.experiment.fabric, sorted(self.broken))
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
                 raise Diverged(
@@ -288,8 +292,10 @@ class Run:
                 "weighing": self.weighing.state_dict(),
                 "best": self.best_loss,
                 "outcome": {"best_step": self.best_step, "best_loss": self.best_loss},
+                "method": self.experiment.method,
                 "settings": as_tree(self.experiment.config),
                 "threads": torch.get_num_threads(),
+                "broken": broken,
                 "origin": origin(self.before, self.experiment.config),
             }
             if self.average:

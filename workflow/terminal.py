@@ -160,8 +160,11 @@ def _told() -> Iterator[None]:
 def _say_again(what: str) -> None:
     """What happened, and the command that goes on."""
     words = list(sys.argv)
-    if Path(words[0]).name in RESUMED and "--resume" not in words:
-        words.append("--resume")
+    if Path(words[0]).name in RESUMED:
+        # a contract takes both; else --overwrite has done its work, and would start anew
+        if not any(word.split("=")[0] == "--max-drop" for word in words):
+            words = [word for word in words if word != "--overwrite"]
+        words += [] if "--resume" in words else ["--resume"]
     print(f"{what}; to go on: {shlex.join(['python3', *words])}", file=sys.stderr)
 
 

@@ -7,9 +7,11 @@ file's mask, or nothing is dropped.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from common.choices import printable
 from configs.load import Tree, carried, load, merge
 from models.multitask import MultiTaskNet
 from prune_utils.masks import Mask, Scores
@@ -35,10 +37,25 @@ CERTIFIED = {
     **{name: f"data.{name}" for name in SEEN},
     **{
         name: f"prune.{name}"
-        for name in ("ratio", "keep_ratio", "criterion", "budget", "arbiter", "scope", "protect", "rounds")
+        for name in ("ratio", "keep_ratio", "criterion", "voters", "budget", "arbiter", "scope", "protect")
     },
-    **{name: f"prune.{name}" for name in ("granularity", "ratio_of", "trunk_share")},
+    **{name: f"prune.{name}" for name in ("rounds", "granularity", "ratio_of", "trunk_share")},
     **{name: f"prune.{name}" for name in ("shuffle", "score_init", "start_from")},
+}
+# what a certificate must say was asked for, where one vote is to be held again
+ONE_VOTE: dict[str, Any] = {
+    "budget": "global",
+    "arbiter": "unanimous",
+    "factors": None,
+    "rounds": 1,
+    "retrain": False,
+    "shuffle": False,
+    "protect": [],
+    "floor": 0.0,
+    "trunk_share": None,
+    "granularity": "weight",
+    "ratio_of": "params",
+    "channel_multiple": 1,
 }
 
 
@@ -78,24 +95,25 @@ def voted_mask(scores: dict[str, Scores], mask: Mask, present: tuple[str, ...]) 
     }
 
 
-def _scores(pruning: Pruning) -> dict[str, Scores]:
-    experiment, plan = pruning.experiment, pruning.plan
+def check_vote(pruning: Pruning, asked: dict[str, Any]) -> None:
+    """ValueError where a network was not made by one vote of the tasks. asked: what its certificate says."""
+    plan = pruning.plan
     if plan.voters != "tasks" or pruning.method.by_itself:
         raise ValueError(
             f"method {plan.method} holds no vote of the tasks: every kept weight is wanted by all"
         )
-    if (
-        plan.budget != "global"
-        or plan.arbiter != "unanimous"
-        or plan.rounds > 1
-        or plan.shuffle
-        or plan.protect
-        or plan.trunk_share is not None
-        or plan.counted
-    ):
-        raise ValueError(
-            "--only-voted holds again one global, unanimous vote, this network was made otherwise"
-        )
+    for name, needed in ONE_VOTE.items():
+        said = asked.get(name, getattr(plan, name))  # earlier versions did not tell all
+        said = list(said) if isinstance(said, tuple) else said
+        if said != needed:
+            raise ValueError(
+                "--only-voted holds again one global, unanimous vote, "
+                f"this network was made otherwise: with {name} {printable(str(said))[:80]}"
+            )
+
+
+def _scores(pruning: Pruning) -> dict[str, Scores]:
+    experiment, plan = pruning.experiment, pruning.plan
     seed = experiment.config.run.seed
     network = INITS[plan.score_init](pruning.network, seed, pruning.electorate.owners)
     batches = NumberedBatches(experiment)
@@ -108,6 +126,7 @@ def only_voted(content: dict, experiment: Experiment, present: tuple[str, ...]) 
     if content["mask"] is None:
         raise ValueError("the network is dense: nobody voted")
     pruning = prepare_pruning(experiment, method(content["method"]), Options())
+    check_vote(pruning, content["certificate"]["asked"])
     scores = {task: {name: part.cpu() for name, part in of.items()} for task, of in _scores(pruning).items()}
     mask = voted_mask(scores, content["mask"], present)
     state = {name: value * mask[name] if name in mask else value for name, value in content["state"].items()}

@@ -19,12 +19,17 @@ def check_weighting(experiment: Experiment) -> None:
     name, asked = experiment.config.weighting.method, experiment.config.weighting
     if name not in CHOICES:
         raise ValueError(not_one_of("weighting", name, CHOICES))
-    if name == FIXED:
+    row = WEIGHTINGS.get(name) or SCALARIZERS.get(name)  # None: fixed
+    if asked.strength is not None and (row is None or row.strength is None):
+        raise ValueError(f"weighting {name} has no strength, and weighting.strength is {asked.strength:g}")
+    if row is None:
+        for task, loss in asked.references.items():
+            raise ValueError(
+                f"weighting {name} compares with no network, and weighting.references.{task} is {loss:g}: "
+                "leave it out, or choose --weighting min_max"
+            )
         return
     require(name, WEIGHTINGS[name].needs if name in WEIGHTINGS else ())
-    row = WEIGHTINGS.get(name) or SCALARIZERS[name]
-    if asked.strength is not None and row.strength is None:
-        raise ValueError(f"weighting {name} has no strength, and weighting.strength is {asked.strength:g}")
     if name in SCALARIZERS and SCALARIZERS[name].needs_references:
         for task in experiment.config.data.tasks:
             if task not in asked.references:

@@ -116,7 +116,6 @@ def test_choices_of_settings_are_those_of_the_library():
     from prune_utils.budgets import BUDGETS
     from prune_utils.criteria import CRITERIA
     from prune_utils.plan import INITS, SCOPES
-    from workflow.processes import PRECISIONS
 
     known = {
         "criterion": CRITERIA,
@@ -126,7 +125,6 @@ def test_choices_of_settings_are_those_of_the_library():
         "backbone": BLOCKS,
         "scope": SCOPES,
         "score_init": INITS,
-        "precision": PRECISIONS,
     }
     offered = {field: set(about.names) for _, field, about in settings() if field in known}
     assert set(offered) == set(known)
@@ -138,3 +136,8 @@ def test_text_of_the_settings_can_be_typed_again():
     words = ["--ratio", "90", "--config", "a b.yaml", "--num_batches=3", "--shuffle", "--set", "optim.lr=1"]
     text = flags_text(parser("", "", GROUPS).parse_args(words))
     assert text == "--config 'a b.yaml' --num-batches 3 --shuffle --set optim.lr=1"
+
+
+def test_text_for_another_command_leaves_out_what_a_contract_alone_is_told():
+    words = ["--max-drop", "seg=1,sn=2", "--of", "size", "--ratio-of", "macs", "--seed", "3"]
+    assert flags_text(parser("", "", GROUPS).parse_args(words)) == "--ratio-of macs --seed 3"

@@ -121,7 +121,7 @@ def read(method: str, more: tuple[str, ...], path: Path) -> Any:
     parts = (run.network, run.optimizer, run.sparsifier, run.weighing)
     return (
         [copied(part.state_dict()) if part is not run.network else _state(run) for part in parts],
-        [step, run.best_step, run.best_loss, list(run.before)],
+        [step, run.best_step, run.best_loss, list(run.before), sorted(run.broken)],
     )
 
 
@@ -170,7 +170,7 @@ def kind(
     )
 
 
-LAST = ("weighing", "threads", "origin")
+LAST = ("weighing", "threads", "origin", "method", "broken")
 ALL = ("step", "best", "outcome", "settings", "network", "optimizer", "scaler", "sparsifier", *LAST)
 MASK = ("sparsifier",)
 FORMATS = (

@@ -45,9 +45,14 @@ def lines(monkeypatch, tmp_path, runs):
     """Label and points of every line that is drawn, by the title of its column and its row."""
     from matplotlib.figure import Figure
 
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *how, **more: (figures.append(figure), savefig(figure, *how, **more)),
+    )
     draw_curves(runs, tmp_path / "curves.png", "metric")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     axes = figures[0].axes
     return [
         [(line.get_label(), list(zip(*line.get_data(), strict=True))) for line in one.get_lines()]
@@ -71,3 +76,17 @@ def test_several_runs_show_validation_alone(record, monkeypatch, tmp_path):
 def test_nothing_validated_is_said(tmp_path):
     with pytest.raises(ValueError, match="no run was evaluated"):
         draw_curves({"run": {("train", "seg"): [(1, 2.0)]}}, tmp_path / "curves.png", "paper")
+
+
+def test_a_picture_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"earlier")
+
+    def full_disk(figure, file, **more):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+    with pytest.raises(OSError, match="cannot write .*curves.png: No space left"):
+        draw_curves({"run": {("evaluate", "loss/seg"): [(1, 2.0)]}}, path, "paper")
+    assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]

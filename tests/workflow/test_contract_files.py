@@ -147,3 +147,9 @@ def test_a_measure_that_forgives_lost_classes_is_named(limits, protocol, expecte
     }
     run = SimpleNamespace(protocol=protocol)
     assert forgiven(SimpleNamespace(tasks=tasks, config=SimpleNamespace(run=run)), limits) == expected
+
+
+def test_settings_are_shown_and_nothing_is_evaluated(done, many_rooms, capsys, monkeypatch):
+    monkeypatch.setattr(workflow.recheck, "recheck", lambda *words: pytest.fail("evaluated"))
+    end = call(EVALUATE, checking(done, many_rooms, "val", "--print-config"), capsys)
+    assert end.code == 0 and "run.precision" in end.out

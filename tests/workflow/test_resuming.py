@@ -11,9 +11,12 @@ import torch
 
 from configs.arguments import parse_assignments
 from configs.load import load
+from dataloaders.base import BrokenSample
+from dataloaders.streams import permutation
 from prune_utils.methods import METHODS
 from tests import tiny
 from tests.dataloaders import small
+from training.resume import OtherRun
 from workflow.experiment import open_experiment
 from workflow.files import Options
 from workflow.launch import training_run
@@ -28,7 +31,7 @@ def make_run(tmp_path_factory):
     root = small.nyuv2(tmp_path / "data", 8)
 
     def make(method, *more, dest="out"):
-        flags = parse_assignments([*SETTINGS, *more, f"data.root={root}"])
+        flags = parse_assignments([*SETTINGS, f"data.root={root}", *more])
         experiment = open_experiment(load("nyuv2", flags=flags), method, str(tmp_path / dest), None)
         return training_run(experiment, METHODS.get(method), Options())[0]
 
@@ -67,10 +70,42 @@ def test_what_a_run_has_gathered_by_then_is_taken_over(method, more, make_run):
     assert again.best_loss == whole.best_loss
 
 
+def test_a_checkpoint_of_another_method_is_not_gone_on_from(make_run):
+    state, path = stopped(make_run("set", dest="other"))
+    assert (state["method"], state["broken"]) == ("set", [[]])
+    torch.save(state | {"method": "rigl"}, path)
+    with pytest.raises(
+        OtherRun, match="^nyuv2_set_90_training was started with --method rigl, .* says set: "
+    ):
+        next(make_run("set", dest="other").steps(resume=True))
+    torch.save({name: state[name] for name in state if name not in ("method", "broken")}, path)
+    with closing(make_run("set", dest="other").steps(resume=True)) as steps:  # as earlier versions wrote it
+        assert next(steps) == 4
+
+
+def test_images_that_could_not_be_read_count_on(make_run, tmp_path):
+    """The allowance is for the whole run, not for each of its parts."""
+    root, more = small.nyuv2(tmp_path / "data", 8), ("data.skip_unreadable=1", "run.checkpoint_every=1")
+    more = (*more, f"data.root={root}")
+    first, again = (make_run("baseline", *more, dest="broken") for _ in range(2))
+    records = first.experiment.records("train")
+    order = permutation(0, 0, len(records))
+    for place in (order[0], order[-1]):  # of the first step and of the last one of the epoch
+        (root / records.entries[place].files[0]).write_bytes(b"")
+    with closing(first.steps()) as steps, pytest.warns(UserWarning, match="1 of at most 1"):
+        assert [next(steps) for _ in range(3)] == [0, 1, 2]
+    state = torch.load(first.experiment.dest / f"{first.stem}.step00000001.ckpt", weights_only=True)
+    assert state["broken"] == [[order[0]]]
+    with pytest.raises(BrokenSample, match="data.skip_unreadable 1 is used up"):
+        again.train(resume=True)
+
+
 FORGERIES = {
     "'best'": lambda state: state.update(best=math.nan),
     "'outcome/best_loss'": lambda state: state["outcome"].update(best_loss=0.5),
     "'outcome/best_step'": lambda state: state["outcome"].update(best_step=2.0),
+    "'broken'": lambda state: state.update(broken=[[-1]]),
+    "'method'": lambda state: state.update(method="\x1b[31mred"),
     "'threads'": lambda state: state.update(threads="\x1b[31mred"),
     "'weighing'": lambda state: state["weighing"].update(conflicting=3),
     "'weighing/pairs'": lambda state: state["weighing"].update(pairs={}),

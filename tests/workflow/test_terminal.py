@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Data
+from workflow import terminal
 from workflow.terminal import check_data, check_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +102,22 @@ def main():
 
 terminal.run(main)
 """
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("launch_training.py --overwrite --seed 1", "launch_training.py --seed 1 --resume"),
+        ("launch_training.py --resume", "launch_training.py --resume"),
+        ("create_pruned_net.py --max-drop a=1 --overwrite", None),
+        ("create_pruned_net.py --max-drop=a=1 --overwrite", None),
+        ("eval_pruned_net.py --overwrite", "eval_pruned_net.py --overwrite"),
+    ],
+)
+def test_what_goes_on_is_not_told_to_start_anew(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(terminal.sys, "argv", words.split())
+    terminal._say_again("stopped")
+    assert capsys.readouterr().err == f"stopped; to go on: python3 {said or f'{words} --resume'}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)

@@ -2,12 +2,17 @@
 
 import runpy
 import sys
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from configs.load import as_tree, load
 from prune_utils.choosing import choose
+from prune_utils.methods import method
+from prune_utils.plan import Plan, Settings, make_plan
 from workflow import voted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +59,43 @@ def voted_pools(scores, keep):
     from prune_utils.budgets import Pool
 
     return (Pool(("trunk", "head"), keep),)
+
+
+def test_every_part_of_a_plan_is_restored_or_refused():
+    by_the_row, of_the_network = {"method", "revive", "starts"}, {"uses", "linked"}
+    known = {*voted.CERTIFIED, *voted.ONE_VOTE} | by_the_row | of_the_network
+    assert {part.name for part in fields(Plan)} <= known
+
+
+def pruning(**settings):
+    """What `check_vote` looks at: a plan of SNIP, where each task votes."""
+    plan = make_plan(method("snip"), Settings(90.0, voters="tasks", **settings))
+    return SimpleNamespace(plan=plan, method=method("snip"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"factors": {"seg": 3.0}}, "factors {'seg': 3.0}"),
+        ({"protect": ("heads.*",)}, "protect ['heads.*']"),
+        ({"retrain": True}, "retrain True"),
+        ({"granularity": "2:4"}, "granularity 2:4"),
+        ({"trunk_share": 0.5}, "trunk_share 0.5"),
+    ],
+)
+def test_a_network_that_was_made_otherwise_is_refused_by_what_was(asked, said):
+    known = pruning()
+    voted.check_vote(known, known.plan.asked)
+    voted.check_vote(known, {})  # earlier versions did not tell all
+    with pytest.raises(ValueError) as error:
+        voted.check_vote(known, known.plan.asked | asked)
+    assert str(error.value).endswith(f"this network was made otherwise: with {said}")
+
+
+def test_who_voted_is_what_the_certificate_says(tmp_path):
+    content = {"method": "snip", "name": "x", "config": as_tree(load("nyuv2"))}
+    content["certificate"] = {"asked": {"method": "snip", "voters": "tasks"}}
+    assert voted.reopen(content, tmp_path, None).config.prune.voters == "tasks"
 
 
 def run(script, *words):

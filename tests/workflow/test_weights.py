@@ -147,6 +147,13 @@ def test_a_sparse_file_is_trained_with_its_own_mask(experiment, tmp_path):
     assert proof["kept"] == sum(int(kept.sum()) for kept in mask.values())
 
 
+def test_a_sparse_file_never_loses_its_mask_unsaid(experiment, tmp_path):
+    published(experiment(), tmp_path / "file.pth")
+    dense, options = experiment(method="baseline"), Options(init_from=str(tmp_path / "file.pth"))
+    with pytest.raises(ValueError, match="file.pth holds a sparse network, and --method baseline would drop"):
+        training_run(dense, None, options)
+
+
 def test_a_dense_file_starts_the_dense_network_and_a_dynamic_one(experiment, tmp_path):
     experiment = experiment(method="set")
     network, _ = published(experiment, tmp_path / "file.pth", dense=True)
