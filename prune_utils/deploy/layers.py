@@ -43,7 +43,7 @@ class DenseLayer(Layer):
         if self.axis == -1:
             return super().run(image, residual, relu)
         image = image.contiguous(memory_format=torch.channels_last)
-        if not torch.backends.mkldnn.is_available() or image.device.type != "cpu":
+        if image.device.type != "cpu" or not packs(self.bf16):
             return super().run(image, residual, relu)
         if not self.packed:
             self._pack(tuple(image.shape))
@@ -87,6 +87,13 @@ class SparseLayer(Layer):
             _as_pixels(image), None if residual is None else _as_pixels(residual), relu
         )
         return rows[0, :, 0].t().reshape(shape)
+
+
+def packs(bf16: bool) -> bool:
+    """Whether oneDNN is here, and multiplies in bfloat16 on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return not bf16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def bf16_runs() -> bool:

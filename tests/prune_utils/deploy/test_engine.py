@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from prune_utils.deploy import build
+from prune_utils.deploy import build, layers
 from prune_utils.deploy.comparing import differences, worst_difference
 from prune_utils.deploy.engines import wrap
 from prune_utils.deploy.graph import Conv, Graph
@@ -148,6 +148,16 @@ def test_the_packed_dense_convolution_takes_one_size_after_another():
             image = torch.randn(2, 2, *size)
             with torch.inference_mode():
                 torch.testing.assert_close(layer(image), Layer(node)(image), rtol=0, atol=off)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_processor_that_cannot_pack_computes_all_the_same(bf16, monkeypatch):
+    monkeypatch.setattr(layers, "packs", lambda bf16: False)
+    node = Conv("n", "image", torch.randn(5, 2, 3, 3), torch.zeros(5).double(), padding=1)
+    layer, image = DenseLayer(node, bf16), torch.randn(2, 2, 9, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(image), Layer(node)(image), rtol=0, atol=0.1 if bf16 else 1e-5)
+    assert not layer.packed
 
 
 @pytest.mark.parametrize("engine", ["dense", "sparse", "onnx"])
