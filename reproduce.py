@@ -21,7 +21,7 @@ from configs.load import load, overlay, parse_assignments
 from configs.origins import settings_table
 from configs.schema import Config, Data
 from dataloaders import DATASETS
-from dataloaders.index import read_index
+from dataloaders.index import read_index, splits
 from prune_utils.methods import METHODS
 from study.plan import OURS, Study, Variant, check_set, check_tasks, parse_methods, single_tasks
 from workflow import terminal
@@ -141,8 +141,7 @@ def make_study(asked: Namespace, config: Config) -> Study:
 def check_split(data: Data, split: str) -> None:
     """ValueError for a split that the index lacks; FileNotFoundError, saying how to get it, without data."""
     row = DATASETS[data.dataset]
-    index = read_index(data.root, row.index_file, row.how_to_get)
-    choices = sorted({*index, *(["val"] if "train" in index else [])})  # val may be a part of train
+    choices = splits(read_index(data.root, row.index_file, row.how_to_get))
     if split not in choices:
         raise ValueError(not_one_of("--split", split, choices))
 

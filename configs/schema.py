@@ -15,6 +15,7 @@ from common.names import PROTOCOLS
 
 from .fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, Setting, at_least, between, one_of, setting
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 BY_GRADIENTS = (
     "upgrad", "dualproj", "pcgrad", "cagrad", "nash_mtl", "imtl_g", "aligned_mtl", "mgda", "fairgrad",
 )  # fmt: skip
@@ -439,7 +440,7 @@ class Run:
         "precision",
         "of training; saliencies stay 32-bit",
         travels=False,
-        choices=("32-true", "bf16-mixed", "16-mixed"),
+        choices=PRECISIONS,
     )
     device: str = setting(
         "auto",

@@ -95,8 +95,7 @@ def entries(
     """
     source = "train" if split == "val" and "val" not in index else split
     if source not in index:
-        choices = sorted({*index, *(["val"] if "train" in index else [])})
-        raise ValueError(not_one_of("split", split, choices or ["(none: the index is empty)"]))
+        raise ValueError(not_one_of("split", split, splits(index) or ["(none: the index is empty)"]))
     prefixes = (root.absolute().as_posix() + "/", root.resolve().as_posix() + "/")
     checked = [
         _entry(source, number, record, length, image, prefixes) for number, record in enumerate(index[source])
@@ -113,6 +112,11 @@ def entries(
             )
         checked = [entry for entry in checked if (entry.number in held) == (split == "val")]
     return tuple(checked)
+
+
+def splits(index: Index) -> list[str]:
+    """What can be asked for, sorted: "val" may be a part of "train"."""
+    return sorted({*index, *(["val"] if "train" in index else [])})
 
 
 def shared_images(index: Index, image: int) -> list[tuple[str, str, list[str]]]:

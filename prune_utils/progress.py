@@ -57,11 +57,10 @@ class Progress:
             ValueError for a first loss that is not above 0, and for a later one below 0: such losses have no
             ratio.
         """
-        sums = torch.zeros(len(self._heard), 2, dtype=torch.float64, device=device)
-        for row, heard in zip(sums, self._heard.values(), strict=True):
-            for value in heard.values:
-                row += torch.stack((value.double(), torch.ones_like(value, dtype=torch.float64))).to(device)
-            heard.values.clear()
+        heard = [[float(value) for value in of.values] for of in self._heard.values()]
+        for of in self._heard.values():
+            of.values.clear()
+        sums = torch.tensor([[sum(of), len(of)] for of in heard], dtype=torch.float64, device=device)
         if self.gather is not None:
             sums = torch.stack(tuple(self.gather(sums))).sum(0)
         for voter, (total, number) in zip(self._heard, sums.tolist(), strict=True):
@@ -70,10 +69,11 @@ class Progress:
 
     def _note(self, voter: str, loss: float) -> None:
         before = self.seen.get(voter)
-        if not (0 if before is None else -math.ulp(0)) < loss < math.inf:
+        fits, needed = (loss > 0, "above 0") if before is None else (loss >= 0, "of at least 0")
+        if not fits or loss == math.inf:
             raise ValueError(
                 f"growth by progress measures every loss against its first, and that of voter {voter!r} is "
-                f"{loss:g}: it needs losses {'above 0' if before is None else 'of at least 0'}"
+                f"{loss:g}: it needs losses {needed}"
             )
         if before is None:
             self.seen[voter] = torch.tensor([math.log(loss)] * 2, dtype=torch.float64)

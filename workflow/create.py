@@ -17,7 +17,7 @@ from .networks import (
     Saved,
     check_export,
     dense_path,
-    export_published,
+    exported,
     load_network,
     moved,
     new_network,
@@ -57,7 +57,7 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
         saved = load_network(experiment, path)
         if saved.mask is None:
             raise ValueError(f"{path} holds a dense network, no sparse one that was made before: {REPLACED}")
-        files: Files = [(path, "made before, unchanged"), *exported(experiment, options, saved)]
+        files: Files = [(path, "made before, unchanged"), *exported(experiment, options, path)]
         return format_certificate(saved.content["certificate"]), files
     pruning = prepare_pruning(experiment, method, options)
     network = pruning.network
@@ -83,17 +83,10 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
         before = run.before if run else pruning.before
         save_network(experiment, path, network, mask=mask, certificate=proof, step=steps, before=before)
         files.append((path, "the sparse network, ready to train"))
-        files += exported(experiment, options, Saved(path, network, mask, {}))
+        files += exported(experiment, options, path)
     if run:
         run.finish()
     return format_certificate(proof), files
-
-
-def exported(experiment: Experiment, options: Options, saved: Saved) -> Files:
-    """Write the network in the published form where that is asked for; else nothing."""
-    if not options.export_published or not experiment.fabric.is_global_zero:
-        return []
-    return [export_published(Path(options.export_published), saved.network, saved.mask)]
 
 
 def prepare_pruning(experiment: Experiment, method: Method, options: Options) -> Pruning:

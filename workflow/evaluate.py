@@ -178,11 +178,11 @@ def evaluate_network(
         files.append((path, "scores, protocols, split, certificate, settings"))
         folder = saved.path.parent / f"{experiment.name}_{split}_pictures"
         caption = ", ".join(origin(saved.origin, experiment.config))
-        shown = experiment.whole_stream(split)
-        panels = write_panels(
-            network, experiment.tasks, shown, folder, pictures, fabric=fabric, caption=caption
-        )
-        if panels:
+        if pictures > 0:
+            shown = experiment.whole_stream(split)
+            panels = write_panels(
+                network, experiment.tasks, shown, folder, pictures, fabric=fabric, caption=caption
+            )
             files.append((folder, f"{len(panels)} pictures: input, targets, predictions"))
     return format_scores(scores, experiment.tasks, _notes(experiment, saved, split)), files
 

@@ -18,7 +18,7 @@ from .files import Files, Options, finished_before, refuse_other_run
 from .networks import (
     Saved,
     check_export,
-    export_published,
+    exported,
     load_network,
     moved,
     new_network,
@@ -62,9 +62,11 @@ def check_rewind_step(config: Config) -> None:
 def launch(experiment: Experiment, method: Method | None, options: Options) -> tuple[str, Files]:
     """Train the dense network (method None) or a sparse one; returns what was done, and the files."""
     refuse_launch(experiment, options)
+    prefix = experiment.dataset.trained_prefix
     if finished_before(experiment, experiment.final_path, training_stem(experiment), options):
         kept = [(path, "unchanged") for path in (experiment.best_path, experiment.final_path)]
-        return f"{experiment.name} was finished before.", [*kept, *export_best(experiment, options)]
+        kept += exported(experiment, options, experiment.best_path, prefix)
+        return f"{experiment.name} was finished before.", kept
     run, source = training_run(experiment, method, options)
     run.train(options.resume)
     run.save(experiment.final_path, run.plan.steps)
@@ -77,18 +79,10 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
         *run.draw(),
         *([(run.board_path, "the same and pictures for its viewer")] if run.board_path else []),
         *twin,
-        *export_best(experiment, options),
+        *exported(experiment, options, experiment.best_path, prefix),
     ]
     run.finish()  # last: until then --resume writes again what is missing
     return done, files
-
-
-def export_best(experiment: Experiment, options: Options) -> Files:
-    """Write the best weights in the published form where that is asked for; else nothing."""
-    if not options.export_published or not experiment.fabric.is_global_zero:
-        return []
-    best, path = load_network(experiment, experiment.best_path), Path(options.export_published)
-    return [export_published(path, best.network, best.mask, experiment.dataset.trained_prefix)]
 
 
 def twin_path(experiment: Experiment) -> Path:

@@ -38,7 +38,7 @@ from training.checkpoint import (
 )
 
 from .experiment import Experiment
-from .files import Options, refuse_existing
+from .files import Files, Options, refuse_existing
 from .origin import origin
 from .widths import cut_network
 
@@ -271,6 +271,14 @@ def export_published(
     """Write the published form, `prefix` before every name; the file, and what the closing table calls it."""
     write_file(path, published(network, mask, prefix))
     return path, "the same network in the published form"
+
+
+def exported(experiment: Experiment, options: Options, source: Path, prefix: str = "") -> Files:
+    """Write a saved network in the published form where that is asked for; else nothing."""
+    if not options.export_published or not experiment.fabric.is_global_zero:
+        return []
+    saved = load_network(experiment, source)
+    return [export_published(Path(options.export_published), saved.network, saved.mask, prefix)]
 
 
 def published(network: MultiTaskNet, mask: Mask | None, prefix: str = "") -> dict[str, Tensor]:

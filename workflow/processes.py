@@ -28,10 +28,9 @@ from lightning_fabric.utilities.distributed import _init_dist_connection, _set_n
 from torch import Tensor, distributed
 
 from common.choices import not_one_of
-from configs.schema import BY_GRADIENTS, Config, Run
+from configs.schema import BY_GRADIENTS, PRECISIONS, Config, Run
 
 WITHOUT_FLOAT64 = ("mps",)  # ranks and sums of scores need it
-PRECISIONS = Run.__dataclass_fields__["precision"].metadata["setting"].names
 PATIENCE = timedelta(minutes=10)  # a process that is silent for so long is taken for dead
 GRACE = 3.0  # seconds that the first process gives the others to end by themselves
 LOST = ("closed by peer", "reset by peer", "refused", "gloo", "NCCL", "Timed out", "Broken pipe")

@@ -116,6 +116,7 @@ def test_choices_of_settings_are_those_of_the_library():
     from prune_utils.budgets import BUDGETS
     from prune_utils.criteria import CRITERIA
     from prune_utils.plan import INITS, SCOPES
+    from workflow.processes import PRECISIONS
 
     known = {
         "criterion": CRITERIA,
@@ -125,6 +126,7 @@ def test_choices_of_settings_are_those_of_the_library():
         "backbone": BLOCKS,
         "scope": SCOPES,
         "score_init": INITS,
+        "precision": PRECISIONS,
     }
     offered = {field: set(about.names) for _, field, about in settings() if field in known}
     assert set(offered) == set(known)

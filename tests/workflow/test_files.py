@@ -152,7 +152,7 @@ def test_what_a_kill_before_the_end_keeps_from_being_written_is_written_when_res
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(launching, "export_published", killed)
+        patch.setattr(launching, "exported", killed)
         with pytest.raises(KeyboardInterrupt):
             launch(dense, None, Options(export_published=str(path)))
     stem = launching.training_stem(dense)
