@@ -453,7 +453,8 @@ def test_a_file_cannot_say_how_a_machine_works(place):
     assert result["evaluated"]["precision"] == "32-true"
     assert result["config"]["data"]["root"] == str(place / "rooms")
     assert int(result["versions"]["threads"]) == torch.get_num_threads()
-    made = {name: content["versions"][name] for name in ("torch", "threads", "device")}
+    assert result["versions"]["instructions"] == torch.backends.cpu.get_cpu_capability()
+    made = {name: content["versions"][name] for name in ("torch", "threads", "instructions", "device")}
     assert result["weights_versions"] == made and made["device"] == "cpu"
     assert not (place / "cache").exists()
 

@@ -44,13 +44,19 @@ KINDS: dict[str, tuple[type, ...]] = {
 FIELDS = ("format", "name", "network", "state", "mask", "certificate", "config", "step", "versions")
 
 
+def arithmetic() -> dict[str, Any]:
+    """What decides the order in which a CPU adds, and so last bits: its threads and vector instructions
+    ("AVX2", "AVX512", ...)."""
+    return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+
+
 def versions() -> dict[str, str]:
-    """What made a file. The number of threads is among it: it decides the order of sums, and so last bits."""
+    """What made a file."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "format": str(FORMAT),
-        "threads": str(torch.get_num_threads()),
+        **{name: str(value) for name, value in arithmetic().items()},
     }
 
 

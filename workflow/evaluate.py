@@ -264,5 +264,5 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
 def _made(versions: Any) -> dict[str, str]:
     """What wrote the weights, and on which kind of device, as far as their file says it."""
     said = versions if isinstance(versions, dict) else {}
-    known = {name: said.get(name) for name in ("python", "torch", "threads", "device")}
+    known = {name: said.get(name) for name in ("python", "torch", "threads", "instructions", "device")}
     return {name: printable(what[:80]) for name, what in known.items() if isinstance(what, str)}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from re import fullmatch
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from common.choices import printable
 from common.tensors import flaw, mask_flaw
 from models.multitask import MultiTaskNet
 from training.averaging import Average
-from training.checkpoint import MOST_STEPS, check_origin, check_state, load_state
+from training.checkpoint import MOST_STEPS, arithmetic, check_origin, check_state, load_state
 from training.learner import Learner
 from training.loop import Plan
 from training.resume import OtherRun, check_optimizer, latest_checkpoint, load_optimizer, remove_checkpoints
@@ -25,6 +26,7 @@ from .experiment import Experiment
 from .files import require_same_method, require_same_settings
 
 MOST_THREADS = 10**6
+INSTRUCTIONS = r"[A-Z0-9 ]{1,20}"  # as PyTorch names them
 
 
 class Resumable(Protocol):
@@ -56,12 +58,12 @@ def restore(run: Resumable, learner: Learner) -> int:
     state = latest_checkpoint(experiment.dest, run.stem, experiment.say, check)
     if state is None:
         return 0
-    threads = torch.get_num_threads()
-    if state.get("threads", threads) != threads:
-        experiment.say(
-            f"{run.stem} ran with {state['threads']} threads and goes on with {threads}: sums are taken "
-            "in another order, the last bits may differ from those of an uninterrupted run"
-        )
+    for name, here in arithmetic().items():
+        if state.get(name, here) != here:
+            experiment.say(
+                f"{run.stem} ran with {state[name]} {name} and goes on with {here}: sums are taken in "
+                "another order, the last bits may differ from those of an uninterrupted run"
+            )
     load_state(run.network, state["network"], f"checkpoint of {run.stem}")
     load_optimizer(learner.optimizer, state["optimizer"])
     learner.fabric.strategy.precision.load_state_dict(state["scaler"])
@@ -97,6 +99,9 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     threads = state.get("threads", 1)
     if type(threads) is not int or not 0 < threads <= MOST_THREADS:
         raise ValueError(f"{path}: field 'threads' is no number of threads")
+    instructions = state.get("instructions", "DEFAULT")
+    if not isinstance(instructions, str) or not fullmatch(INSTRUCTIONS, instructions):
+        raise ValueError(f"{path}: field 'instructions' names no instructions of a processor")
     _check_best(state, path)
     _check_broken(state, run.experiment, path)
     check_state(run.network, state["network"], path)

@@ -20,6 +20,7 @@ from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.averaging import Average
 from training.boards import board_folder
+from training.checkpoint import arithmetic
 from training.curves import draw_curves, read_curves
 from training.evaluate import evaluate, figures, headline
 from training.graphs import record
@@ -294,7 +295,7 @@ class Run:
                 "outcome": {"best_step": self.best_step, "best_loss": self.best_loss},
                 "method": self.experiment.method,
                 "settings": as_tree(self.experiment.config),
-                "threads": torch.get_num_threads(),
+                **arithmetic(),
                 "broken": broken,
                 "origin": origin(self.before, self.experiment.config),
             }

@@ -143,18 +143,22 @@ def test_the_older_checkpoint_is_tried_where_the_newer_is_wrong(forge, make_run,
     assert capsys.readouterr().err.count("passing over a checkpoint: ") == 1
 
 
-def test_another_number_of_threads_is_named(make_run, capsys):
+@pytest.mark.parametrize(
+    ("field", "there", "here"),
+    [("threads", 64, 1), ("instructions", "VSX", torch.backends.cpu.get_cpu_capability())],
+)
+def test_another_order_of_sums_is_named(field, there, here, make_run, capsys):
     run = make_run(checkpoint_every=1)
     with closing(run.steps()) as steps:
         assert [next(steps) for _ in range(3)] == [0, 1, 2]
     newest = run.experiment.dest / f"{run.stem}.step00000001.ckpt"
     state = torch.load(newest, weights_only=True)
-    assert state["threads"] == torch.get_num_threads()
-    torch.save(state | {"threads": 64}, newest)
+    assert state[field] == here
+    torch.save(state | {field: there}, newest)
     again = make_run(checkpoint_every=1)
     with closing(again.steps(resume=True)) as steps:
         assert next(steps) == 2
-    assert "ran with 64 threads and goes on with 1: " in capsys.readouterr().err
+    assert f"ran with {there} {field} and goes on with {here}: " in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_the_origin_of_its_first_steps(make_run, monkeypatch):
