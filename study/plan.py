@@ -20,7 +20,7 @@ from configs.load import Tree, carried, overlay, paths, settings
 from prune_utils.methods import METHODS, Method, method
 
 OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
-REWIND = "rewind-step"
+REWIND = "prune.rewind_step"
 ALONE = "alone"  # folder of the networks for one task, beside the others of a seed
 ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -46,6 +46,16 @@ class Variant:
     def training(self) -> str:
         """Length of its training: full or finetune."""
         return self.row.training if self.row else "full"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its flags say, by setting."""
+        named = FLAGS | SWITCHES
+        return {
+            setting: value
+            for flag, value in self.flags
+            for setting in (named[flag].settings if flag in named else (flag,))
+        }
 
     def words(self) -> list[str]:
         """Its flags as words of a command line."""
@@ -275,9 +285,9 @@ class Study:
 
     def _rewind_words(self) -> list[str]:
         """The dense run must keep the early weights that a variant returns to."""
-        rewound = [dict(v.flags) for v in self.variants if v.row and v.row.start == "rewound"]
-        asked = {flags.get(REWIND, "the default") for flags in rewound}
+        rewound = [v.settings for v in self.variants if v.row and v.row.start == "rewound"]
+        asked = {said.get(REWIND, "the default") for said in rewound}
         if len(asked) > 1:
             steps = ", ".join(sorted(asked))
-            raise ValueError(f"a dense run keeps its weights of one {REWIND}, not of several: {steps}")
-        return [f"--{REWIND}", *asked] if asked - {"the default"} else []
+            raise ValueError(f"a dense run keeps its weights of one rewind-step, not of several: {steps}")
+        return ["--rewind-step", *asked] if asked - {"the default"} else []

@@ -50,6 +50,11 @@ CASES = [
     (CREATE, "--set weighting.references.foo=1", ["fixed compares with no network", "references.foo is 1"]),
     (
         LAUNCH,
+        "--weighting dwa --set weighting.references.seg=1",
+        ["dwa compares with no network", "seg is 1"],
+    ),
+    (
+        LAUNCH,
         "--weighting min_max --set weighting.references.seg=1 --set weighting.references.sn=0",
         ["references.sn is 0"],
     ),

@@ -22,23 +22,29 @@ def check_weighting(experiment: Experiment) -> None:
     row = WEIGHTINGS.get(name) or SCALARIZERS.get(name)  # None: fixed
     if asked.strength is not None and (row is None or row.strength is None):
         raise ValueError(f"weighting {name} has no strength, and weighting.strength is {asked.strength:g}")
-    if row is None:
-        for task, loss in asked.references.items():
-            raise ValueError(
-                f"weighting {name} compares with no network, and weighting.references.{task} is {loss:g}: "
-                "leave it out, or choose --weighting min_max"
-            )
-        return
-    require(name, WEIGHTINGS[name].needs if name in WEIGHTINGS else ())
     if name in SCALARIZERS and SCALARIZERS[name].needs_references:
-        for task in experiment.config.data.tasks:
-            if task not in asked.references:
-                raise ValueError(
-                    f"weighting {name} compares with networks for one task alone and has no reference of "
-                    f"task '{task}': --set weighting.references.{task}=LOSS, to be found under 'loss' in "
-                    f"the result of a run with --tasks {task}"
-                )
-    for task, loss in asked.references.items():
+        _check_references(experiment)
+    elif asked.references:
+        task, loss = next(iter(asked.references.items()))
+        raise ValueError(
+            f"weighting {name} compares with no network, and weighting.references.{task} is {loss:g}: "
+            "leave it out, or choose --weighting min_max"
+        )
+    if row is not None:
+        require(name, WEIGHTINGS[name].needs if name in WEIGHTINGS else ())
+
+
+def _check_references(experiment: Experiment) -> None:
+    """ValueError unless every task has the loss of a network for it alone, and no other."""
+    name, references = experiment.config.weighting.method, experiment.config.weighting.references
+    for task in experiment.config.data.tasks:
+        if task not in references:
+            raise ValueError(
+                f"weighting {name} compares with networks for one task alone and has no reference of "
+                f"task '{task}': --set weighting.references.{task}=LOSS, to be found under 'loss' in "
+                f"the result of a run with --tasks {task}"
+            )
+    for task, loss in references.items():
         if task not in experiment.config.loss_weights:
             raise ValueError(
                 not_one_of("task", task, experiment.config.loss_weights, "weighting.references.")

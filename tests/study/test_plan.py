@@ -171,8 +171,9 @@ def test_references_for_one_task_are_trained_once_a_seed_and_apart(tmp_path):
     assert settings(single)["data"]["tasks"] == ["sn"]
 
 
-def test_the_dense_run_keeps_the_weights_that_a_variant_rewinds_to(tmp_path):
-    baseline = study(tmp_path, "lth:rewind-step=7").jobs()[0]
+@pytest.mark.parametrize("flag", ["rewind-step", "prune.rewind_step"])
+def test_the_dense_run_keeps_the_weights_that_a_variant_rewinds_to(flag, tmp_path):
+    baseline = study(tmp_path, f"lth:{flag}=7").jobs()[0]
     words = baseline.commands[0].words
     assert words[words.index("--rewind-step") + 1] == "7"
     with pytest.raises(ValueError, match="not of several: 3, 7"):
