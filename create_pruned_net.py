@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     result.add_argument("--preflight", nargs="?", const="", metavar="FILE", help=trial)
     result.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
     result.add_argument(
-        "--resume", action="store_true", help="imp and --retrain: go on with an interrupted run"
+        "--resume", action="store_true", help="imp, --retrain, --max-drop: go on with an interrupted run"
     )
     result.add_argument("--export-published", metavar="FILE", help="also write the published form")
     return result.parse_args()

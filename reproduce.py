@@ -78,7 +78,7 @@ def arguments() -> Namespace:
     result.add_argument(
         "--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition, time, mem, ... (repeat)"
     )
-    result.add_argument("--gpus", default="1", metavar="N", help="with --executor: of each run, by torchrun")
+    result.add_argument("--gpus", metavar="N", help="with --executor: of each run, several by torchrun")
     result.add_argument("--split", default="test", help="split of the index to evaluate on")
     result.add_argument("--dry-run", action="store_true", help="print the plan with its time, run nothing")
     result.add_argument(
@@ -154,7 +154,8 @@ def main() -> None:
 
 def work(asked: Namespace, stop: StopRequest) -> None:
     """Plan, run and report; raises Interrupted when it is told to stop."""
-    at_once, devices = count_of("jobs", asked.jobs), count_of("gpus", asked.gpus)
+    at_once = count_of("jobs", asked.jobs)
+    gpus = None if asked.gpus is None else count_of("gpus", asked.gpus)
     settings = cluster_settings(asked)
     config = load(asked.dataset, asked.config, flags_tree(asked))  # complains about settings before any work
     if asked.print_config:
@@ -183,7 +184,7 @@ def work(asked: Namespace, stop: StopRequest) -> None:
         times.guesses = tried(jobs, stop)
         tell(plan_table(jobs, times, at_once).splitlines()[-1])
     if asked.executor:
-        failures = run_on_cluster(study.dest, jobs, at_once, devices, settings, stop)
+        failures = run_on_cluster(study.dest, jobs, at_once, gpus, settings, stop)
     else:
         failures = run_here(jobs, times, at_once, stop, study.dest)
     times = Times(study.dest)  # with those that another process measured
@@ -204,7 +205,7 @@ def cluster_settings(asked: Namespace) -> dict[str, str]:
     """What --slurm says. ValueError for a word without =, or without --executor."""
     if asked.executor not in (None, "slurm"):
         raise ValueError(f"--executor '{asked.executor}' is not slurm; leave it out to run here")
-    for flag, given in (("slurm", asked.slurm), ("gpus", asked.gpus != "1")):
+    for flag, given in (("slurm", asked.slurm), ("gpus", asked.gpus is not None)):
         if given and not asked.executor:
             raise ValueError(f"--{flag} is for a cluster: it needs --executor slurm")
     for word in asked.slurm:
@@ -245,7 +246,7 @@ def run_here(jobs: list[Job], times: Times, at_once: int, stop: StopRequest, des
 
 
 def run_on_cluster(
-    dest: Path, jobs: list[Job], at_once: int, devices: int, settings: dict[str, str], stop: StopRequest
+    dest: Path, jobs: list[Job], at_once: int, gpus: int | None, settings: dict[str, str], stop: StopRequest
 ) -> list[Job]:
     """Hand in what is not finished and follow it; the jobs that failed."""
     try:
@@ -256,7 +257,7 @@ def run_on_cluster(
         ) from None
     from study.isolated import Stopped
 
-    handed = hand_in(jobs, dest, slurm(dest, at_once, devices, settings), devices)
+    handed = hand_in(jobs, dest, slurm(dest, at_once, gpus, settings), gpus or 1)
     arrays = " ".join(arrays_of(one for _, one in handed))
     tell(f"handed in {len(handed)} runs, at most {at_once} at once: `squeue` shows jobs {arrays or 'none'}")
     try:

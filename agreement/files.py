@@ -103,5 +103,5 @@ def _advice(curve: Mapping) -> str:
         return f"{at}: no watershed, no layer stands out to branch at"
     if found["branch_after"] is None:
         return f"{at}: the tasks part in the first unit, {found['layer']}; no shared backbone follows"
-    doubt = "" if found["confidence"] > 0.5 else " (uncertain: most seeds say otherwise)"
+    doubt = "" if found["confidence"] > 0.5 else " (uncertain: half of the seeds or more say otherwise)"
     return f"{at}: the tasks part at {found['layer']}: --branch-after {found['branch_after']}{doubt}"

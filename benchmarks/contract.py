@@ -20,8 +20,6 @@ usage: python3 -m benchmarks.contract --data-root FOLDER --dest DIR [--jobs 2] [
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -36,10 +34,13 @@ from common.interrupt import StopRequest
 from common.numbers import parse_numbers, parse_seeds
 from common.parents import serve
 from common.text import duration
-from configs.load import as_tree, result_settings
+from configs.load import as_tree, result_digest
 from dataloaders import DATASETS
+from prune_utils.bootstrap import check_level
+from prune_utils.criteria import find_criterion
 from study.isolated import LOADED, Stopped, last_line, run_script, threads_of
 from workflow import terminal
+from workflow.contract_check import check_val_share
 from workflow.limits import parse_limits
 
 PARTS = ("promise", "sizes")
@@ -50,9 +51,12 @@ def run(piece: Piece, stop: StopRequest, threads: int | None) -> str | None:
     piece.folder.mkdir(parents=True, exist_ok=True)
     for script, words, allowed in piece.commands():
         code = run_script(script, words, piece.log, stop, threads)
-        crashed = not last_line(piece.log).startswith("error: ")  # whose status is 1, too
+        said = last_line(piece.log)
+        if code and piece.lost(said):
+            break
+        crashed = not said.startswith("error: ")  # whose status is 1, too
         if code not in allowed or (code and crashed):
-            return f"{script} ended with status {code}: {last_line(piece.log)} ({piece.log})"
+            return f"{script} ended with status {code}: {said} ({piece.log})"
     piece.write(last_line(piece.log))
     return None
 
@@ -103,7 +107,7 @@ def arguments() -> argparse.Namespace:
     add("--only", default=",".join(PARTS), help="some of: " + ", ".join(PARTS))
     add("--seeds", default="30", help="of the promises")
     add("--size-seeds", default="3")
-    add("--promise", action="append", default=[], help="limits that the seeds take in turn, repeatable")
+    add("--promise", action="append", default=[], help="limits that seeds take in turn, repeatable")
     add("--sizes", action="append", default=[], help="limits whose sizes are compared, repeatable")
     add("--level", type=float, default=0.95, help="of the promises")
     add("--size-level", type=float, default=0.8)
@@ -112,7 +116,11 @@ def arguments() -> argparse.Namespace:
     add("--grid-steps", type=int, default=400, help="all training of a network of the grid")
     add("--criterion", help="of contract, uniform and disparse_pt")
     asked = words.parse_args()
-    if not asked.table:
+    if asked.table:
+        for name, value in vars(asked).items():
+            if name not in ("dest", "table") and value != words.get_default(name):
+                words.error(f"--table reads the files of --dest alone: leave --{name.replace('_', '-')} out")
+    else:
         complete(asked, words)
     return asked
 
@@ -132,9 +140,15 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
     config = settings_of(asked, "--data-root", "--val-share")
     asked.data_root = config.data.root
     terminal.check_data(config.data)
-    settings = json.dumps(result_settings(as_tree(config)), sort_keys=True)
-    asked.digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    asked.digest = result_digest(as_tree(config))
     asked.dense_steps, asked.finetune_lr = config.optim.iterations, config.finetune.lr
+    if len(config.data.tasks) < 2:
+        words.error(f"contracts weigh tasks against each other, and there is only {config.data.tasks[0]!r}")
+    check_val_share(config)
+    if asked.criterion:
+        find_criterion(asked.criterion)
+    for level in (asked.level, asked.size_level):
+        check_level(level, config.contract.resamples)
     first, second = config.data.tasks[:2]
     asked.promise = asked.promise or [
         *("all=5", "all=2", "all=10"),
@@ -146,6 +160,8 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
     ]
     tasks = DATASETS[asked.dataset].make_tasks(config.data.tasks, config.data, config.run.protocol)
     asked.wanted = {one: parse_limits(one.split(","), tasks) for one in (*asked.promise, *asked.sizes)}
+    for piece in pieces(asked):
+        piece.check()
 
 
 def main() -> None:

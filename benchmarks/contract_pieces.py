@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.command_line import Parser
 from common.files import read_json, write_json
 from common.names import BASELINE
+from configs.arguments import flags_tree, parser
+from configs.load import load
+from prune_utils.bootstrap import KIND
 from prune_utils.methods import METHODS
 
 CREATE, LAUNCH, LOSSES = "create_pruned_net.py", "launch_training.py", "benchmarks/contract_losses.py"
@@ -27,6 +31,8 @@ SEARCH = {  # a coarse search, which needs few rounds: the factors are 1, 2 and 
 }
 FALLS = 4  # the rate of fine-tuning falls every quarter of it: its last steps wander less
 IMP_ROUNDS = 4
+DIVERGED = "(a smaller --lr may help)"  # ends what training says that came to no number
+BEFORE, AFTER = "untrained", "trained"  # of a network of the grid: before and after its fine-tuning
 ABOUT = ("kept", "total", "size", "factors", "finetune", "validation", "test", "widths")
 
 
@@ -81,8 +87,15 @@ class Piece:
 
     @property
     def ready(self) -> bool:
-        """Whether its dense network is there."""
-        return self.kind == "dense" or self.dense.is_file()
+        """Whether its dense network is there, made by the dense piece of its seed."""
+        if self.kind == "dense":
+            return True
+        return self.dense.is_file() and Piece(self.asked, "dense", "dense", self.seed).done
+
+    def lost(self, said: str) -> bool:
+        """Whether what a command ended with is that a network of the grid came to no number: it keeps no
+        limit then, as a round of a search that does."""
+        return self.ratio is not None and said.endswith(DIVERGED)
 
     # ----------------------------------------------------------------------- commands
     def commands(self) -> Iterator[Command]:
@@ -112,10 +125,21 @@ class Piece:
             words += _set({"optim.lr": self.asked.finetune_lr})
         else:
             yield Command(CREATE, (*words, "--init-from", str(self.dense), "--resume"))
+            yield self._look(self.folder / f"{self.name}.pth", BEFORE)
         yield Command(LAUNCH, (*words, "--resume"))
-        network = self.folder / f"final_{self.name}.pth"
+        yield self._look(self.folder / f"final_{self.name}.pth", AFTER)
+
+    def check(self) -> None:
+        """ValueError for settings that its commands would refuse."""
+        for script, words, _ in self.commands():
+            if script != LOSSES:
+                asked = _parser().parse_args(words)
+                load(asked.dataset, asked.config, flags_tree(asked))
+
+    def _look(self, network: Path, when: str) -> Command:
+        """What a network of the grid loses, written down."""
         looks = ["--weights", str(network), "--init-from", str(self.dense), "--level", f"{self.level:g}"]
-        yield Command(LOSSES, (*self._words(), *looks, "--out", str(self._losses)))
+        return Command(LOSSES, (*self._words(), *looks, "--out", str(self._losses(when))))
 
     def _words(self) -> list[str]:
         """The words that every command begins with."""
@@ -143,6 +167,7 @@ class Piece:
             "limits": self.limits,
             "wanted": asked.wanted.get(self.limits),
             "ratio": self.ratio,
+            "ratios": None if self.ratio is None else asked.ratios,
             "dataset": asked.dataset,
             "config": asked.config,
             "settings": asked.set,
@@ -155,8 +180,11 @@ class Piece:
         asked = self.asked
         if self.kind == "dense":
             return {"digest": asked.digest, "steps": asked.dense_steps}
-        of_kind = {"steps": asked.grid_steps} if self.limits is None else {"round_steps": asked.round_steps}
-        return {"digest": asked.digest, "level": self.level, "criterion": asked.criterion} | of_kind
+        made = {"digest": asked.digest, "level": self.level, "bound": KIND, "criterion": asked.criterion}
+        made |= {"falls": FALLS}
+        if self.limits is None:
+            return made | {"steps": asked.grid_steps, "imp_rounds": IMP_ROUNDS}
+        return made | {"round_steps": asked.round_steps, "search": SEARCH}
 
     @property
     def done(self) -> bool:
@@ -165,14 +193,13 @@ class Piece:
             return False
         found = read_json(self.result)
         for name, value in self._identity.items():
-            if name in found and found[name] != value:
-                said = f"{name} {found[name]}, not {value}"
+            if name not in found or found[name] != value:
+                said = f"{name} {found.get(name, 'unknown')}, not {value}"
                 raise ValueError(f"{self.result} was made with {said}: take that, or another --dest")
         return True
 
-    @property
-    def _losses(self) -> Path:
-        return self.folder / f"{self.name}_losses.json"
+    def _losses(self, when: str) -> Path:
+        return self.folder / f"{self.name}_losses_{when}.json"
 
     def write(self, said: str) -> None:
         """The JSON file, from what the commands left. said: their last line."""
@@ -180,7 +207,9 @@ class Piece:
         if self.limits is not None:
             about |= self._found(said)
         elif self.kind != "dense":
-            about |= json.loads(self._losses.read_text())
+            looks = {when: self._losses(when) for when in (BEFORE, AFTER)}
+            found = {when: json.loads(path.read_text()) for when, path in looks.items() if path.is_file()}
+            about |= {"looks": found} | ({"said": said} if AFTER not in found else {})
         write_json(self.result, about)
 
     def _found(self, said: str) -> dict[str, Any]:
@@ -203,6 +232,15 @@ class Piece:
         return int(self.asked.grid_steps if self.limits is None else ROUNDS_EXPECTED * self.asked.round_steps)
 
 
+def _parser() -> Parser:
+    """Of the words that create_pruned_net.py and launch_training.py are given."""
+    words = parser("", "", ("data", "network", "pruning", "contract", "training", "machine"))
+    for flag in ("--method", "--init-from"):
+        words.add_argument(flag)
+    words.add_argument("--resume", action="store_true")
+    return words
+
+
 def _finetuned(steps: int) -> list[str]:
     return _set({"finetune.iterations": steps, "optim.step_every": max(1, steps // FALLS)})
 
@@ -217,7 +255,7 @@ def pieces(asked: argparse.Namespace) -> list[Piece]:
     First as many promises as there are processes, then the sizes of one seed, the other promises, the sizes
     of the other seeds: an early end leaves some of both.
     """
-    promises = [_promise(asked, seed, place) for place, seed in enumerate(asked.promise_seeds)]
+    promises = [_promise(asked, seed) for seed in asked.promise_seeds]
     sizes = [list(_sizes(asked, seed)) for seed in asked.size_seeds]
     ordered = [*promises[: asked.jobs], *sizes[:1], *promises[asked.jobs :], *sizes[1:]]
     found: dict[str, Piece] = {}
@@ -234,8 +272,8 @@ def unfinished(todo: Sequence[Piece]) -> list[Piece]:
     return [piece for piece in todo if piece in left or (piece.kind == "dense" and piece.dense in needed)]
 
 
-def _promise(asked: argparse.Namespace, seed: int, place: int) -> list[Piece]:
-    limits = asked.promise[place % len(asked.promise)]
+def _promise(asked: argparse.Namespace, seed: int) -> list[Piece]:
+    limits = asked.promise[seed % len(asked.promise)]
     return [
         Piece(asked, "dense", "dense", seed),
         Piece(asked, "promise", TURNED, seed, limits=limits, level=asked.level),

@@ -31,12 +31,14 @@ class Reached(NamedTuple):
 
 
 def tables(folder: Path) -> str:
-    """Everything that the files of a folder tell. FileNotFoundError where it holds none."""
+    """Everything that the files of a folder tell. FileNotFoundError where it holds none, ValueError where
+    they do not belong together."""
     found = [read_json(path) for path in sorted(folder.glob("seed*.json"))]
     if not found:
         raise FileNotFoundError(
             f"there is no file of a piece in {folder}: run the benchmark without --table first"
         )
+    _require_one_kind(folder, found)
     parts = {part: [one for one in found if one["part"] == part] for part in ("dense", "promise", "sizes")}
     lines = [
         f"{part}: {len(of)} pieces, {sum(one['steps'] for one in of):,} steps of training"
@@ -47,6 +49,22 @@ def tables(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _require_one_kind(folder: Path, found: Sequence[Row]) -> None:
+    """ValueError for files whose rates and means would say nothing together."""
+    for what, of in (
+        ("dataset", found),
+        ("digest", found),
+        ("bound", [one for one in found if one["part"] != "dense"]),
+        ("level", [one for one in found if one["part"] == "promise"]),
+        ("level", [one for one in found if one["part"] == "sizes"]),
+    ):
+        kinds = sorted({str(one.get(what, "unknown")) for one in of})
+        if len(kinds) > 1:
+            raise ValueError(
+                f"the files in {folder} are of several kinds, {what} {' and '.join(kinds)}: a folder for each"
+            )
+
+
 # ---------------------------------------------------------------------------- promises
 def promises(found: Sequence[Row]) -> Iterator[str]:
     """Every contract, then how often what validation promised is kept on test."""
@@ -55,7 +73,10 @@ def promises(found: Sequence[Row]) -> Iterator[str]:
         about = [one["seed"], one["limits"]]
         if not one["certified"]:
             counts["asked"] += 1
-            rows.append([*about, NONE, "no certificate", NONE, NONE])
+            refused = any(row["kept"] for row in one["rounds"])
+            said = "refused a certificate" if refused else "no smaller network"
+            counts.update({"refused": refused})
+            rows.append([*about, NONE, said, NONE, NONE])
             continue
         wanted, there = _limits(one), _falls(one["validation"]["certificate"]["drops"])
         about += [f"{_percent(one):.1f}", ", ".join(f"{n} {there[n].bound:.2f}" for n in wanted)]
@@ -78,24 +99,30 @@ def promises(found: Sequence[Row]) -> Iterator[str]:
     if counts["untested"]:
         yield f"certified without a test split, not counted: {counts['untested']}"
     tasks = [name.removeprefix("of ") for name in counts if name.startswith("of ")]
-    yield _rate("contracts asked for", counts["broken"], counts["asked"], level)
-    yield _rate("contracts certified", counts["broken"], counts["certified"], level)
+    asked = _rate("contracts asked for", counts["broken"], counts["asked"])
+    yield asked + (f"; level {level:g} allows {100 * (1 - level):.1f} %" if counts["asked"] else "")
+    yield _rate("contracts certified", counts["broken"], counts["certified"])
     for name in tasks:
-        yield _rate(f"promises for {name}", counts[f"broken {name}"], counts[f"of {name}"], level)
+        yield _rate(f"promises for {name}", counts[f"broken {name}"], counts[f"of {name}"])
     yield (
-        f"of the {counts['broken']} broken on test, {counts['surely']} by more than the bound of the test "
-        f"images at level {level:g} leaves open"
+        f"of the {counts['broken']} broken on test, {counts['surely']} by more than about what the test "
+        f"images leave open at level {level:g}"
+    )
+    yield f"searches that found networks of which none was certified: {counts['refused']}"
+    yield (
+        "intervals are over trainings and over the halves into which the same validation photographs are "
+        "dealt, for these photographs of validation and test"
     )
 
 
-def _rate(what: str, broken: int, count: int, level: float) -> str:
+def _rate(what: str, broken: int, count: int) -> str:
     """How many were broken, with the exact interval of the rate (Clopper and Pearson, 1934)."""
     if not count:
         return f"{what}: none"
     low, high = stats.binomtest(broken, count).proportion_ci(0.95, method="exact")
     return (
         f"{what}: {count}, broken on test {broken}, {100 * broken / count:.1f} % (95 % interval "
-        f"{100 * low:.1f} to {100 * high:.1f}); level {level:g} allows {100 * (1 - level):.1f} %"
+        f"{100 * low:.1f} to {100 * high:.1f})"
     )
 
 
@@ -105,18 +132,25 @@ def sizes(found: Sequence[Row]) -> Iterator[str]:
     wanted = {one["limits"]: _limits(one) for one in found if one["limits"] is not None}
     grid = {one["kind"]: None for one in found if one["limits"] is None}
     ways, seeds = (*SEARCHES, *grid), sorted({one["seed"] for one in found})
-    header = ("limits", "way", *(f"seed {seed}" for seed in seeds), "mean", "to the best of the grid")
+    header = ("limits", "way", *(f"seed {seed}" for seed in seeds), "mean", "to the grid", "in its sizes")
     rows: list[Sequence[object]] = []
     for limits, of in wanted.items():
         by_way = {way: [reached(found, way, seed, limits, of) for seed in seeds] for way in ways}
-        best = [_least(by_way[way][place] for way in grid) for place in range(len(seeds))]
+        best = [_best([by_way[way][place] for way in grid]) for place in range(len(seeds))]
+        steps = grid_sizes(found)
         for way, row in by_way.items():
-            rows.append((limits, way, *map(_cell, row), _mean(row), _ratio(row, best)))
+            rounded = [one and Reached(*(_up(size, steps) for size in one)) for one in row]
+            rows.append((limits, way, *map(_cell, row), _mean(row), _ratio(row, best), _ratio(rounded, best)))
     yield (
         "weights kept, %: the smallest network that keeps the limits on the search's half / the one that is "
         f"certified, at level {found[0]['level']:g}; {NONE} = none, 100 in the mean"
     )
+    yield (
+        "to the grid: the size by that of the best of its ways, geometric mean over the seeds in which both "
+        "found one; in its sizes: the same after rounding up to the next size of the grid, which has few"
+    )
     yield table(rows, header)
+    yield steps_taken(found)
     for way in SEARCHES:
         yield monotony(found, way, wanted, seeds)
 
@@ -150,7 +184,7 @@ def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limi
     """What a way reached for a seed; None = its pieces are not there."""
     mine = [one for one in found if one["kind"] == way and one["seed"] == seed]
     if way not in SEARCHES:
-        ratios = {one["ratio"] for one in found if one["ratio"] is not None}
+        ratios = {ratio for one in found if one["ratio"] is not None for ratio in one["ratios"]}
         return of_grid(mine, wanted) if len(mine) == len(ratios) else None  # a part would seem too large
     one = next((one for one in mine if one["limits"] == limits), None)
     if one is None:
@@ -160,16 +194,33 @@ def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limi
 
 
 def of_grid(networks: Sequence[Row], wanted: Limits) -> Reached:
-    """The smallest network of a grid that keeps the limits, found and certified as a contract's are."""
-    halves = [_halves(one, wanted) for one in networks]
-    found = [(place, _percent(one), halves[place][0]) for place, one in enumerate(networks)]
+    """The smallest network of a grid that keeps the limits, before or after its fine-tuning, found and
+    certified as a contract's are."""
+    looks = [look for one in networks for look in one["looks"].values()]
+    halves = [_halves(one, wanted) for one in looks]
+    found = [(place, _percent(one), halves[place][0]) for place, one in enumerate(looks)]
     seen = [size for _, size, falls in found if kept(falls, wanted)]
     passed = None
     for place in to_certify(found, wanted):
         if not kept(halves[place][1], wanted):
             break
-        passed = _percent(networks[place])
+        passed = _percent(looks[place])
     return Reached(min(seen, default=None), passed)
+
+
+def grid_sizes(found: Sequence[Row]) -> list[float]:
+    """Weights kept by the networks of the grid, percent, and all."""
+    return sorted({100.0, *(100 - one["ratio"] for one in found if one["ratio"] is not None)})
+
+
+def steps_taken(found: Sequence[Row]) -> str:
+    """Steps of training by way: of a search of all its rounds, of a grid of all its networks for a seed."""
+    said = []
+    for way in dict.fromkeys(one["kind"] for one in found):
+        mine = [one for one in found if one["kind"] == way]
+        runs = len(mine) if way in SEARCHES else len({one["seed"] for one in mine})
+        said.append(f"{way} {sum(one['steps'] for one in mine) / runs:.0f}")
+    return "steps of training a search, a grid: " + ", ".join(said)
 
 
 def _halves(one: Row, wanted: Limits) -> tuple[dict[str, Fall], dict[str, Fall]]:
@@ -178,8 +229,22 @@ def _halves(one: Row, wanted: Limits) -> tuple[dict[str, Fall], dict[str, Fall]]
     return {name: search[name] for name in wanted}, {name: certificate[name] for name in wanted}
 
 
-def _least(reached: Any) -> float | None:
-    return min((one.seen for one in reached if one is not None and one.seen is not None), default=None)
+def _best(ways: Sequence[Reached | None]) -> Reached | None:
+    """The smallest of all ways of the grid; None where one of them is not whole."""
+    there = [one for one in ways if one is not None]
+    if not there or len(there) < len(ways):
+        return None
+    return Reached(*(min((size for size in of if size is not None), default=None) for of in _turned(there)))
+
+
+def _turned(row: Sequence[Reached]) -> list[tuple[float | None, ...]]:
+    """What was seen of all, and what was certified of all."""
+    return list(zip(*row, strict=True))
+
+
+def _up(size: float | None, steps: Sequence[float]) -> float | None:
+    """The next larger of the steps; sizes are whole weights, so that a hair above one is that one."""
+    return size if size is None else next((step for step in steps if size <= step * 1.001), 100.0)
 
 
 def _cell(one: Reached | None) -> str:
@@ -190,20 +255,20 @@ def _mean(row: Sequence[Reached | None]) -> str:
     """Over all seeds, a network that is missing counted as the dense one; "" where a piece is not there."""
     if None in row:
         return ""
-    both = zip(*(one for one in row if one is not None), strict=True)
+    both = _turned([one for one in row if one is not None])
     return " / ".join(f"{fmean(100.0 if x is None else x for x in of):.1f}" for of in both)
 
 
-def _ratio(row: Sequence[Reached | None], best: Sequence[float | None]) -> str:
-    """The geometric mean, over seeds in which both found one, of the size by the best of the grid's."""
-    pairs = [
-        (one.seen, least)
-        for one, least in zip(row, best, strict=True)
-        if one is not None and one.seen is not None and least is not None
-    ]
-    if not pairs:
-        return NONE
-    return f"{math.exp(fmean(math.log(mine / least) for mine, least in pairs)):.2f}"
+def _ratio(row: Sequence[Reached | None], best: Sequence[Reached | None]) -> str:
+    """The geometric mean, over seeds in which both found one, of the size by the best of the grid's: of what
+    was seen, and of what was certified."""
+    pairs = [(one, of) for one, of in zip(row, best, strict=True) if one is not None and of is not None]
+    found = []
+    for place in range(len(Reached._fields)):
+        sizes = [(one[place], of[place]) for one, of in pairs]
+        logs = [math.log(mine / least) for mine, least in sizes if mine is not None and least is not None]
+        found.append(f"{math.exp(fmean(logs)):.2f}" if logs else NONE)
+    return " / ".join(found)
 
 
 # ------------------------------------------------------------------------------ reading

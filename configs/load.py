@@ -5,6 +5,8 @@ Order, later wins: the data set's YAML, each `--config` file, flags, each `--set
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import types
@@ -185,6 +187,19 @@ def result_settings(tree: Tree) -> Tree:
     is the default. Two runs with equal ones may be taken for each other.
     """
     return _chosen(tree, lambda about: about.changes_result)
+
+
+def result_digest(tree: Tree) -> str:
+    """16 hexadecimal digits of the settings that can change a result and are not the defaults, so that a
+    setting that a later version brings changes nothing. tree: as of `result_settings`."""
+    usual, given = result_settings({}), result_settings(tree)
+    asked = {
+        f"{section}.{field}": value
+        for section, fields in given.items()
+        for field, value in fields.items()
+        if field not in usual[section] or usual[section][field] != value
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _chosen(tree: Tree, wanted: typing.Callable[[Setting], bool]) -> Tree:

@@ -88,7 +88,7 @@ class Data:
         changes_result=False,
     )
     skip_unreadable: int = setting(
-        0, "skip-unreadable", "broken samples to replace before stopping", range=at_least(0), travels=False
+        0, "skip-unreadable", "broken samples to pass over before stopping", range=at_least(0), travels=False
     )
     cache: str | None = setting(
         None, "cache", "folder for decoded images, built once", changes_result=False, unset="no cache"
@@ -230,10 +230,10 @@ class Prune:
     retrain: bool = setting(
         False,
         "retrain",
-        "train between the rounds of a method that starts from a trained network, as imp does",
+        "train after each round of a method that starts from a trained network, as imp does",
     )
     round_iterations: int = setting(
-        100, "round-iterations", "imp and --retrain: training between rounds", range=at_least(1)
+        100, "round-iterations", "imp and --retrain: training after each round", range=at_least(1)
     )
     shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
     score_init: str = setting(
@@ -438,7 +438,7 @@ class Run:
     precision: str = setting(
         "32-true",
         "precision",
-        "of training; saliencies stay 32-bit",
+        "of training and evaluation; saliencies stay 32-bit",
         travels=False,
         choices=PRECISIONS,
     )

@@ -221,7 +221,7 @@ def _warnings(layers: Mapping[str, Mapping[str, int]], shared: set[str], density
         for name, counts in layers.items()
         if name in shared and name not in empty and counts["kept"] < STARVED * density * counts["total"]
     ]
-    remedy = "pass floor=0.1, budget='erk' or rounds=12"
+    remedy = "budget erk or 12 rounds may help, in the library floor=0.1, too"
     if empty:
         warnings.append(f"no weight is left in {', '.join(empty)}: {remedy}")
     if starved:

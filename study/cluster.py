@@ -50,8 +50,11 @@ class Element:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def slurm(dest: Path, at_once: int, devices: int, given: Mapping[str, str]) -> submitit.Executor:
-    """What hands in. given: settings of sbatch by the names of submitit (partition, time, mem, ...).
+def slurm(dest: Path, at_once: int, gpus: int | None, given: Mapping[str, str]) -> submitit.Executor:
+    """What hands in.
+
+    gpus: that each run asks for, None = whatever the partition gives. given: settings of sbatch by the names
+    of submitit (partition, time, mem, ...).
 
     Raises ValueError for a setting that is not known, or where there is no Slurm.
     """
@@ -61,8 +64,8 @@ def slurm(dest: Path, at_once: int, devices: int, given: Mapping[str, str]) -> s
             raise ValueError(f"--executor slurm: there is no Slurm here (no `{tool}`): leave it out")
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=REQUEUES)
     settings: dict[str, Any] = {"array_parallelism": at_once, "job_name": "disparse", **map_values(given)}
-    if devices > 1:
-        settings.setdefault("gpus_per_node", devices)
+    if gpus is not None:
+        settings.setdefault("gpus_per_node", gpus)
     try:
         executor.update_parameters(**settings)
     except (ValueError, TypeError) as error:

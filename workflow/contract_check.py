@@ -11,6 +11,7 @@ from typing import Any
 from common.names import BASELINE
 from configs.load import load
 from configs.schema import Config
+from dataloaders import DATASETS
 from dataloaders.index import read_index
 from prune_utils.ascent import task_of
 from prune_utils.bootstrap import KIND, check_level
@@ -99,6 +100,16 @@ def check_validation(
                 )
 
 
+def check_val_share(config: Config) -> None:
+    """ValueError for a share of the training images where the index names those for validation."""
+    data, dataset = config.data, DATASETS[config.data.dataset]
+    asked = data.val_fraction != load(dataset.name).data.val_fraction
+    if asked and "val" in read_index(data.root, dataset.index_file, dataset.how_to_get):
+        raise ValueError(
+            "the index has a split 'val' of its own, which --val-share does not enlarge: leave it out"
+        )
+
+
 def has_split(experiment: Experiment, split: str) -> bool:
     """Whether the index names a split."""
     dataset, data = experiment.dataset, experiment.config.data
@@ -118,12 +129,9 @@ def forgiven(experiment: Experiment, limits: Mapping[str, float]) -> str:
 
 def _check_unseen(experiment: Experiment, dense: Saved) -> None:
     """ValueError where the dense network was trained on images that would judge it."""
-    dataset, data = experiment.dataset, experiment.config.data
+    data = experiment.config.data
+    check_val_share(experiment.config)
     if has_split(experiment, "val"):
-        if data.val_fraction != load(dataset.name).data.val_fraction:
-            raise ValueError(
-                "the index has a split 'val' of its own, which --val-share does not enlarge: leave it out"
-            )
         return
     made = (dense.content.get("config") or {}).get("data", {}).get("val_fraction", 0.0)
     if made < data.val_fraction:  # held-out images are the first of one order: less is part of more

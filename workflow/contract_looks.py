@@ -7,11 +7,10 @@ and a certificate says how many others of the same dense network had looked befo
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-from configs.load import as_tree, result_settings
+from configs.load import as_tree, result_digest
 
 from .experiment import Experiment
 
@@ -31,8 +30,7 @@ def note_look(experiment: Experiment, dense: str) -> int:
     dense: fingerprint of the dense network. Raises as `check_looks`.
     """
     path = looks_path(experiment)
-    settings = json.dumps(result_settings(as_tree(experiment.config)), sort_keys=True)
-    mine = hashlib.sha256(f"{experiment.method} {settings}".encode()).hexdigest()[:16]
+    mine = f"{experiment.method} {result_digest(as_tree(experiment.config))}"
     seen = _read(path, dense)
     if mine in seen:
         return seen.index(mine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ LOOSE = "seg.err=400,sn.mean=400"
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """What a command line asks for, beside a folder for files."""
+    (tmp_path / "nyu_v2_3task.json").write_text(json.dumps({"train": [], "test": []}))
 
     def parsed(*words):
         given = ["contract", "--data-root", str(tmp_path), "--dest", str(tmp_path), *words]
@@ -49,12 +51,51 @@ def test_a_dense_network_that_is_gone_is_made_again_where_a_piece_needs_it(asked
     assert unfinished(todo) == todo
     first, promise, second, other = todo
     for piece in (first, second, promise):
-        piece.result.write_text("{}")
+        piece.result.write_text(json.dumps(piece.about))
     second.folder.mkdir(parents=True)
     second.dense.touch()
     assert unfinished(todo) == [other]
     second.dense.unlink()
     assert unfinished(todo) == [second, other]
+
+
+def test_a_dense_network_that_its_piece_did_not_make_is_started_from_by_none(asked, tmp_path):
+    dense, promise = pieces(asked("--seeds", "1", "--only", "promise"))
+    promise.folder.mkdir(parents=True)
+    promise.dense.touch()  # of another run, which the dense piece will refuse
+    assert dense.ready and not promise.ready
+    dense.result.write_text(json.dumps(dense.about))
+    assert promise.ready
+
+
+def test_limits_belong_to_a_seed_whichever_others_are_run(asked):
+    said = asked("--seeds", "104,117,", "--only", "promise")
+    assert [piece.limits for piece in pieces(said) if piece.limits] == ["sn=2,all=10", "all=10"]
+
+
+def test_a_network_of_the_grid_that_comes_to_no_number_keeps_no_limit(asked, monkeypatch):
+    todo = pieces(asked("--only", "sizes", "--size-seeds", "1", "--ratios", "50", "--sizes", "all=1"))
+    piece = next(piece for piece in todo if piece.kind == "disparse_pt")
+    search = next(piece for piece in todo if piece.kind == "uniform")
+    scripts = []
+
+    def run_script(script, words, log, stop, threads):
+        scripts.append(script)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        diverged = script == "launch_training.py"
+        log.write_text("error: the loss became nan (a smaller --lr may help)" if diverged else "done")
+        if "--out" in words:
+            content = {"kept": 5, "total": 10, "losses": network(5, (9, 9))["losses"]}
+            Path(words[words.index("--out") + 1]).write_text(json.dumps(content))
+        return 2 if diverged else 0
+
+    monkeypatch.setattr(contract, "run_script", run_script)
+    assert contract.run(piece, None, 1) is None
+    assert scripts == ["create_pruned_net.py", "benchmarks/contract_losses.py", "launch_training.py"]
+    found = json.loads(piece.result.read_text())
+    assert list(found["looks"]) == ["untrained"] and found["said"].startswith("error: the loss became nan")
+    assert of_grid([found], LIMITS) == Reached(None, None) and of_grid([found], {"seg": 9.0}).seen == 50.0
+    assert not search.lost("error: the loss became nan (a smaller --lr may help)")
 
 
 @pytest.mark.parametrize(
@@ -125,18 +166,38 @@ def test_only_the_uniform_search_has_no_factors(asked):
     assert {kind for kind, of in words.items() if "taylor" in of} == {"contract", "uniform", "disparse_pt"}
 
 
+def test_a_file_that_does_not_say_how_its_bounds_were_made_is_not_taken(asked):
+    dense, promise = pieces(asked("--seeds", "1", "--only", "promise"))
+    promise.result.write_text(json.dumps({k: v for k, v in promise.about.items() if k != "bound"}))
+    with pytest.raises(ValueError, match="all_5.json was made with bound unknown, not percentile and boot"):
+        unfinished([dense, promise])
+
+
 def test_what_cannot_be_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "nyu_v2_3task.json").write_text(json.dumps({"train": [], "val": [], "test": []}))
     for words, sentence in (
         (["--only", "size"], "part 'size' is not one of promise, sizes"),
         (["--jobs", "0"], "--jobs 0 is not at least 1"),
         (["--sizes", "segg=1"], "task 'segg' is not one of seg, sn, depth, all"),
         (["--data-root", "nowhere"], "data folder nowhere does not exist"),
-        (["--table"], "there is no file of a piece"),
+        (["--level", "0.3"], "'contract.level' is 0.3"),
+        (["--size-level", "0.9999"], "level 0.9999 "),
+        (["--ratios", "50,0.5"], "'prune.ratio' is 0.5"),
+        (["--round-steps", "0"], "'finetune.iterations' is 0"),
+        (["--criterion", "foo"], "criterion 'foo' is not one of"),
+        (["--set", "data.tasks=[sn]"], "weigh tasks against each other, and there is only 'sn'"),
+        (["--val-share", "0.2"], "the index has a split 'val' of its own"),
     ):
         said = call(
             "benchmarks/contract.py", ["--data-root", str(tmp_path), "--dest", str(tmp_path), *words], capsys
         )
-        assert said.code == 2 and sentence in said.err
+        assert said.code == 2 and sentence in said.err, said.err
+    for words, sentence in (
+        ([], "there is no file of a piece"),
+        (["--seeds", "8"], "--table reads the files of --dest alone: leave --seeds out"),
+    ):
+        said = call("benchmarks/contract.py", ["--dest", str(tmp_path), "--table", *words], capsys)
+        assert said.code == 2 and sentence in said.err, said.err
 
 
 @pytest.mark.parametrize(
@@ -172,7 +233,8 @@ def network(kept, search, certificate=None):
         half: {name: {"drop": bound / 2, "bound": bound} for name, bound in zip(LIMITS, of, strict=True)}
         for half, of in halves.items()
     }
-    return {"kept": kept, "total": 1000, "losses": losses}
+    look = {"kept": kept, "total": 1000, "losses": losses}
+    return look | {"looks": {"trained": look}}
 
 
 def test_a_grid_is_certified_as_a_contract_is():
@@ -183,16 +245,19 @@ def test_a_grid_is_certified_as_a_contract_is():
     assert of_grid([least, network(200, (1, 2), (3, 3)), sure], LIMITS) == Reached(10.0, 50.0)
     assert of_grid([least, less, network(500, (0.5, 1), (0, 11))], LIMITS) == Reached(10.0, None)
     assert of_grid([broken], LIMITS) == Reached(None, None)
+    broken["looks"]["untrained"] = network(50, (1.9, 3))
+    assert of_grid([broken], LIMITS) == Reached(5.0, 5.0)
 
 
 def test_what_is_no_number_keeps_no_limit():
     lost = network(100, (1, 1))
-    lost["losses"]["search"]["sn"]["bound"] = None
+    lost["looks"]["trained"]["losses"]["search"]["sn"]["bound"] = None
     assert of_grid([lost, network(300, (1, 1))], LIMITS) == Reached(30.0, 30.0)
 
 
 def write(folder, name, **content):
     about = {"seed": 0, "limits": None, "ratio": None, "level": 0.95, "steps": 10, "wanted": None}
+    about |= {"dataset": "nyuv2", "digest": "0", "bound": "a kind"}
     (folder / f"{name}.json").write_text(json.dumps(about | content))
 
 
@@ -206,7 +271,7 @@ def promise(folder, seed, bounds, test, certified=True):
     found = {"validation": {"certificate": {"drops": drops(bounds, 0)}}}
     found["test"] = test and {"drops": drops(test, 1)}
     about = {"part": "promise", "kind": "contract", "seed": seed, "limits": "seg=2,sn=10", "wanted": LIMITS}
-    about |= {"kept": 250, "total": 1000} | found if certified else {}
+    about |= {"kept": 250, "total": 1000} | found if certified else {"rounds": [{"kept": 1.0}]}
     write(folder, f"seed{seed}_promise", **about, certified=certified)
 
 
@@ -233,10 +298,11 @@ def test_kept_promises_are_counted(tmp_path):
         "kept",
     ]
     assert shown[1][-2:] == ["broken:", "seg"] and shown[2][-3:] == ["broken:", "seg,", "sn"]
-    assert shown[3][2:] == ["-", "no", "certificate", "-", "-"]
+    assert shown[3][2:] == ["-", "refused", "a", "certificate", "-", "-"]
     said = "\n".join(lines)
-    assert "contracts asked for: 4, broken on test 2, 50.0 % (95 % interval 6.8 to 93.2)" in said
-    assert "contracts certified: 3, broken on test 2, 66.7 %" in said
+    assert "contracts asked for: 4, broken on test 2, 50.0 % (95 % interval 6.8 to 93.2); level 0.95" in said
+    assert "contracts certified: 3, broken on test 2, 66.7 % (95 % interval 9.4 to 99.2)\n" in said
+    assert "found networks of which none was certified: 1" in said
     assert "promises for seg: 3, broken on test 2" in said and "promises for sn: 3, broken on test 1" in said
     assert "of the 2 broken on test, 1 by more" in said
 
@@ -261,23 +327,43 @@ def test_sizes_stand_beside_the_best_of_the_grid(tmp_path):
         about = {"part": "sizes", "kind": "contract", "limits": "seg=2,sn=10", "wanted": LIMITS, "seed": seed}
         write(tmp_path, f"seed{seed}_contract", **about, **found)
         for kept, bounds in ((100, (1, 1)), (50, (3, 3))):
-            grid = {"part": "sizes", "kind": "imp", "ratio": 100 - kept / 10, "seed": seed}
+            grid = {"part": "sizes", "kind": "imp", "ratio": 100 - kept / 10, "seed": seed, "steps": 400}
+            grid |= {"ratios": [90.0, 95.0]}
             write(tmp_path, f"seed{seed}_imp_{kept}", **grid, **network(kept, bounds))
-    rows = [" ".join(row.split()) for row in tables(tmp_path).splitlines() if row.startswith("seg=2")]
-    assert rows[0] == "seg=2,sn=10 contract 8.0 / 9.0 16.0 / 17.0 12.0 / 13.0 1.13"
-    assert rows[1] == "seg=2,sn=10 uniform -"
-    assert rows[2] == "seg=2,sn=10 imp 10.0 / 10.0 10.0 / 10.0 10.0 / 10.0 1.00"
+    lines = [" ".join(line.split()) for line in tables(tmp_path).splitlines()]
+    rows = [line for line in lines if line.startswith("seg=2")]
+    assert rows[0] == "seg=2,sn=10 contract 8.0 / 9.0 16.0 / 17.0 12.0 / 13.0 1.13 / 1.24 3.16 / 3.16"
+    assert rows[1] == "seg=2,sn=10 uniform - / - - / -"
+    assert rows[2] == "seg=2,sn=10 imp 10.0 / 10.0 10.0 / 10.0 10.0 / 10.0 1.00 / 1.00 1.00 / 1.00"
+    assert "steps of training a search, a grid: contract 10, imp 800" in lines
 
 
-def test_a_grid_that_lacks_a_ratio_is_not_compared(tmp_path):
+@pytest.mark.parametrize(
+    ("whole", "imp"),
+    [([90, 95], "5.0 / 5.0 5.0 / 5.0 - / - - / -"), ([90, 95, 97], "- / - - / -")],
+)
+def test_a_grid_that_lacks_a_ratio_is_not_compared(whole, imp, tmp_path):
     for way, ratios in (("imp", (90, 95)), ("gmp", (90,))):
         for ratio in ratios:
-            grid = {"part": "sizes", "kind": way, "ratio": ratio, "limits": None}
+            grid = {"part": "sizes", "kind": way, "ratio": ratio, "limits": None, "ratios": whole}
             write(tmp_path, f"seed0_{way}_{ratio}", **grid, **network(10 * (100 - ratio), (1, 1)))
     about = {"part": "sizes", "kind": "contract", "limits": "seg=2,sn=10", "wanted": LIMITS}
     write(tmp_path, "seed0_contract", **about, certified=False, rounds=[])
-    rows = [row.split()[1:] for row in tables(tmp_path).splitlines() if row.startswith("seg=2")]
-    assert ["gmp", "-"] in rows and ["imp", "5.0", "/", "5.0", "5.0", "/", "5.0", "1.00"] in rows
+    rows = [" ".join(row.split()) for row in tables(tmp_path).splitlines() if row.startswith("seg=2")]
+    assert {"seg=2,sn=10 gmp - / - - / -", f"seg=2,sn=10 imp {imp}"} <= set(rows)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("digest", "1"), ("bound", "another"), ("dataset", "taskonomy"), ("level", 0.8)]
+)
+def test_files_that_do_not_belong_together_make_no_table(field, value, tmp_path):
+    for seed in (0, 1):
+        promise(tmp_path, seed, (1, 4), (1.5, 3))
+    assert "contracts asked for: 2" in tables(tmp_path)
+    path = tmp_path / "seed1_promise.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=f"of several kinds, {field} "):
+        tables(tmp_path)
 
 
 def test_looser_limits_that_gave_larger_networks_are_counted(tmp_path):

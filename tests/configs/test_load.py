@@ -11,7 +11,9 @@ from configs.load import (
     merge,
     parse_assignments,
     paths,
+    result_digest,
     result_settings,
+    settings,
 )
 from configs.schema import Config
 
@@ -152,6 +154,18 @@ def test_settings_that_change_no_result_are_left_out():
     assert kept != result_settings(as_tree(load("nyuv2")))
     assert "root" not in kept["data"] and kept["run"]["seed"] == 3
     assert {"seg": 1, "sn": 20, "depth": 1}.items() <= kept["loss_weights"].items()
+
+
+def test_a_digest_is_of_what_differs_from_the_defaults(monkeypatch):
+    tree = as_tree(load("nyuv2", flags={"run": {"seed": 3}}))
+    digest = result_digest(tree)
+    assert len(digest) == 16 and digest == result_digest(tree | {"run": tree["run"] | {"preflight": False}})
+    assert digest != result_digest(tree | {"run": tree["run"] | {"seed": 4}})
+    assert digest != result_digest(tree | {"loss_weights": {"seg": 2}})
+    # a version that does not know a setting yet, or leaves it as it is
+    later = [row for row in settings() if row[:2] != ("dynamic", "progress")]
+    monkeypatch.setattr("configs.load.settings", lambda: later)
+    assert digest == result_digest(tree)
 
 
 def test_an_earlier_name_of_a_setting_is_read_everywhere(tmp_path):

@@ -60,7 +60,7 @@ def test_a_starved_shared_layer_is_named_with_the_remedy():
     (warning,) = certificate(m, OWNERS, {})["warnings"]
     assert "trunk (0.300%)" in warning
     assert "branch" not in warning and "lost" not in warning
-    assert "pass floor=0.1, budget='erk' or rounds=12" in warning
+    assert "budget erk or 12 rounds may help, in the library floor=0.1, too" in warning
 
 
 def test_an_empty_layer_is_named():

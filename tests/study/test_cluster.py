@@ -77,22 +77,23 @@ def flags(script):
 
 
 def test_sbatch_gets_arrays_with_a_limit_and_the_dependency(sbatch, tmp_path):
-    executor = cluster.slurm(tmp_path / "study", 3, 1, {"partition": "gpu", "time": "600"})
+    executor = cluster.slurm(tmp_path / "study", 3, None, {"partition": "gpu", "time": "600"})
     handed = cluster.hand_in(jobs(tmp_path, seeds=(0, 1)), tmp_path / "study", executor)
     first, second = (flags(script) for script in sorted(sbatch.iterdir()))
     assert (first["array"], second["array"]) == ("0-1%2", "0-3%3")  # two dense networks, then four runs
     assert "dependency" not in first and second["dependency"] == "afterany:70"
-    assert (first["partition"], first["time"]) == ("gpu", "600")
+    assert (first["partition"], first["time"]) == ("gpu", "600") and "gpus-per-node" not in first
     assert first["signal"].startswith("USR2@") and first["open-mode"] == "append"  # to be saved and requeued
     assert [one.job_id for _, one in handed] == ["70_0", "70_1", "71_0", "71_1", "71_2", "71_3"]
     assert [job.name for job, _ in handed][:3] == ["nyuv2_baseline", "nyuv2_baseline", "nyuv2_snip_90"]
 
 
-def test_without_a_shared_dense_network_there_is_one_array(sbatch, tmp_path):
-    executor = cluster.slurm(tmp_path / "study", 2, 4, {})
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_without_a_shared_dense_network_there_is_one_array(gpus, sbatch, tmp_path):
+    executor = cluster.slurm(tmp_path / "study", 2, gpus, {})
     cluster.hand_in(jobs(tmp_path, "snip"), tmp_path / "study", executor)
     (only,) = (flags(script) for script in sbatch.iterdir())
-    assert (only["array"], only["gpus-per-node"]) == ("0-1%2", "4")
+    assert (only["array"], only["gpus-per-node"]) == ("0-1%2", str(gpus))
 
 
 def test_what_is_finished_is_not_handed_in_again(sbatch, tmp_path):
@@ -174,7 +175,7 @@ def test_the_command_ends_with_the_sentence_and_status_2(sbatch, tmp_path):
     [
         (["--executor", "pbs"], "--executor 'pbs' is not slurm"),
         (["--slurm", "time=3"], "--slurm is for a cluster: it needs --executor slurm"),
-        (["--gpus", "2"], "--gpus is for a cluster"),
+        (["--gpus", "1"], "--gpus is for a cluster"),
         (["--executor", "slurm", "--slurm", "time"], "--slurm 'time' is not KEY=VALUE"),
         (["--jobs", "0"], "--jobs '0' is not a whole number of at least 1"),
     ],
