@@ -101,6 +101,13 @@ def main() -> None:
     from comparison.report import Options, report
     from comparison.results import read_results, select
 
+    if asked.html and not asked.write:
+        for flag in ("metric_protocol", "mix", "published", "against", "measure"):
+            if getattr(asked, flag):
+                said = f"--{flag.replace('_', '-')}"
+                raise ValueError(
+                    f"--html shows everything as it was trained, {said} is for tables: leave it out"
+                )
     wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
     results = select(read_results(asked.folders), wanted)
     mix = tuple(field.strip() for field in asked.mix.split(",") if field.strip())

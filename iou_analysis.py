@@ -66,6 +66,9 @@ def main() -> None:
         print(settings_table(_config(asked), asked, _base(asked)))
         return
     keep_ratios = parse_numbers("--keep-ratios", asked.keep_ratios, float)
+    for share in keep_ratios:
+        if not 0 < share <= 1:
+            raise ValueError(f"--keep-ratios {share:g} is not a share above 0 and up to 1, such as 0.078")
     terminal.check_files(asked.init_from)
     terminal.check_targets(asked.dest)
     terminal.check_packages("the picture of an analysis", "matplotlib")

@@ -7,6 +7,7 @@ Goes on where it stopped. The dense network of a seed is trained once for all me
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,24 @@ def check_split(data: Data, split: str) -> None:
         raise ValueError(not_one_of("--split", split, choices))
 
 
+def check_images(config: Config, split: str, results: Sequence[Path]) -> None:
+    """ValueError where a finished result is of other images than those that are scored now."""
+    from comparison.results import read_result
+
+    data, row = config.data, DATASETS[config.data.dataset]
+    tasks = row.make_tasks(data.tasks, data, config.run.protocol)
+    records = row.open(data, split, tasks, config.run.protocol)
+    here = len(records), str(records.entries[0].files[records.layout.image.column])
+    for path in results:
+        made = read_result(path)
+        if made is not None and made.images not in (None, here):
+            count, first = made.images or here
+            raise ValueError(
+                f"{path} holds scores of {count} images from {first} on, and {data.root} has {here[0]} from "
+                f"{here[1]} on: take the data folder of before, or another --dest"
+            )
+
+
 def main() -> None:
     asked = arguments()
     with StopRequest() as stop:
@@ -175,13 +194,14 @@ def work(asked: Namespace, stop: StopRequest) -> None:
         return
     if not asked.executor and any(remaining(job) for job in jobs):  # a cluster's machines may hold other data
         check_split(config.data, asked.split)
+        check_images(config, asked.split, [job.result for job in jobs if job.result.is_file()])
     study.dest.mkdir(parents=True, exist_ok=True)
     if asked.preflight:
-        times.guesses = tried(jobs, stop)
+        times.guesses = tried(jobs, at_once, stop)
         print(plan_table(jobs, times, at_once))
         return
     if config.run.preflight and not asked.executor and not times.rows:
-        times.guesses = tried(jobs, stop)
+        times.guesses = tried(jobs, at_once, stop)
         tell(plan_table(jobs, times, at_once).splitlines()[-1])
     if asked.executor:
         failures = run_on_cluster(study.dest, jobs, at_once, gpus, settings, stop)
@@ -218,14 +238,14 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
-def tried(jobs: list[Job], stop: StopRequest) -> dict[tuple[str, str], float]:
+def tried(jobs: list[Job], at_once: int, stop: StopRequest) -> dict[tuple[str, str], float]:
     """What the preflights of a training and of a mask say that each kind of command takes."""
     from study.foretell import foretell
-    from study.isolated import Stopped
+    from study.isolated import Stopped, threads_of
 
     tell("trying a training and a mask in small, to say how long the study takes")
     try:
-        return foretell(jobs, stop)
+        return foretell(jobs, stop, threads_of(at_once))
     except Stopped as stopped:
         raise Interrupted(stopped.number, "the study was stopped") from None
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .entries import Entry, columns_of
-from .grid import MISSING, Cell, Grid, decimals, difference_and_interval, heading
+from .grid import Cell, Grid, decimals, difference_and_interval, heading
 from .plan import CONTROL, SHUFFLE, Plan, family_tests
 from .results import Column
 from .verdicts import BETTER, SAME, WORSE, Verdict, holm, paired
 
+UNTESTED = "not tested"
 SIGNS = {BETTER: "+", WORSE: "-", SAME: "0"}
 
 
@@ -50,14 +51,14 @@ def compared(plan: Plan, rows: Sequence[Entry]) -> list[Compared]:
 
 def glance_grid(plan: Plan, tests: Sequence[Compared]) -> Grid:
     """A row of the family in each row, a rival in each column, a sign for every measure."""
-    rivals = [other for other in plan.against if any(_rival(test) == other for test in tests)]
+    rivals = [other for other in plan.against if any(_is(test, other) for test in tests)]
     rows = []
     for row in plan.family_rows:
         cells = []
         for rival in rivals:
-            words = [test.word for test in tests if test.row == row and _rival(test) == rival]
+            words = [test.word for test in tests if test.row == row and _is(test, rival)]
             signs = " ".join(SIGNS[word] for word in words)
-            cells.append(Cell(signs or MISSING, any(word != SAME for word in words)))
+            cells.append(Cell(signs or UNTESTED, any(word != SAME for word in words)))
         rows.append((row, tuple(cells)))
     measures = ", ".join(plan.effects)
     notes = (
@@ -68,9 +69,9 @@ def glance_grid(plan: Plan, tests: Sequence[Compared]) -> Grid:
     )
 
 
-def _rival(test: Compared) -> str:
-    """As the plan names it."""
-    return SHUFFLE if test.other == test.row + CONTROL else test.other
+def _is(test: Compared, rival: str) -> bool:
+    """Whether a test is against this rival, as the plan names it."""
+    return test.other == (test.row + CONTROL if rival == SHUFFLE else rival)
 
 
 def family_grid(plan: Plan, tests: Sequence[Compared]) -> Grid:

@@ -113,7 +113,7 @@ def points_of(folders: Iterable[str | Path], batch: int, threads: int) -> list[P
 
 def _delta(own: Sequence[Result], dense: Sequence[Result]) -> float:
     entry = next(
-        entry for entry in gather([*own, *dense], own[0].protocol, {}) if entry.method != dense[0].method
+        entry for entry in gather([*own, *dense], own[0].protocol, {}) if entry.label == own[0].label
     )
     values = [value for value in entry.values.get(DELTA, {}).values() if math.isfinite(value)]
     return fmean(values) if values else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from common.choices import not_one_of
 from common.numbers import seeds_text
+from prune_utils.methods import METHODS
 
 from .claims import Claim
 from .results import DENSE, Result
@@ -87,18 +89,29 @@ def read_plan(path: Path) -> Plan:
         raise ValueError(f"{path}: {error}") from None
 
 
+FIELDS = (
+    *("dataset", "command", "level", "power", "effects", "pilot", "explorations"),
+    *("tiers", "family", "claims"),
+)
+
+
 def _plan(content: Mapping[str, Any]) -> Plan:
+    for field in content:
+        if field not in FIELDS:
+            raise ValueError(not_one_of("field", str(field), FIELDS))
     family = content["family"]
     tiers = tuple(_tier(str(name), tier) for name, tier in content["tiers"].items())
     explorations = tuple(_tier(str(name), of) for name, of in content.get("explorations", {}).items())
     pilot = _tier("pilot", content["pilot"]) if "pilot" in content else None
+    if pilot and len(pilot.seeds) < 2:
+        raise ValueError("a pilot needs two seeds at least: its differences are to have a spread")
     _check_apart((*([pilot] if pilot else []), *explorations), tiers)
     plan = Plan(
         dataset=content["dataset"],
         command=" ".join(content["command"].split()),
         level=_share("level", content["level"], 0.5),
         power=_share("power", content["power"], 1),
-        effects={str(measure): str(effect) for measure, effect in content["effects"].items()},
+        effects={str(measure): _effect(measure, effect) for measure, effect in content["effects"].items()},
         pilot=pilot,
         explorations=explorations,
         tiers=tiers,
@@ -118,6 +131,17 @@ def _share(name: str, value: Any, below: float) -> float:
     return share
 
 
+def _effect(measure: Any, effect: Any) -> str:
+    """As text; ValueError for what is no number above 0, with or without %."""
+    try:
+        number = float(str(effect).removesuffix("%"))
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"effects: '{measure}' has {effect}, not a number above 0, such as 1 or 5%")
+    return str(effect)
+
+
 def _check_family(plan: Plan) -> None:
     """ValueError for a tier, row or rival that is not there: the correction would be for other tests."""
     if plan.family_tier not in (names := [tier.name for tier in plan.tiers]):
@@ -130,6 +154,8 @@ def _check_family(plan: Plan) -> None:
         for name in asked:
             if name not in known:
                 raise ValueError(not_one_of(field, name, known))
+            if asked.count(name) > 1:
+                raise ValueError(f"{field} names '{name}' twice")
     if not family_tests(plan):
         raise ValueError("family compares nothing: it names no rows, nothing in against, or no effects")
 
@@ -150,10 +176,32 @@ def _claim(content: Mapping[str, Any], tiers: Sequence[Tier]) -> Claim:
 
 
 def _tier(name: str, content: Mapping[str, Any]) -> Tier:
-    methods, seeds = tuple(content["methods"]), tuple(int(seed) for seed in content["seeds"])
+    methods, seeds, ratio = content["methods"], content["seeds"], float(content["ratio"])
     if not methods or not seeds:
         raise ValueError(f"tier '{name}' names no methods or no seeds")
-    return Tier(name, content["split"], float(content["ratio"]), seeds, methods)
+    for what, of, kind in (("methods", methods, str), ("seeds", seeds, int)):
+        if not isinstance(of, list) or not all(type(one) is kind for one in of):
+            raise ValueError(
+                f"{what} of tier '{name}' are no list of {'names' if kind is str else 'whole numbers'}"
+            )
+        for one in of:
+            if of.count(one) > 1:
+                raise ValueError(f"{what} of tier '{name}' hold {one} twice")
+    for method in methods:
+        _check_label(method)
+    if not 0 < ratio < 100:
+        raise ValueError(f"ratio {ratio:g} of tier '{name}' is no percentage between 0 and 100")
+    return Tier(name, content["split"], ratio, tuple(seeds), tuple(methods))
+
+
+def _check_label(label: str) -> None:
+    """ValueError for a method that there is not, or a flag that results name otherwise."""
+    name, *flags = label.split(":")
+    if name not in METHODS:
+        raise ValueError(not_one_of("method", name, METHODS))
+    for flag in (flag.partition("=")[0] for flag in flags):
+        if "_" in flag and "." not in flag:
+            raise ValueError(f"'{label}': results call it '{flag.replace('_', '-')}', not '{flag}'")
 
 
 def _check_apart(before: Sequence[Tier], tiers: Sequence[Tier]) -> None:
@@ -193,11 +241,12 @@ def command(plan: Plan, tier: Tier, methods: Sequence[str] | None = None) -> str
 
 
 def family_tests(plan: Plan) -> list[tuple[str, str, str]]:
-    """(row, what it is compared with, measure), every primary test of the plan."""
-    tests = []
+    """(row, what it is compared with, measure), every primary test of the plan, each pair once."""
+    pairs: list[tuple[str, str]] = []
     for row in plan.family_rows:
         for against in plan.against:
             other = row + CONTROL if against == SHUFFLE else against
-            if other in (DENSE, *plan.family.methods):  # not every row has a shuffle
-                tests += [(row, other, measure) for measure in plan.effects]
-    return tests
+            there = other in (DENSE, *plan.family.methods)  # not every row has a shuffle
+            if there and row != other and not {(row, other), (other, row)} & set(pairs):
+                pairs.append((row, other))
+    return [(*pair, measure) for pair in pairs for measure in plan.effects]

@@ -28,7 +28,7 @@ from .forest import draw_forest
 from .grid import Cell, Grid, decimals, heading, score_grid
 from .plan import Plan, Tier, command, complete, family_tests, missing, read_plan
 from .render import markdown
-from .report import Options, report, setups
+from .report import Options, machine_notes, report, setups
 from .results import DENSE, Column, Result, read_results
 from .verdicts import found_with, pairs_needed
 
@@ -122,7 +122,7 @@ def tier_grids(plan: Plan, tier: Tier, results: Sequence[Result]) -> list[Grid]:
     entries = gather(results, results[0].protocol, setups())
     columns = list(_effects(plan, entries))
     title = f"{_title(plan, tier)}: the plan's measures"
-    grids = [score_grid(entries, title, only=[*columns, DELTA])]
+    grids = [score_grid(entries, title, machine_notes(results), only=[*columns, DELTA])]
     if tier.name == plan.family_tier:
         verdicts = compared(plan, entries)
         grids += [glance_grid(plan, verdicts), family_grid(plan, verdicts)]

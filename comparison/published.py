@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from common.names import BASELINE
 
 from .entries import DELTA, Entry, delta
-from .results import DENSE, Column
+from .results import DENSE, Column, Result
 
-RATIO, PROTOCOL, SOURCE = 90.0, "paper", "published"
+RATIO, PROTOCOL, SPLIT, SOURCE = 90.0, "paper", "test", "published"
 METHODS = (
     BASELINE,
     "lth",
@@ -99,13 +99,21 @@ def published_entries(dataset: str, columns: Sequence[Column], setups: Mapping[s
     return entries
 
 
-def check(protocol: str, ratios: set[float | None]) -> None:
-    """ValueError if the measured results are not to be shown beside the published ones."""
+def check(protocol: str, results: Sequence[Result], other_ratios: bool) -> None:
+    """ValueError if the measured results are not to be shown beside the published ones. protocol: of the
+    scores; other_ratios: whether their sparsity may differ."""
     if protocol != PROTOCOL:
         raise ValueError(
             f"the published figures are in metric protocol {PROTOCOL}, these in {protocol}: "
             f"--metric-protocol {PROTOCOL}"
         )
-    others = sorted(ratio for ratio in ratios if ratio not in (None, RATIO))
-    if others:
+    for field, one in (("dataset", results[0].dataset), ("split", SPLIT)):
+        for result in results:
+            if getattr(result, field) != one:
+                raise ValueError(
+                    f"the published figures are of one {field}, here {one}, and {result.path} is of "
+                    f"{getattr(result, field)}: --{field} {one}"
+                )
+    others = sorted({r.ratio for r in results if r.ratio is not None and r.ratio != RATIO})
+    if others and not other_ratios:
         raise ValueError(f"the published figures are at {RATIO:g} % sparsity, not at {others[0]:g} %")

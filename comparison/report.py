@@ -15,7 +15,17 @@ from . import published
 from .entries import ALONE, DELTA, FORMULA, FORMULA_ALONE, UNTOLD, Entry, columns_of, gather, in_order
 from .grid import Grid, measures, score_grid, verdict_grid
 from .render import FORMATS, comma_separated
-from .results import APART, DENSE, Result, differing_settings, read_results, refuse_mixtures
+from .results import (
+    APART,
+    DENSE,
+    Result,
+    differing_machines,
+    differing_settings,
+    mixed,
+    read_results,
+    refuse_mixtures,
+    refuse_other_images,
+)
 from .verdicts import LEVEL, by_chance, quantile
 
 NOBODY = "none"
@@ -72,19 +82,20 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
         if field not in APART:
             raise ValueError(not_one_of("--mix", field, APART))
     refuse_mixtures(results, options.mix)
+    refuse_other_images(results)
     protocol = _metric_protocol(results, options.metric_protocol)
     entries = gather(results, protocol, groups)
+    apart = [field for field in mixed(results) if field in ("dataset", "split")]
     notes = [*_notes(results, protocol, entries), *([] if options.published else _origins(entries))]
     shown = entries
     if options.published:
-        if "ratio" not in options.mix:
-            published.check(protocol, {result.ratio for result in results})
+        published.check(protocol, results, "ratio" in options.mix)
         columns = [column for column in columns_of(entries) if column != DELTA]
         theirs = published.published_entries(results[0].dataset, columns, groups)
         shown = [_in_words(entry) for entry in in_order(entries + theirs, groups)]
         notes.append(published.NOTE)
     scores = score_grid(shown, _title(results, protocol), notes)
-    return Report(shown, scores, _verdicts(entries, options))
+    return Report(shown, scores, _verdicts(entries, options, apart))
 
 
 def tables_by_ratio(folder: Path, dataset: str, ratios: Sequence[float], split: str) -> str:
@@ -115,12 +126,20 @@ def _origins(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _verdicts(entries: list[Entry], options: Options) -> Grid | None:
+def _verdicts(entries: list[Entry], options: Options, apart: Sequence[str]) -> Grid | None:
+    """apart: fields in which the results are of other images."""
     against = options.against
     if against is None:
         labels = [entry.label for entry in entries]
         against = DENSE if DENSE in labels else labels[0]
     if against == NOBODY or len(entries) < 2:
+        return None
+    if apart:
+        if options.against is not None:
+            raise ValueError(
+                f"--against compares scores of the same images, and these are of several {apart[0]}s: "
+                f"--{apart[0]} chooses"
+            )
         return None
     grid = verdict_grid(entries, against, measures(entries, options.measure))
     most = max((int(cells[-2].text) for _, cells in grid.rows), default=0)
@@ -177,4 +196,10 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     differing = differing_settings(results)
     if differing:
         notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")
-    return notes
+    return notes + machine_notes(results)
+
+
+def machine_notes(results: Sequence[Result]) -> list[str]:
+    """What is to be known where results that are paired by seed were not made alike."""
+    differing = differing_machines(results)
+    return [f"results of one seed were made by different means: {'; '.join(differing)}"] if differing else []

@@ -39,7 +39,8 @@ class Result:
     values: metric protocol -> column -> value, nan where the file holds null. notes: what a reader of a
     task's scores must know, "sn: ...". constant: as values, of the best constant
     answers; older files have none. remarks: what sets its data and network apart, None = it is
-    not told.
+    not told. images: how many there are to be scored, and the first; step: of the weights; None = not told.
+    made: what trained and scored it, as far as it is told (MADE).
     """
 
     path: Path
@@ -55,6 +56,9 @@ class Result:
     settings: dict[str, dict]
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] | None = None
+    images: tuple[int, str] | None = None
+    step: int | None = None
+    made: dict[str, str] = dataclasses.field(default_factory=dict)
     constant: dict[str, dict[Column, float]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -147,8 +151,34 @@ def _result(path: Path, content: dict) -> Result:
         settings=settings,
         notes=_notes(content),
         constant=_constants(content, columns.values()),
+        images=_images(content),
+        step=None if content.get("step") is None else _of(content, int, "a whole number", "step"),
+        made=_made(content),
         remarks=None if content.get("remarks") is None else _lines(content, "remarks"),
     )
+
+
+# what rows of one seed should have in common to be compared
+MADE = ("device", "torch", "instructions", "engine", "precision", "weights")
+
+
+def _images(content: dict) -> tuple[int, str] | None:
+    if content.get("samples") is None or content.get("first_sample") is None:
+        return None
+    return _of(content, int, "a whole number", "samples"), _word(content, "first_sample")
+
+
+def _made(content: dict) -> dict[str, str]:
+    """By name in MADE; files that do not tell what trained the weights tell what scored them."""
+    told: dict[str, str] = {}
+    for table in ("versions", "evaluated", "weights_versions"):
+        if content.get(table) is not None:
+            told |= {name: _word(content, table, name) for name in _table(content, table) if name in MADE}
+    told |= {name: _word(content, name) for name in ("engine", "weights") if content.get(name) is not None}
+    if "weights" in told:  # of the training: the file of create_pruned_net.py has none
+        kind = told["weights"].partition("_")[0]
+        told["weights"] = kind if kind in ("best", "final") else "as named"
+    return told
 
 
 def _constants(content: dict, columns: Iterable[Column]) -> dict[str, dict[Column, float]]:
@@ -292,6 +322,34 @@ def refuse_mixtures(results: list[Result], allowed: Iterable[str]) -> None:
                 f"a table does not mix {field}s, and these results have {_choices(results, field)}: "
                 f"--{field} {first} chooses, --mix {field} puts them side by side"
             )
+
+
+def refuse_other_images(results: Iterable[Result]) -> None:
+    """ValueError for scores of one split of a data set that are of other images."""
+    seen: dict[tuple, Result] = {}
+    for result in results:
+        if result.images is not None:
+            other = seen.setdefault((result.dataset, result.split, result.tasks), result)
+            if other.images != result.images:
+                said = [
+                    f"{r.path} of {r.images[0]} from {r.images[1]} on" for r in (other, result) if r.images
+                ]
+                raise ValueError(f"scores of other images do not stand side by side: {', '.join(said)}")
+
+
+def differing_machines(results: Iterable[Result]) -> list[str]:
+    """In what results of one seed differ that were to be compared, as `device (cpu, cuda): seeds 2, 5`."""
+    seen: dict[tuple[str, int], set[str]] = {}
+    for result in results:
+        for name, value in result.made.items():
+            seen.setdefault((name, result.seed), set()).add(value)
+    lines = []
+    for name in MADE:
+        values = {seed: of for (what, seed), of in seen.items() if what == name and len(of) > 1}
+        if values:
+            kinds, seeds = sorted(set().union(*values.values())), ", ".join(map(str, sorted(values)))
+            lines.append(f"{name} ({', '.join(kinds)}): seed{'s' * (len(values) > 1)} {seeds}")
+    return lines
 
 
 def differing_settings(results: list[Result]) -> list[str]:

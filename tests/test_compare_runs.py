@@ -44,6 +44,15 @@ def test_page_curves_and_tables_are_all_written(page, compare, tmp_path):
     assert ("delta % ↑" in said) is not page  # the page takes the place of the table
 
 
+@pytest.mark.parametrize(
+    "words", [("--against", "none"), ("--measure", "all"), ("--metric-protocol", "paper"), ("--published",)]
+)
+def test_what_a_page_alone_does_not_show_is_refused(words, compare, tmp_path):
+    with pytest.raises(ValueError, match=f"{words[0]} is for tables"):
+        compare("--html", "report.html", *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
 def test_a_page_alone_takes_results_that_a_table_does_not_mix(compare, tmp_path):
     write(tmp_path / "out", "random", 0, (10.0, 4.0, 0.5), ratio=95, certificate=certificate(0.05))
     compare("--html", "report.html")

@@ -17,11 +17,14 @@ import pytest
 
 from common.interrupt import StopRequest
 from common.lock import Held
+from configs.arguments import parse_assignments
+from configs.load import load
 from configs.schema import Data
 from study import isolated, runner
 from study.isolated import Stopped, last_line, run_script
 from study.plan import Study, parse_variant
 from study.runner import Times, check, settings
+from tests.comparison.examples import write
 from tests.study.plans import study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -473,3 +476,17 @@ def test_a_finished_study_needs_no_data(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("study.runner.check", lambda job: None)
     begin(monkeypatch, *words, "--data-root", "nowhere")
     assert capsys.readouterr().out.count("finished before") == 2
+
+
+def test_a_study_is_not_gone_on_with_on_other_images(rooms, tmp_path):
+    from reproduce import check_images
+
+    config = load("nyuv2", flags=parse_assignments([f"data.root={rooms}"]))
+    index = json.loads((Path(rooms) / "nyu_v2_3task.json").read_text())
+    here = {"samples": len(index["test"]), "first_sample": index["test"][0][0]}
+    alike = write(tmp_path / "a", "snip", 0, (1, 1, 1), **here)
+    old = write(tmp_path / "b", "snip", 0, (1, 1, 1))  # which does not tell
+    check_images(config, "test", [alike, old])
+    other = write(tmp_path / "c", "snip", 0, (1, 1, 1), **here | {"samples": 99})
+    with pytest.raises(ValueError, match=f"{other} holds scores of 99 images from .*, and {rooms} has "):
+        check_images(config, "test", [alike, other])

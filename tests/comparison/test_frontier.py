@@ -52,6 +52,13 @@ def test_every_network_stands_in_every_runtime(study):
     ]
 
 
+def test_networks_for_one_task_stand_beside_the_others(study):
+    write(study, "baseline", 0, (50.0, 0.2, 0.4), name="nyuv2_baseline+tasks=seg")
+    (study / "seed0" / "nyuv2_baseline.json").rename(study / "seed0" / "nyuv2_baseline+tasks=seg.json")
+    write(study, "baseline", 0, (50.0, 0.2, 0.4))
+    assert len(points_of([study], 1, 2)) == 3
+
+
 def test_the_frontier_is_what_nothing_beats():
     def point(name, delta, latency):
         return Point(name, "x", delta, latency, 1.0, 1.0, 1.0)

@@ -139,6 +139,33 @@ def test_the_verdicts_are_corrected(plan, tmp_path):
     assert glance.notes[0].startswith("+ better, - worse, 0 neither, in seg mIoU, edge err, in this order")
 
 
+def test_no_test_is_made_twice(tmp_path):
+    names = ["disparse_static", "random"]
+    against = ["disparse_static:shuffle=true", "own shuffle", *names]
+    path = tmp_path / "plan.yaml"
+    family_of = {"tier": "1", "rows": names, "against": against}
+    path.write_text(yaml.safe_dump(PLAN | {"family": family_of}, sort_keys=False))
+    plan = read_plan(path)
+    shuffle = "disparse_static:shuffle=true"
+    pairs = [("disparse_static", shuffle), ("disparse_static", "random"), ("random", shuffle)]
+    assert family_tests(plan) == [(*pair, m) for pair in pairs for m in ("seg mIoU", "edge err")]
+    tier(tmp_path / "out")
+    made = family.glance_grid(plan, family.compared(plan, rows(tmp_path / "out")))
+    shown = {row: [cell.text for cell in cells] for row, cells in made.rows}
+    assert shown["disparse_static"][:2] == shown["disparse_static"][:1] * 2 != ["not tested"] * 2
+    assert shown["random"][1] == "not tested"
+
+
+def test_what_made_the_rows_of_a_seed_stands_above_the_verdicts(plan, tmp_path):
+    tier(tmp_path)
+    write(tmp_path, "random", 5, (15.0, 1.0, 0.6), evaluated={"device": "cuda"})
+    write(tmp_path, "disparse_static", 5, (19.0, 1.0, 0.555), evaluated={"device": "cpu"})
+    read = read_plan(plan)
+    there = [result for result in read_results([tmp_path]) if result.split == "test"]
+    first = planned.tier_grids(read, read.tiers[0], there)[0]
+    assert "results of one seed were made by different means: device (cpu, cuda): seed 5" in first.notes
+
+
 def test_a_verdict_on_fewer_seeds_says_so(plan, tmp_path):
     tier(tmp_path)
     write(tmp_path, "disparse_static", 6, (20.0, 1.0, None))  # which was no number
@@ -179,6 +206,24 @@ def test_everything_is_told_once_it_is_complete(plan, tmp_path, capsys):
             "family.against 'densest' is not one of dense, ",
         ),
         ({"family": PLAN["family"] | {"rows": ["random"], "against": ["own shuffle"]}}, "compares nothing"),
+        ({"family": PLAN["family"] | {"rows": ["random"], "against": ["random"]}}, "compares nothing"),
+        ({"family": PLAN["family"] | {"against": ["dense", "dense"]}}, "family.against names 'dense' twice"),
+        ({"tier": {}}, "field 'tier' is not one of dataset, "),
+        ({"effects": {"seg mIoU": "0"}}, "effects: 'seg mIoU' has 0, not a number above 0"),
+        ({"effects": {"seg mIoU": "one"}}, "effects: 'seg mIoU' has one, not a number above 0"),
+        ({"pilot": PLAN["pilot"] | {"seeds": [0]}}, "a pilot needs two seeds at least"),
+        ({"pilot": PLAN["pilot"] | {"seeds": [0, 1, 1]}}, "seeds of tier 'pilot' hold 1 twice"),
+        (
+            {"pilot": PLAN["pilot"] | {"seeds": [0, 1.7]}},
+            "seeds of tier 'pilot' are no list of whole",
+        ),
+        ({"pilot": PLAN["pilot"] | {"methods": "snip"}}, "methods of tier 'pilot' are no list of names"),
+        ({"pilot": PLAN["pilot"] | {"methods": ["snpi"]}}, "method 'snpi' is not one of "),
+        (
+            {"pilot": PLAN["pilot"] | {"methods": ["snip:num_batches=2"]}},
+            "'snip:num_batches=2': results call it 'num-batches', not 'num_batches'",
+        ),
+        ({"pilot": PLAN["pilot"] | {"ratio": 9500}}, "ratio 9500 of tier 'pilot' is no percentage"),
     ],
 )
 def test_a_wrong_plan_ends_in_one_sentence(change, sentence, tmp_path, capsys):

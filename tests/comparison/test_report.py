@@ -101,6 +101,16 @@ def test_sparsities_mixed_on_request_are_told_apart(tmp_path):
         report(results, Options(), SETUPS)
 
 
+def test_scores_of_other_images_get_no_verdict(tmp_path):
+    write(tmp_path / "test", "baseline", 0, (20.0, 2.0, 0.5))
+    write(tmp_path / "val", "baseline", 0, (22.0, 2.0, 0.5), split="val")
+    results = read_results([tmp_path])
+    made = report(results, Options(mix=("split",)), SETUPS)
+    assert list(cells(made.scores)) == ["dense [test]", "dense [val]"] and made.verdicts is None
+    with pytest.raises(ValueError, match="of several splits: --split chooses"):
+        report(results, Options(mix=("split",), against="dense [test]"), SETUPS)
+
+
 def test_without_dense_there_is_no_delta_and_it_says_so(results):
     sparse = [result for result in results if result.ratio is not None]
     made = report(sparse, Options(), SETUPS)

@@ -3,7 +3,14 @@ import math
 
 import pytest
 
-from comparison.results import differing_settings, read_results, refuse_mixtures, select
+from comparison.results import (
+    differing_machines,
+    differing_settings,
+    read_results,
+    refuse_mixtures,
+    refuse_other_images,
+    select,
+)
 
 from .examples import write
 
@@ -95,6 +102,31 @@ def test_the_dense_network_belongs_to_every_ratio(tmp_path):
     assert sorted(result.label for result in chosen) == ["dense", "snip"]
     with pytest.raises(ValueError, match="ratio 80, there are 90, 95"):
         select(read_results([tmp_path]), {"ratio": 80.0})
+
+
+def test_scores_of_other_images_are_refused(tmp_path):
+    told = {"samples": 12, "first_sample": "a.png"}
+    write(tmp_path, "snip", 0, (1, 1, 1), **told)
+    write(tmp_path, "random", 0, (1, 1, 1))  # which does not tell
+    write(tmp_path, "rigl", 0, (1, 1, 1), split="val", samples=3, first_sample="b.png")
+    refuse_other_images(read_results([tmp_path]))
+    path = write(tmp_path, "lamp", 0, (1, 1, 1), **told | {"first_sample": "b.png"})
+    with pytest.raises(ValueError, match=f"{path} of 12 from b.png on"):
+        refuse_other_images(read_results([tmp_path]))
+
+
+def test_rows_of_one_seed_that_were_made_otherwise_are_told(tmp_path):
+    def made(method, seed, device, torch, weights):
+        fields = {"versions": {"torch": "9", "threads": "1"}, "evaluated": {"device": "cpu"}}
+        fields |= {"weights_versions": {"device": device, "torch": torch}, "weights": f"{weights}_x.pth"}
+        write(tmp_path, method, seed, (1, 1, 1), **fields)
+
+    made("snip", 0, "cuda", "1", "best")
+    made("rigl", 0, "cpu", "1", "best")
+    made("snip", 1, "cpu", "2", "best")
+    made("rigl", 1, "cpu", "2", "final")
+    results = read_results([tmp_path])
+    assert differing_machines(results) == ["device (cpu, cuda): seed 0", "weights (best, final): seed 1"]
 
 
 def test_settings_that_differ_are_named_but_not_seeds_or_pruning(tmp_path):

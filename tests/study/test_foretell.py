@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import reproduce
 from common.interrupt import StopRequest
 from study import foretell, live
 from study.plan import Study, parse_methods, single_tasks
@@ -102,3 +103,18 @@ def test_a_terminal_shows_what_runs_say(stream, tmp_path, monkeypatch):
     shown = live.CLEAR + "nyuv2_snip_90.launch: 20 %"
     assert (shown in stream.getvalue()) == stream.isatty()
     assert stream.getvalue().endswith(live.CLEAR) == stream.isatty()
+
+
+def test_a_study_is_foretold_with_the_threads_that_its_runs_will_have(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    asked = []
+
+    def run(script, words, log, stop, threads):
+        asked.append(threads)
+        return 1
+
+    monkeypatch.setattr(foretell, "run_script", run)
+    assert reproduce.tried(jobs(tmp_path), 2, StopRequest()) == {}
+    assert reproduce.tried(jobs(tmp_path), 1, StopRequest()) == {}
+    assert set(asked[: len(asked) // 2]) == {4} and set(asked[len(asked) // 2 :]) == {None}
