@@ -11,11 +11,14 @@ from comparison.results import read_results
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("study", ["study", "camvid"])
-def test_every_complete_tier_has_its_page_and_no_other(study):
+@pytest.mark.parametrize(
+    ("study", "files"), [("study", "study"), ("camvid", "camvid"), ("study_share", "study")]
+)
+def test_every_complete_tier_has_its_page_and_no_other(study, files):
     folder = DOCS / study
     plan = read_plan(folder / "plan.yaml")
-    results = [result for result in read_results([folder], empty=True) if result.dataset == plan.dataset]
+    found = read_results([DOCS / files], empty=True)
+    results = [result for result in found if result.dataset == plan.dataset]
     pages = {
         f"tier_{tier.name}.md": tier_page(plan, tier, there) for tier, there in complete(plan.tiers, results)
     }
