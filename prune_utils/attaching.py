@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Holder(Protocol):
     def weights(self) -> dict[str, nn.Parameter]: ...
     def mask_gradient(self, name: str) -> None: ...
     def settle(self) -> None: ...
+    def detach(self) -> None: ...
     def zero_pruned(self, names: Iterable[str] | None = None) -> None: ...
     def after_step(self, step: int, batch: Any) -> dict[str, float]: ...
 
@@ -54,11 +56,12 @@ class Attachment:
             raise ValueError("attach needs the optimizers that train the network")
         self.masked = masked
         self.optimizers = tuple(unwrapped(optimizer) for optimizer in optimizers)
-        weights, ids = masked.weights, [_ids(optimizer) for optimizer in self.optimizers]
-        # the weights of the mask that each optimiser trains, as they are now
-        self._held: list[dict[str, nn.Parameter]] = [
-            {name: weight for name, weight in weights.items() if id(weight) in theirs} for theirs in ids
-        ]
+        self._weights = masked.weights
+        # at the last look: the weights of the mask that each optimiser trains, and all that it trains
+        self._held: list[dict[str, nn.Parameter]] = [{} for _ in self.optimizers]
+        self._sizes = [0 for _ in self.optimizers]
+        for number in range(len(self.optimizers)):
+            self._look(number)
         if not any(self._held):
             raise ValueError(
                 "the optimizers hold no weight of the mask: make them from the parameters of the pruned "
@@ -69,15 +72,43 @@ class Attachment:
         self._handles: list[Any] = []
 
     def open(self) -> None:
-        for name, weight in self.masked.weights.items():
-            if weight.requires_grad:
-                hook = partial(self._after_backward, name)
+        self._replace()
+        for name, weight in self._weights.items():
+            if weight.is_floating_point():
+                hook, frozen = partial(self._after_backward, name), not weight.requires_grad
+                weight.requires_grad_(True)  # else no hook can be set, for the time when it is unfrozen
                 self._handles.append(weight.register_post_accumulate_grad_hook(hook))
+                weight.requires_grad_(not frozen)
         for number, optimizer in enumerate(self.optimizers):
             self._handles.append(optimizer.register_step_pre_hook(partial(self._before_step, number)))
             self._handles.append(optimizer.register_step_post_hook(partial(self._after_step, number)))
+        _open.add(self)
+
+    def _replace(self) -> None:
+        """Detaches the masks that hold these weights. Raises ValueError where one holds others beside."""
+        mine = {id(weight) for weight in self._weights.values()}
+        for other in list(_open):
+            shared = [name for name, weight in other._weights.items() if id(weight) in mine]
+            if 0 < len(shared) < len(other._weights):
+                raise ValueError(
+                    f"another mask is attached to {shared[0]!r} of this network, and to weights beside: "
+                    "detach it first"
+                )
+            if shared:
+                other.masked.detach()
+
+    def _look(self, number: int) -> None:
+        """Notes the weights that an optimiser trains, where parameters came to it since the last look."""
+        groups = self.optimizers[number].param_groups
+        size = sum(len(group["params"]) for group in groups)
+        if size != self._sizes[number]:
+            theirs = {id(weight) for group in groups for weight in group["params"]}
+            weights = self.masked.weights.items()
+            self._held[number] |= {name: weight for name, weight in weights if id(weight) in theirs}
+            self._sizes[number] = size
 
     def close(self) -> None:
+        _open.discard(self)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -92,6 +123,7 @@ class Attachment:
     def _before_step(self, number: int, *step: Any) -> None:
         """Gradients that did not come from backward, or were written since, are masked as well."""
         self.masked.settle()
+        self._look(number)
         for name, held in self._held[number].items():
             weight = find_weight(self.masked.model, name)
             if weight is not held:
@@ -110,9 +142,8 @@ class Attachment:
             self.masked.figures = self.masked.after_step(self.masked.step + 1, self.masked.batch)
 
 
+_open: WeakSet[Attachment] = WeakSet()  # those whose hooks are set
+
+
 def _version(weight: Tensor) -> tuple[int, int]:
     return id(weight.grad), weight.grad._version if weight.grad is not None else 0
-
-
-def _ids(optimizer: torch.optim.Optimizer) -> set[int]:
-    return {id(weight) for group in optimizer.param_groups for weight in group["params"]}

@@ -188,7 +188,7 @@ def _sample(contest: Contest) -> dict[str, Scores]:
     chance = generator("bracket")
     drawn: dict[str, Tensor] = {}
     for name, like in contest.like.items():
-        some = torch.randint(like.numel(), (math.ceil(share * like.numel()),), generator=chance)
+        some = torch.randint(max(like.numel(), 1), (math.ceil(share * like.numel()),), generator=chance)
         some = some.to(like.device)
         drawn[name] = some if contest.among is None else some[contest.among[name].reshape(-1)[some]]
     return {

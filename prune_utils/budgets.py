@@ -7,6 +7,7 @@ DiSparse. Every budget adds up to its `keep` exactly.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -90,7 +91,8 @@ def erk_budget(shapes: Shapes, keep: int) -> Budget:
     """
     sizes = _sizes(shapes)
     matrices = {name: getattr(shape, "matrix", shape) for name, shape in shapes.items()}
-    raw = {name: (sum(matrix) / math.prod(matrix)) ** ERK_POWER for name, matrix in matrices.items()}
+    # of a layer without elements nothing is kept, whatever its density
+    raw = {name: (sum(of) / max(math.prod(of), 1)) ** ERK_POWER for name, of in matrices.items()}
     dense: set[str] = set()
     while True:
         left = keep - sum(sizes[name] for name in dense)
@@ -118,7 +120,8 @@ def make_budget(kind: str, shapes: Shapes, keep: int, protected: frozenset[str] 
     """A budget of exactly `keep` weights over all layers of `shapes`.
 
     kind: a name in BUDGETS. protected: layers that stay dense; they count in the total and in `keep`.
-    Raises ValueError for an unknown kind, a keep above the total, or below the protected layers' size.
+    Raises ValueError for an unknown kind, a keep above the total, or below the protected layers' size, and
+        for a registered budget that does not hold every layer once or does not add up.
     """
     if kind not in BUDGETS:
         raise ValueError(not_one_of("budget", kind, sorted(BUDGETS)))
@@ -134,9 +137,24 @@ def make_budget(kind: str, shapes: Shapes, keep: int, protected: frozenset[str] 
     if dense == total and keep == total:
         return (Pool(tuple(shapes), keep),)
     budget = BUDGETS[kind](free, keep - dense)
+    _check_pools(kind, budget, free, keep - dense)
     if not dense:
         return budget
     return (Pool(tuple(name for name in shapes if name in protected), dense), *budget)
+
+
+def _check_pools(kind: str, budget: Budget, shapes: Shapes, keep: int) -> None:
+    named = Counter(name for pool in budget for name in pool.names)
+    for name in [*shapes, *named]:
+        if name not in shapes:
+            raise ValueError(f"budget {kind!r} names layer {name!r}, which is none of its {len(shapes)}")
+        if named[name] != 1:
+            raise ValueError(
+                f"budget {kind!r} names layer {name!r} {named[name]} times in its pools, not once"
+            )
+    kept = sum(pool.keep for pool in budget)
+    if kept != keep:
+        raise ValueError(f"budget {kind!r} keeps {kept} weights in its pools, and is asked for {keep}")
 
 
 def split_budget(

@@ -24,6 +24,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from .budgets import Budget, Pool, keep_count
 from .channels import Axis, Channels, find_channels
 from .granularity import Grain, find_granularity
+from .parameters import parameters_by_name
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,14 @@ def link(
     call: Callable[[nn.Module, tuple[Any, ...]], Any] | None = None,
 ) -> Linked:
     """What hangs together in a network. Arguments and errors as of `find_channels`; ValueError too where no
-    channel may go."""
+    channel may go, and for a network inside a wrapper, whose tensors have other names than its own."""
+    plain = parameters_by_name(model)
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        if name not in plain:
+            raise ValueError(
+                f"parameter {name!r} is inside a wrapper (DataParallel, torch.compile, ...), and channels "
+                "leave the network itself: pass that, and wrap it afterwards"
+            )
     found, whole = find_channels(model, example, protect, call)
     if not found:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3])

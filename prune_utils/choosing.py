@@ -60,15 +60,23 @@ def choose(
         return _choose_channels(scores, budget, arbiter, among, grain)
     like, mask = _shapes(scores, budget, among), Mask()
     for pool in budget:
-        inside = {name: like[name] for name in pool.names}
-        theirs = {voter: {name: of[name] for name in inside if name in of} for voter, of in scores.items()}
+        inside = _on_one_device(pool, like, like)
+        theirs = {voter: _on_one_device(pool, of, like) for voter, of in scores.items()}
+        there = None if among is None else _on_one_device(pool, among, like)
         if not grain.granularity.whole:
-            mask.update(_choose_in_parts(theirs, pool, arbiter, inside, among, grain))
+            mask.update(_choose_in_parts(theirs, pool, arbiter, inside, there, grain))
         elif grain.plain:
-            mask.update(_choose_in_pool(theirs, pool, arbiter, inside, among))
+            mask.update(_choose_in_pool(theirs, pool, arbiter, inside, there))
         else:
-            mask.update(_choose_units(theirs, pool, arbiter, inside, among, grain))
-    return {name: mask[name] for name in like if name in mask}
+            mask.update(_choose_units(theirs, pool, arbiter, inside, there, grain))
+    return {name: mask[name].to(like[name].device) for name in like if name in mask}
+
+
+def _on_one_device(
+    pool: Pool, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors of the pool's layers, where the first of them is."""
+    return {name: tensors[name].to(like[pool.names[0]].device) for name in pool.names if name in tensors}
 
 
 def keep_by_ratio(
@@ -91,7 +99,8 @@ def keep_by_ratio(
         check_scores(of, voter)
         threshold = _threshold(flatten(of, list(of), among), keep_ratio, voter)
         for name, score in of.items():
-            wanted = score >= threshold if among is None else (score >= threshold) & among[name]
+            wanted = score >= threshold.to(score.device)
+            wanted = wanted if among is None else wanted & among[name]
             votes[name] = votes[name] + wanted if name in votes else wanted.to(torch.uint8)
             owners[name] = owners.get(name, 0) + 1
     return {name: wanted >= needed(owners[name]) for name, wanted in votes.items()}

@@ -101,7 +101,8 @@ def contract(
     resolution, smallest: of the sizes, see `size_ladder`; those too small for the floor are left out, of a
         table too. stride, turn, turns: see `Ascent`.
     Raises ValueError for arguments that do not go together, and, with the best that was tried, where no
-        smaller network keeps the limits; the network is then as it was.
+        smaller network keeps the limits; the network is then as it was, and so it is, with its `.grad` and
+        requires_grad, after whatever a score or `finetune` raises.
     """
     row = find_method(method)
     plan = _plan(row, criterion, floor, protect, granularity, ratio_of)
@@ -113,6 +114,10 @@ def contract(
     check_limits(limits, losses)
     judge = _Judge(model, scores, limits, level, resamples, seed)
     original = state = copy.deepcopy(model.state_dict())
+    gradients = [
+        (weight, weight.requires_grad, weight.grad, copy.deepcopy(weight.grad))
+        for weight in model.parameters()
+    ]
     tried = mask = dense_mask(model, in_scope(model, owners, plan))
 
     def choose(size: int, factors: Mapping[str, float], among: Mask) -> Mask:
@@ -147,9 +152,11 @@ def contract(
         if all(found[name] <= limit for name, limit in limits.items()):
             return found
         sparsity = Masked(model, tried)
-        with same_modes(model):
-            finetune(model, sparsity)
-        sparsity.detach()
+        try:
+            with same_modes(model):
+                finetune(model, sparsity)
+        finally:
+            sparsity.detach()
         sparsity.zero_pruned()
         return judge.drops(model)
 
@@ -164,6 +171,11 @@ def contract(
             raise ValueError(unkept(ascent))
     except BaseException:
         model.load_state_dict(original)
+        for weight, trains, gradient, values in gradients:
+            weight.requires_grad_(trains)
+            weight.grad = gradient
+            if gradient is not None and values is not None:
+                gradient.copy_(values)
         raise
     model.load_state_dict(state)
     asked = replace(plan, factors=best.trial.factors).asked | {"ratio": None, "limits": dict(limits)}

@@ -29,7 +29,7 @@ Predicate = Callable[[str, nn.Parameter, nn.Module], bool]
 Choice = str | Iterable[str] | Predicate | None  # patterns of names, or predicate(name, parameter, layer)
 
 TIED, FROZEN, EXCLUDED, UNOWNED, INTEGER = "tied", "frozen", "excluded", "unowned", "not floating point"
-OUT_OF_SCOPE = "out of scope"
+OUT_OF_SCOPE, EMPTY = "out of scope", "without elements"
 UNDIVIDED = "left dense, not divided by granularity"
 WARN_BELOW = 0.9  # share of all parameters
 
@@ -116,8 +116,9 @@ def coverage(
 ) -> Coverage:
     """Which parameters are considered, and why the others are not.
 
-    include: considered although they are embeddings, tied, frozen, tables, ...; exclude: left out, whatever
-        include says. One pattern, several, or predicate(name, parameter, layer that holds it).
+    include: considered although they are embeddings, tied, frozen, tables, ..., if they have elements;
+        exclude: left out, whatever include says. One pattern, several, or predicate(name, parameter, layer
+        that holds it).
     batches: a forward pass over each tells for certain which bare parameters of unknown layer classes
         multiply data; without them names and dimensions decide. forward: forward(network, batch) for a
         network that does not take `batch[0]`.
@@ -139,6 +140,7 @@ def coverage(
     entries = []
     for each, role in zip(held, roles, strict=True):
         reason = EXCLUDED if unwanted(each) else "" if wanted(each) else _reason(each, role)
+        reason = reason if each.parameter.numel() else EMPTY
         entries.append(Entry(tuple(each.names), _shape(each.parameter, role), role.kind, reason))
     return Coverage(tuple(entries))
 

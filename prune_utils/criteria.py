@@ -57,7 +57,7 @@ def times_weight(weight: Tensor, gradient: Tensor | None, generator: torch.Gener
 
 
 def times_square(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
-    return _known(gradient).mul_(weight.square())
+    return _known(gradient).mul_(square(weight, None, generator))
 
 
 def itself(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -69,7 +69,8 @@ def magnitude(weight: Tensor, gradient: Tensor | None, generator: torch.Generato
 
 
 def square(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:
-    return weight.square()
+    """In float32 or better."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32)).square()
 
 
 def lamp(weight: Tensor, gradient: Tensor | None, generator: torch.Generator) -> Tensor:

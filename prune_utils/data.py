@@ -7,11 +7,13 @@ as a loss means that the batch holds no label of the task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 Forward = Callable[[nn.Module, Any], Any]  # (network, batch) -> predictions
 
@@ -69,17 +71,22 @@ def is_by_task(batches: Any, tasks: Iterable[str]) -> bool:
     return isinstance(batches, Mapping) and bool(batches) and set(batches) <= set(tasks)
 
 
+class ByTask(dict[str, Any]):
+    """One step: the batch of every task. Nobody has to guess from its keys whether it is one."""
+
+
 class Taken(NamedTuple):
     """Batches that were read, as those take them that are given some."""
 
-    given: tuple[Any, ...]  # owners_from_graph
+    given: tuple[ByTask, ...]  # owners_from_graph
     numbered: Any  # make_mask
-    steps: list[Any]  # one after the other; {task: batch} where every task has its own
+    steps: list[Any]  # one after the other; ByTask where every task has its own
     first: list[Any]  # one batch, or none where there is none
+    by_task: bool  # whether every task has its own
 
 
 def read_batches(
-    batches: Iterable[Any] | Mapping[str, Iterable[Any]], tasks: Iterable[str], number: int | None = None
+    batches: Iterable[Any] | Mapping[str, Iterable[Any]], tasks: Collection[str], number: int | None = None
 ) -> Taken:
     """The batches, `number` at most, of all tasks or a mapping task -> batches of its own.
 
@@ -87,7 +94,8 @@ def read_batches(
     """
     if not isinstance(batches, Mapping):
         steps = list(islice(batches, number))
-        return Taken(tuple(steps), list(enumerate(steps)), steps, steps[:1])
+        given = tuple(ByTask(dict.fromkeys(tasks, batch)) for batch in steps)
+        return Taken(given, list(enumerate(steps)), steps, steps[:1], False)
     if not is_by_task(batches, tasks) or set(batches) != set(tasks):
         raise ValueError(
             f"batches by task are of {', '.join(map(str, batches))}, the losses of {', '.join(tasks)}: "
@@ -96,10 +104,33 @@ def read_batches(
     taken = {task: list(islice(theirs, number)) for task, theirs in batches.items()}
     nothing = object()
     rows = zip_longest(*taken.values(), fillvalue=nothing)
-    steps = [
-        {task: batch for task, batch in zip(taken, row, strict=True) if batch is not nothing} for row in rows
+    own = [
+        ByTask({task: batch for task, batch in zip(taken, row, strict=True) if batch is not nothing})
+        for row in rows
     ]
-    return Taken((taken,), taken, steps, [batch for theirs in taken.values() for batch in theirs][:1])
+    first = [batch for theirs in taken.values() for batch in theirs][:1]
+    return Taken(tuple(own), taken, own, first, True)
+
+
+def follow(batches: Any, before: torch.device | None, now: torch.device | None) -> Any:
+    """Batches, or one of them, with what is on the device `before` on the device `now`.
+
+    A network and its batches were on `before`, and the network is on `now`; None = on several. What has no
+    `to` stays, and so does all where the devices are the same or several.
+    """
+    if before is None or now is None or before == now:
+        return batches
+    if isinstance(batches, ByTask):  # tasks may share a batch, which runs through the network once
+        moved = {id(batch): follow(batch, before, now) for batch in batches.values()}
+        return ByTask({task: moved[id(batch)] for task, batch in batches.items()})
+
+    def moves(part: Any) -> bool:
+        return callable(getattr(part, "to", None))
+
+    def move(part: Any) -> Any:
+        return part.to(now) if moves(part) and getattr(part, "device", before) == before else part
+
+    return pytree.tree_map(move, batches, is_leaf=moves)
 
 
 def _is_pair(batch: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,13 +32,14 @@ from .rounds import nest
 class Pace:
     """When a network is pruned while it trains: after steps start, start + every, ... and after step end.
 
-    fraction: share of a layer's weights that the first event drops and regrows beside.
+    fraction: share of a layer's weights that the first event drops and regrows beside; None = half
+        where weights regrow, else none.
     """
 
     start: int
     end: int
     every: int
-    fraction: float = 0.0
+    fraction: float | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.start <= self.end and self.end >= 1 and self.every >= 1):
@@ -46,7 +47,7 @@ class Pace:
                 f"gradual pruning needs 0 <= start <= end, end >= 1 and every >= 1, not start {self.start}, "
                 f"end {self.end} and every {self.every}"
             )
-        if not 0 <= self.fraction <= 1:
+        if self.fraction is not None and not 0 <= self.fraction <= 1:
             raise ValueError(f"gradual fraction {self.fraction!r} is not between 0 and 1")
 
     @property
@@ -65,7 +66,11 @@ class Pace:
 
     def drop_fraction(self, step: int) -> float:
         """Cosine from `fraction` at start to 0 at end."""
-        return self.fraction / 2 * (1 + math.cos(math.pi * self.done(step)))
+        return (self.fraction or 0.0) / 2 * (1 + math.cos(math.pi * self.done(step)))
+
+    def settled(self, regrows: bool) -> Pace:
+        """The same pace, its fraction a number."""
+        return self if self.fraction is not None else replace(self, fraction=0.5 if regrows else 0.0)
 
 
 def make_pace(start: float, end: float, every: float, fraction: float, iterations: int) -> Pace:
@@ -112,6 +117,8 @@ def gradual_budgets(
 class Gradual(Regrowth):
     """Masked, pruned at every event of a pace and, with growth, moved within its layers beside."""
 
+    parts = (*Regrowth.parts, "reopened", "twin")
+
     def __init__(
         self,
         model: nn.Module,
@@ -134,6 +141,7 @@ class Gradual(Regrowth):
         refill: what the votes of an event do to its budget, None = nothing.
         known: batches, owners and asked, as of Regrowth.
         """
+        pace = pace.settled(regrows=growth is not None)
         super().__init__(model, mask, optimizer, pace, growth or ranking, **known)
         if set(events) != set(pace.steps):
             raise ValueError(f"there are budgets for steps {list(events)}, the pace prunes at {pace.steps}")
@@ -143,7 +151,7 @@ class Gradual(Regrowth):
         self.floors = dict(floors or {})
         self.refill = refill
         self.ranking = ranking
-        self.regrows = growth is not None and pace.fraction > 0
+        self.regrows = growth is not None and bool(pace.fraction)
         self.reads_batches = self.regrows or find_criterion(ranking.criterion).needs_gradient
         self.reopened = False  # in a dense phase
         self.twin: dict[str, Tensor] | None = None  # the whole network at the end of the last dense phase

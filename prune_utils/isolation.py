@@ -43,7 +43,7 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
     settle(model)
     gradients = [(weight, weight.grad) for weight in model.parameters()]
     buffers = [
-        (module, name, buffer, buffer.clone())
+        (module, name, buffer, _memory(buffer).clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
@@ -78,7 +78,16 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         with torch.no_grad():
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
-                buffer.copy_(before)
+                _memory(buffer).copy_(before)
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """The tensor without the repetitions of `expand`, which cannot be written to."""
+    if tensor.layout == torch.strided:
+        for axis in range(tensor.dim()):
+            if tensor.stride(axis) == 0 and tensor.shape[axis] > 1:
+                tensor = tensor.narrow(axis, 0, 1)
+    return tensor
 
 
 @contextmanager

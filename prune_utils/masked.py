@@ -34,6 +34,7 @@ class Masked:
     """
 
     moves = False  # whether the mask changes after a step
+    parts: tuple[str, ...] = ("mask",)  # what a saved state must hold
 
     def __init__(
         self,
@@ -122,8 +123,10 @@ class Masked:
         before anybody clips them, and pruned weights are 0 after every optimiser's step. Returns self.
 
         optimizers: every optimiser that trains this network; a step ends with the step of the last one.
-        Raises ValueError: none given, not a torch optimiser, one that this mask cannot go with, or attached
-            already.
+        A mask of these weights that was attached before is detached: the newest holds. Masks of other weights
+        of the network stay.
+        Raises ValueError: none given, not a torch optimiser, one that this mask cannot go with, attached
+            already, or another mask holds some of these weights and others beside.
         """
         if self._attachment is not None:
             raise ValueError(
@@ -208,14 +211,24 @@ class Masked:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over the mask and zeroes what it prunes. Raises ValueError when it does not fit."""
+        """Takes over the mask and zeroes what it prunes. Raises ValueError, before anything is changed, when
+        it does not fit, and for the state of another kind."""
+        self.check_state(state)
+        self._set_mask(state["mask"])
+        self.zero_pruned()
+        self.step = int(state.get("step", 0))
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for a state that this cannot take over."""
+        for name in self.parts:
+            if name not in state:
+                raise ValueError(
+                    f"saved state lacks {name!r}, which a {type(self).__name__} has: it is of another kind"
+                )
         check_mask(self.model, state["mask"])
         missing = sorted(set(self._kept) ^ set(state["mask"]))
         if missing:
             raise ValueError(f"saved mask and network differ in layer {missing[0]!r}")
-        self._set_mask(state["mask"])
-        self.zero_pruned()
-        self.step = int(state.get("step", 0))
 
     def _set_mask(self, mask: Mapping[str, Tensor]) -> None:
         for name, kept in mask.items():

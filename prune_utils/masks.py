@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .covering import prunable as prunable  # handed on
 from .divided import divided, empty_slices
+from .gathering import of_all, several
 from .parameters import find_parameters, parameters_by_name, plain_name
 from .seeds import generator
 from .shards import part, part_like
@@ -169,10 +170,16 @@ def check_same_everywhere(
 ) -> None:
     """Raises RuntimeError unless all processes hold the same mask.
 
-    gather: a tensor of every process, None = there is one process.
+    gather: a tensor of every process, None = those of torch.distributed, if there are several.
     """
-    if gather is None or not mask:
-        return
-    digest = torch.tensor(list(bytes.fromhex(mask_hash(mask))), device=next(iter(mask.values())).device)
-    if len({tuple(each.tolist()) for each in gather(digest)}) > 1:
-        raise RuntimeError("the processes hold different masks, although they saw the same scores")
+    said: list[Any] = []
+    if gather is None and several():
+        said = of_all(mask_hash(mask))
+    elif gather is not None and mask:
+        digest = torch.tensor(list(bytes.fromhex(mask_hash(mask))), device=next(iter(mask.values())).device)
+        said = [tuple(each.tolist()) for each in gather(digest)]
+    if len(set(said)) > 1:
+        raise RuntimeError(
+            "the processes hold different masks: they must choose by the same batches and seed, or gather "
+            "their gradients (`gather`)"
+        )

@@ -19,7 +19,7 @@ from .data import Forward, predict
 from .masks import Scores
 from .parameters import find_parameters, unwrap
 from .shards import sharded
-from .voters import Batch, Voter
+from .voters import Batch, Loss, Voter
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,27 @@ def curvature(survey: Survey) -> dict[str, Scores]:
     towards = signed(survey)
     weights = find_parameters(survey.model, {name for voter in survey.voters for name in voter.owns})
 
-    def along(voter: Voter) -> Voter:
+    def slope_of(loss: Loss, direction: Scores) -> Loss:
         def slope(predictions: Any, targets: Any) -> Tensor | None:
-            loss = voter.loss(predictions, targets)
-            if loss is None:
+            value = loss(predictions, targets)
+            if value is None:
                 return None
-            leaves = {name: weights[name] for name in towards[voter.name]}
-            found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, allow_unused=True)
+            leaves = [weights[name] for name in direction]
+            found = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
             parts = [
-                (gradient * towards[voter.name][name]).sum()
-                for name, gradient in zip(leaves, found, strict=True)
+                (gradient * direction[name]).sum()
+                for name, gradient in zip(direction, found, strict=True)
                 if gradient is not None
             ]
-            return sum(parts, start=0.0 * loss)  # a loss without curvature has the product 0
+            return sum(parts, start=0.0 * value)  # a loss without curvature has the product 0
 
-        return replace(voter, loss=slope, parts={})  # no parts: the curvature of a sum is not theirs
+        return slope
+
+    def along(voter: Voter) -> Voter:
+        direction = towards[voter.name]
+        # along one direction the slope of a sum is the sum of its parts' slopes
+        parts = {task: slope_of(part, direction) for task, part in voter.parts.items()}
+        return replace(voter, loss=slope_of(voter.loss, direction), parts=parts)
 
     return survey.sums([along(voter) for voter in survey.voters], torch.clone)
 
@@ -99,7 +105,8 @@ def flow(survey: Survey) -> dict[str, Scores]:
     """dR/d|w|, R = the sum of all outputs for an input of ones, every parameter and buffer made absolute.
 
     In float64 and evaluation mode: no dropout, and norms do not mix examples. Of the batches only the shape
-    of the first input is used. Every voter is told the same: there is no task in it.
+    of the first input is used; where that is indices (int32, int64), its first example is the input. Every
+    voter is told the same: there is no task in it.
     Raises ValueError where there is no batch, or the flow exceeds float64.
     """
     _refuse_shards(survey)
@@ -135,8 +142,11 @@ def flow(survey: Survey) -> dict[str, Scores]:
 
 
 def _ones(inputs: Any) -> Any:
-    """The same structure with every floating tensor full of ones; of a plain tensor [N, ...] one example."""
+    """The same structure with every floating tensor full of ones; of a plain tensor [N, ...] one example, of
+    indices as they are."""
     if isinstance(inputs, Tensor):
+        if inputs.dtype in (torch.int32, torch.int64):
+            return inputs[:1]
         return torch.ones_like(inputs[:1], dtype=torch.float64)
     return _like(inputs, lambda t: torch.ones_like(t, dtype=torch.float64) if t.is_floating_point() else t)
 

@@ -37,7 +37,8 @@ def weight_uses(model: nn.Module, batch: Any, forward: Forward | None = None) ->
             for holder in held.holders:
                 count = _counter(holder.layer) if holder.attribute == "weight" else None
                 if count is not None:
-                    handles.append(holder.layer.register_forward_hook(partial(_add, found, held.name, count)))
+                    add = partial(_add, found, held.name, count)
+                    handles.append(holder.layer.register_forward_hook(add, with_kwargs=True))
         with untouched(model), torch.no_grad():
             model.eval()
             predict(unwrap(model), batch, forward)
@@ -66,6 +67,7 @@ def _add(
     count: Counter,
     layer: nn.Module,
     given: tuple[Tensor, ...],
+    named: dict[str, Tensor],
     made: Tensor,
 ) -> None:
-    found[name] = found.get(name, 0) + count(given[0], made)
+    found[name] = found.get(name, 0) + count(given[0] if given else named["input"], made)

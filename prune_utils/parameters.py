@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
@@ -71,7 +72,8 @@ def held_parameters(model: nn.Module) -> list[Held]:
         held = found.setdefault(id(parameter), Held(parameter))
         if name not in held.names:
             held.names.append(name)
-        held.holders.append(holder)
+        if holder not in held.holders:
+            held.holders.append(holder)
     return list(found.values())
 
 
@@ -109,6 +111,12 @@ def inside(module: nn.Module, names: Iterable[str] = INSIDE) -> nn.Module | None
     if isinstance(module, WRAPPERS):
         return module.module
     return next((module._modules[name] for name in names if name in module._modules), None)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """The device of all parameters; None where there are several, or no parameter."""
+    devices = {parameter.device for parameter in model.parameters()}
+    return devices.pop() if len(devices) == 1 else None
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from .channelwise import link
 from .covering import Choice, coverage
-from .data import Forward
+from .data import ByTask, Forward
 from .multiply_adds import weight_uses
 from .plan import Plan
 from .removing import Call
@@ -21,7 +21,7 @@ def prepare(
     model: nn.Module,
     plan: Plan,
     losses: Mapping[str, Loss],
-    given: Sequence[Any],
+    given: Iterable[ByTask],
     first: Sequence[Batch],
     *,
     forward: Forward | None = None,
@@ -33,7 +33,7 @@ def prepare(
 ) -> tuple[Plan, Electorate]:
     """The plan with multiply-adds and channels, where it needs them, and the tasks with what each owns.
 
-    given: batches as `owners_from_graph` takes them. first: one batch, or none where nobody has any; the
+    given: steps with the batch of every task. first: one batch, or none where nobody has any; the
     others as of `sparsify`. The network is left untouched. Raises ValueError as those do that it calls.
     """
     covered = coverage(model, include, exclude, batches=first, forward=forward)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .arbiters import Arbiter
+from .gathering import gather_all, several
 from .voters import Gather, Loss, Voter
 
 MEMORY = 0.9  # weight of a loss's average so far: one batch says little
@@ -40,8 +41,8 @@ class Progress:
     """Hears the losses of the voters while they vote.
 
     strength: factors are rates to this power, at least 0. seen: voter -> logarithms of its first loss and of
-    the average of its losses, [2] float64. gather: a tensor of every process, None = there is one process; a
-    loss is the mean over all of them.
+    the average of its losses, [2] float64. gather: a tensor of every process, None = those of
+    torch.distributed, if there are several; a loss is the mean over all of them.
     """
 
     def __init__(self, voters: tuple[Voter, ...], strength: float, gather: Gather | None = None) -> None:
@@ -61,8 +62,9 @@ class Progress:
         for of in self._heard.values():
             of.values.clear()
         sums = torch.tensor([[sum(of), len(of)] for of in heard], dtype=torch.float64, device=device)
-        if self.gather is not None:
-            sums = torch.stack(tuple(self.gather(sums))).sum(0)
+        gather = gather_all if self.gather is None and several() else self.gather
+        if gather is not None:
+            sums = torch.stack(tuple(gather(sums))).sum(0)
         for voter, (total, number) in zip(self._heard, sums.tolist(), strict=True):
             if voter in voted and number:
                 self._note(voter, total / number)

@@ -19,13 +19,13 @@ from .channelwise import Channelwise
 from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
-from .data import Forward
+from .data import Forward, follow
 from .divided import spare
 from .filling import REFILLS, Refill
 from .floors import Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
-from .parameters import find_parameters
+from .parameters import device_of, find_parameters
 from .plan import INITS, SCOPES, Plan
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
@@ -203,11 +203,13 @@ def make_scorer(
     if few is not None and not isinstance(batches, Mapping):
         batches = list(islice(batches, few))
 
+    home = device_of(scored)
+
     def score_network(network: nn.Module) -> dict[str, Scores]:
         return score(
             network,
             voters,
-            batches,
+            follow(batches, home, device_of(network)),
             plan.criterion,
             seed=seed,
             gather=electorate.gather,

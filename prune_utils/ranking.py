@@ -19,11 +19,13 @@ def check_scores(scores: Mapping[str, Tensor], voter: str = "") -> None:
 
 
 def flatten(scores: Mapping[str, Tensor], names: list[str], among: Mask | None = None) -> Tensor:
-    """Candidates' values as one vector: layers in the order of `names`, elements in row-major order."""
-    parts = []
+    """Candidates' values as one vector: layers in the order of `names`, elements in row-major order; on the
+    first one's device."""
+    parts: list[Tensor] = []
     for name in names:
         flat = scores[name].reshape(-1)
-        parts.append(flat if among is None else flat[among[name].reshape(-1)])
+        flat = flat if among is None else flat[among[name].reshape(-1)]
+        parts.append(flat.to(parts[0].device) if parts else flat)
     return torch.cat(parts)
 
 
@@ -105,7 +107,7 @@ def _standings(scores: Scores, among: Mask | None, curve: Callable[[Tensor], Ten
         else:
             there = among[name].reshape(-1)
             stop = start + int(there.count_nonzero())
-            standing[there] = standings[start:stop]
+            standing[there] = standings[start:stop].to(score.device)
         result[name] = standing.reshape(score.shape)
         start = stop
     return result

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,14 @@ from .attaching import unwrapped
 from .budgets import Pool
 from .choosing import WEIGHTS, choose
 from .criteria import find_criterion
-from .data import Forward, is_by_task
+from .data import Forward, follow, is_by_task
 from .divided import divided, number_of_slices, spare
+from .gathering import gather_for
 from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
 from .measures import flow
+from .parameters import device_of
 from .progress import Progress
 from .ranking import rank_fractions
 from .scoring import score
@@ -84,8 +86,9 @@ class Growth:
     memory: from 0 up to, not including, 1: the weight of the votes before in a moving average, by voter.
     salient: from 0 to 1, for a constant fan-in (fan_in.py): a neuron that has fewer salient weights than this
         share of the fan-in loses all its weights; 0 = every neuron stays.
-    gather: a tensor of every process, None = there is one process. Each of several sees its share of a step's
-        batch, and |mean of their gradients| is what votes: the gradient of the whole batch.
+    gather: a tensor of every process, None = those of torch.distributed, if there are several. Each of
+        several sees its share of a step's batch, and |mean of their gradients| is what votes: the gradient of
+        the whole batch.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     grain: what is kept or pruned together.
     drop: criterion of what goes, "magnitude" = the smallest weights. By one that reads gradients the voters
@@ -141,6 +144,7 @@ class Regrowth(Masked):
     """Masked, with a mask that moves. Every layer keeps the count that it has in the first mask."""
 
     moves = True
+    parts: tuple[str, ...] = ("mask", "updates")
 
     def __init__(
         self,
@@ -152,11 +156,15 @@ class Regrowth(Masked):
         *,
         batches: Iterable[Any] | None = None,
         numbered: Iterable[tuple[int, Any]] | None = None,
+        by_task: bool = True,
         **known: Any,
     ) -> None:
         """optimizer: whatever trains the network, so that grown weights start with fresh state: one, several,
             or None = those that `attach` is given.
-        batches: for a mask that is attached and not told the `batch` of its step: these vote in turn.
+        batches: for a mask that is attached and not told the `batch` of its step: these vote in turn, on the
+            device where the network is then, if it has moved since.
+        by_task: whether a batch whose keys are all tasks holds a batch of each; False = it is one that
+            `growth.forward` takes.
         numbered: (number, batch) pairs that say what is needed, read again at every change; None = the step's
             batch. Growth is voted on the latter always.
         known: owners and asked, as of Masked.
@@ -170,6 +178,8 @@ class Regrowth(Masked):
         self.growth = growth
         self.batches = batches
         self.numbered = numbered
+        self.by_task = by_task
+        self._home = device_of(model)  # where the batches were given
         self.updates = 0
         self.progress = Progress(growth.voters, growth.progress, growth.gather) if growth.progress else None
         if self.progress and self._sharded and growth.gather is None:
@@ -190,6 +200,7 @@ class Regrowth(Masked):
         super().after_step(step, batch)
         if not self.schedule.due(step):
             return {}
+        self.check_optimizers(self.optimizers)
         fraction = self.schedule.drop_fraction(step)
         before = self.mask
         dropped, after = self._move(before, fraction, step, batch)
@@ -309,14 +320,14 @@ class Regrowth(Masked):
         numbered: (number, batch) pairs that vote instead of the step's batch, None = that one.
         """
         voters = [voter.among(moving) for voter in growth.voters]
-        gather = growth.gather
+        gather = gather_for(self.model, growth.gather)
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
         batches: Any = [(step, batch)] if numbered is None else numbered
         if numbered is None and find_criterion(growth.criterion).needs_gradient:
             batch = self._batch(batch)
             tasks = [task for voter in voters for task in voter.by_task]
             batches = [(step, batch)]
-            if is_by_task(batch, tasks):  # every task has a batch of its own, or none is left
+            if self.by_task and is_by_task(batch, tasks):  # of every task its own, or none is left
                 batches = {task: [batch[task]] if task in batch else [] for task in tasks}
         return score(
             self.model,
@@ -349,16 +360,33 @@ class Regrowth(Masked):
                 f"the mask moves after step {self.step} and needs the step's batch: set `batch` before the "
                 "optimizer's step, or pass `batches`"
             )
-        if isinstance(self.batches, Sequence):
-            return self.batches[self.updates % len(self.batches)]
+        return follow(self._next(self.batches), self._home, device_of(self.model))
+
+    def _next(self, batches: Iterable[Any]) -> Any:
+        if isinstance(batches, Sequence):
+            return batches[self.updates % len(batches)]
         with torch.random.fork_rng(devices=[]):  # a loader draws from the stream that training draws from
             batch = next(self._stream, None) if self._stream else None
             if batch is None:
-                self._stream = iter(self.batches)
+                self._stream = iter(batches)
                 batch = next(self._stream, None)
         if batch is None:
             raise ValueError("`batches`, on which growth is voted, are empty")
         return batch
+
+    def check_optimizers(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Raises ValueError also for state that cannot be made fresh for some elements of a weight: of
+        another type than floating point, whose 0 may stand for any number."""
+        super().check_optimizers(optimizers)
+        for optimizer in optimizers:
+            for name, weight in self.weights.items():
+                for key, value in optimizer.state.get(weight, {}).items():
+                    if _of_elements(value, weight) and not value.is_floating_point():
+                        raise ValueError(
+                            f"the {type(optimizer).__name__} keeps {key!r} of {name!r} as {value.dtype}, in "
+                            "which 0 need not be 0, and weights that grow start with state 0: choose an "
+                            "optimizer with 32-bit state"
+                        )
 
     def _start_at_zero(self, weight: Tensor, where: Tensor) -> None:
         """Weight and optimiser state become 0 in place."""
@@ -371,12 +399,15 @@ class Regrowth(Masked):
         kept = ~part_like(where, weight)
         for optimizer in self.optimizers:
             for value in optimizer.state.get(weight, {}).values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
+                if _of_elements(value, weight):
                     zero_pruned(part(value), kept)
 
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict() | {"updates": self.updates, "average": self._average}
-        return state | ({"progress": self.progress.seen} if self.progress else {})
+        average = {
+            voter: {name: score.clone() for name, score in of.items()} for voter, of in self._average.items()
+        }
+        state = super().state_dict() | {"updates": self.updates, "average": average}
+        return state | ({"progress": dict(self.progress.seen)} if self.progress else {})
 
     def to_come(self) -> dict[str, Any]:
         later = super().to_come()
@@ -401,3 +432,8 @@ class Regrowth(Masked):
         }
         if self.progress:
             self.progress.load(state.get("progress", {}))
+
+
+def _of_elements(value: Any, weight: Tensor) -> TypeGuard[Tensor]:
+    """Whether a part of an optimiser's state has a value for each element of the weight."""
+    return isinstance(value, Tensor) and value.shape == weight.shape

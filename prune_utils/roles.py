@@ -59,7 +59,7 @@ class Shape(tuple[int, ...]):
 
     @property
     def matrix(self) -> tuple[int, ...]:
-        if self.kind == EXPERTS:
+        if self.kind == EXPERTS or not self:
             return tuple(self[1:])
         return (self[0] // self.blocks, *self[1:])
 

@@ -106,6 +106,7 @@ class Rounds(Masked):
     """Masked, and every `every` steps pruned among the survivors to the next of the budgets."""
 
     moves = True
+    parts: tuple[str, ...] = ("mask", "done")
 
     def __init__(
         self,
@@ -121,9 +122,9 @@ class Rounds(Masked):
         grain: Grain = WEIGHTS,
         **known: Any,
     ) -> None:
-        """gather: a tensor of every process, None = there is one process. score: the scores of the network as
-        it is, by voter and weight; None = |w|, by one voter. floors: of every budget, () = none. grain: what
-        is kept or pruned together. known: owners and asked, as of Masked."""
+        """gather: a tensor of every process, None = as torch.distributed says. score: the scores of the
+        network as it is, by voter and weight; None = |w|, by one voter. floors: of every budget, () = none.
+        grain: what is kept or pruned together. known: owners and asked, as of Masked."""
         super().__init__(model, mask, **known)
         self.score = score or self._magnitude
         self.arbiter, self.grain = arbiter, grain
@@ -134,6 +135,11 @@ class Rounds(Masked):
         self.every = every
         self.gather = gather
         self.done = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether all rounds are done."""
+        return self.done >= len(self.budgets)
 
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:

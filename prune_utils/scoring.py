@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .criteria import find_criterion
 from .data import Forward, loss_value, predict, targets_of
+from .gathering import gather_for
 from .isolation import runs_own_functions, seed_streams, untouched
 from .masks import Scores
 from .measures import Survey
@@ -45,8 +46,9 @@ def score(
         mapping task -> iterable of them. A batch is (input, targets), or anything that `forward` takes.
         Dropout of a batch is seeded by (seed, number). Not read by criteria without gradients.
     criterion: a name in CRITERIA.
-    gather: the gradients of all processes, given this one's, when several share the batches. If process r of
-        n has the batches r, n + r, ..., the sums are those of one process alone, to the last bit.
+    gather: the gradients of all processes, given this one's, when several share the batches; None = those of
+        torch.distributed, if there are several, each of which must call this with as many batches. If process
+        r of n has the batches r, n + r, ..., the sums are those of one process alone, to the last bit.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
     silent: what happens to a voter that has nothing to say, because none of its batches holds its task (every
         loss None) or all its scores are equal. "refuse": ValueError; "abstain": it is no key of the result.
@@ -189,6 +191,7 @@ def _gradient_sums(
 
     missed: gets the names of the voters that had no loss in any batch.
     """
+    gather = gather_for(model, gather)
     sums: dict[str, Scores] = {voter: {} for voter in owned}
     spread = any(map(is_shard, weights.values()))
     voters = [voter for voter in voters if owned[voter.name]]
@@ -262,7 +265,7 @@ def _add_parts(
     loss.backward(retain_graph=again)
     for name, leaf in leaves.items():
         if leaf.grad is not None:
-            _add(sums, name, what(part(leaf.grad)))
+            _add(sums, name, what(_exact(part(leaf.grad))))
             leaf.grad = None
 
 
@@ -279,7 +282,7 @@ def _adding(
         if gradient is None:  # of a function that passes none on
             return None
         for each in [gradient] if gather is None else gather(gradient):
-            _add(sums, name, what(each))
+            _add(sums, name, what(_exact(each)))
         # what autograd keeps in the gradient's place: its shape, without its memory
         return gradient.new_zeros(()).expand_as(gradient)
 
@@ -305,10 +308,14 @@ def _require_finite(sums: Scores, names: Iterable[str], where: str) -> None:
 def _add(sums: Scores, name: str, part: Tensor) -> None:
     """sums[name] += part, a tensor of its own."""
     if name not in sums:
-        # low-precision gradients are summed in float32; memory order stays the gradient's until all are added
-        sums[name] = part.to(_sum_dtype(part))
+        sums[name] = part  # memory order stays the gradient's until all are added
     else:
         sums[name].add_(part)
+
+
+def _exact(gradient: Tensor) -> Tensor:
+    """The gradient in the precision of the sums: float16 has no square of 1e-4."""
+    return gradient.to(_sum_dtype(gradient))
 
 
 def _zeros(weight: Tensor) -> Tensor:

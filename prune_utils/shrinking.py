@@ -8,13 +8,12 @@ The network is afterwards an ordinary dense one of the same class: train it, sav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 from torch import nn
 
 from .covering import Choice
-from .data import Forward
+from .data import Forward, read_batches
 from .methods import method as find_method
 from .plan import Settings, make_plan
 from .preparing import example_of, prepare
@@ -26,7 +25,7 @@ from .voters import Loss
 def remove_channels(
     model: nn.Module,
     losses: Mapping[str, Loss],
-    batches: Iterable[Any],
+    batches: Iterable[Any] | Mapping[str, Iterable[Any]],
     ratio: float,
     of: str = "params",
     *,
@@ -80,18 +79,18 @@ def remove_channels(
             f"remove_channels removes at once, and method {method} trains between rounds: choose another "
             "method, and call again for the smaller network after some training"
         )
-    taken = list(islice(batches, num_batches))
-    if not taken:
+    taken = read_batches(batches, losses, num_batches)
+    if not taken.first:
         raise ValueError("removing channels needs at least one batch, and there is none")
     plan, electorate = prepare(
-        *(model, plan, losses, taken, taken[:1]),
+        *(model, plan, losses, taken.given, taken.first),
         forward=forward,
         loss_weights=loss_weights,
         include=include,
         exclude=exclude,
     )
-    mask = make_mask(model, plan, electorate, list(enumerate(taken)), seed, forward)
+    mask = make_mask(model, plan, electorate, taken.numbered, seed, forward)
     removal = removal_of(plan.channels, mask, plan.channels.keep(ratio))
-    check_removal(model, removal, *example_of(taken[0], forward))
+    check_removal(model, removal, *example_of(taken.first[0], forward))
     removal.apply(model)
     return removal

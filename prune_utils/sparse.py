@@ -18,6 +18,7 @@ from torch import nn
 from .courses import Course, make_sparsifier, regrowth
 from .covering import Choice
 from .data import Forward, read_batches
+from .gathering import check_alike
 from .gradual import Pace
 from .granularity import WEIGHT
 from .masked import Masked
@@ -91,11 +92,13 @@ def sparsify(
     unowned: "leave_out" or "prune" weights that no task uses. score_init: "own" weights, or a "xavier" copy.
     keep_ratio: the published rule instead of the ratio, without a floor; see `keep_by_ratio`.
     schedule: when the mask moves: a Schedule for a method that regrows (rigl), a Pace for one that prunes on
-        its way (gmp, granet, top_kast). backward: share of all weights that top_kast trains beside the kept;
-        it takes floor=0.
-    every: steps between the rounds of a method that trains
-        between them. initial: state dict that a method rewinds the network to.
-    gather: a tensor of every process, None = there is one process.
+        its way (gmp, granet, top_kast), whose `fraction` is half for a row that regrows. backward: share of
+        all weights that top_kast trains beside the kept; it takes floor=0.
+    every: steps between the rounds of a method that trains between them. initial: state dict that a method
+        rewinds the network to.
+    gather: a tensor of every process. None = those of torch.distributed, if there are several processes: then
+        all call this, each with as many batches of its own, and choose together (of a sharded network: with
+        the same batches). `lambda tensor: [tensor]` = each process prunes a network of its own.
     Returns Masked, Regrowth for a dynamic method, Gradual or TopKast for one that prunes while it trains,
         Rounds for one that trains between its rounds.
     >>> import torch
@@ -142,13 +145,18 @@ def sparsify(
         unowned=unowned,
     )
     owners = electorate.owners
+    if gather is None:
+        check_alike("the number of batches", [sorted(step) for step in taken.given])
+        check_alike("the owners of the weights", {name: sorted(tasks) for name, tasks in owners.items()})
     mask = make_mask(model, plan, electorate, taken.numbered, seed, forward)
     if initial is not None:
         model.load_state_dict(initial)
     known = {"owners": owners, "asked": plan.asked | {"seed": seed, "batches": len(taken.steps)}}
+    # without `forward` no batch is a mapping, but for those by task
+    held = known | {"batches": taken.steps, "by_task": taken.by_task or forward is None}
     if isinstance(schedule, Pace):
-        rhythm = _Rhythm(schedule.start, schedule.end, schedule.every, schedule.fraction, backward)
-        held = known | {"batches": taken.steps}
+        fraction = schedule.settled(regrows=row.grow is not None).fraction or 0.0
+        rhythm = _Rhythm(schedule.start, schedule.end, schedule.every, fraction, backward)
         return make_sparsifier(
             Course(
                 model, mask, None, row, plan, electorate, schedule.end, seed, rhythm, rhythm, held, forward
@@ -157,7 +165,7 @@ def sparsify(
     if row.grow is not None and schedule is not None:
         asked = electorate.voters(row.grow_voters)
         growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
-        return regrowth(model, mask, None, schedule, growth, batches=taken.steps, **known)
+        return regrowth(model, mask, None, schedule, growth, **held)
     if row.retrain:
         budgets = make_budgets(model, plan, owners)[1:]
         floors = make_floors(model, plan, owners, budgets)

@@ -2,9 +2,9 @@
 
 The network computes with the set A, the largest weights. The optimiser trains the larger set B that holds A,
 so that weights outside A may grow into it; what is outside B stays as it is. A weight outside A *is* 0 in
-the network whenever anybody looks: its value is kept aside, and stands in the parameter only while the
-optimiser steps. Exploration is held back by the paper's regulariser, whose factor is the optimiser's weight
-decay: |w|^2 in A, |w|^2 / D in B outside A, D the density of A.
+the network whenever anybody looks, the closure of a step too: its value is kept aside, and stands in the
+parameter only while the optimiser steps. Exploration is held back by the paper's regulariser, whose factor is
+the optimiser's weight decay: |w|^2 in A, |w|^2 / D in B outside A, D the density of A.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .zeroing import zero_pruned
 class TopKast(Regrowth):
     """Masked to A, trained in B; both follow the weights' magnitudes at every event of the pace."""
 
+    parts = (*Regrowth.parts, "trained", "aside")
     _entered: bool  # whether the parameters hold B
 
     def __init__(
@@ -44,7 +45,7 @@ class TopKast(Regrowth):
         **known: Any,
     ) -> None:
         """mask: the first A; the network still holds the dense weights. forward, backward: budgets of A and
-        B, of the same pools. gather: a tensor of every process. known: owners and asked, as of Masked.
+        B, of the same pools. gather: as of Growth. known: owners and asked, as of Masked.
         """
         if sharded(model):
             raise ValueError("Top-KAST keeps whole weights aside, so it takes no sharded network")
@@ -71,37 +72,57 @@ class TopKast(Regrowth):
             return
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         decay = {id(weight): g.get("weight_decay", 0.0) for g in groups for weight in g["params"]}
-        for name, weight in self.weights.items():
+        density = self.density if any(decay.values()) else 1.0
+        for name, weight in self._followed().items():
             explored = self._values[name] * self._trained[name]
             weight.add_(explored)
             if weight.grad is not None:  # the optimiser itself adds decay * w
-                weight.grad.add_(explored, alpha=decay.get(id(weight), 0.0) * (1 / self.density - 1))
+                weight.grad.add_(explored, alpha=decay.get(id(weight), 0.0) * (1 / density - 1))
         self._entered = True
 
     @torch.no_grad()
     def mask_gradient(self, name: str) -> None:
         gradient = find_weight(self.model, name).grad
         if gradient is not None:
+            self._trained[name] = self._trained[name].to(gradient.device)
             zero_pruned(gradient, self._trained[name])
 
     @torch.no_grad()
     def after_step(self, step: int, batch: Any) -> dict[str, float]:
         """Returns {} or density (of A), trained (density of B) and replaced_share (of A)."""
         self.mask_gradients()  # a step without it would have lost B
-        for name, weight in self.weights.items():
-            self._values[name] = torch.where(self._trained[name], weight, self._values[name])
+        self._take()
         figures = super().after_step(step, batch)
         self._part()
+        if not figures:
+            return {}
         trained = count(self._trained) / size(self._trained)
-        told = {"density": self.density, "trained": trained}
-        return told | {"replaced_share": figures["replaced_share"]} if figures else {}
+        return {
+            "density": self.density,
+            "trained": trained,
+            "replaced_share": figures["replaced_share"],
+        }
 
+    def _followed(self) -> dict[str, nn.Parameter]:
+        """The weights, by name; B and the values aside are where they are."""
+        weights = self.weights
+        for name, weight in weights.items():
+            self._trained[name] = self._trained[name].to(weight.device)
+            self._values[name] = self._values[name].to(weight.device)
+        return weights
+
+    def _take(self) -> None:
+        """All values are known aside: those of B are what the parameters hold."""
+        for name, weight in self._followed().items():
+            self._values[name] = torch.where(self._trained[name], weight, self._values[name])
+
+    @torch.no_grad()
     def _part(self) -> None:
         """The weights of A into the parameters, the others aside."""
-        for name, weight in self.weights.items():
-            with torch.no_grad():
-                weight.copy_(self._values[name].masked_fill(~self._kept[name], 0.0))
-            self._values[name].masked_fill_(self._kept[name], 0.0)
+        for name, weight in self._followed().items():
+            kept = self._kept_of(name, weight)
+            weight.copy_(self._values[name].masked_fill(~kept, 0.0))
+            self._values[name].masked_fill_(kept, 0.0)
         self._entered = False
 
     def may_hold(self, kept: Tensor, first: Tensor) -> bool:
@@ -123,13 +144,44 @@ class TopKast(Regrowth):
             raise ValueError(f"Top-KAST goes with one optimizer, not {len(optimizers)}")
         super().attach(*optimizers)
         assert self._attachment is not None
-        hook = self.optimizer.register_step_pre_hook(lambda *step: self.mask_gradients())
+        hook = self.optimizer.register_step_pre_hook(self._before_step)
         self._attachment._handles.append(hook)
         return self
 
+    def _before_step(self, optimizer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """B goes into the parameters: at once, or after every call of the step's closure, which computes with
+        A. Returns the step's arguments, None = as they are."""
+        closure = named.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self.mask_gradients()
+            return None
+
+        def with_a() -> Any:
+            if self._entered:
+                with torch.no_grad():
+                    self._take()
+                self._part()
+            loss = closure()
+            self.mask_gradients()
+            return loss
+
+        return args[:1], named | {"closure": with_a}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        super().check_state(state)
+        for part in ("trained", "aside"):
+            missing = sorted(set(self._kept) ^ set(state[part]))
+            if missing:
+                raise ValueError(
+                    f"{part!r} of the saved state and the network differ in layer {missing[0]!r}"
+                )
+
     def state_dict(self) -> dict[str, Any]:
         """Also B, and the values of all weights outside A."""
-        return super().state_dict() | {"trained": self._trained, "aside": self._values}
+        parts = {"trained": self._trained, "aside": self._values}
+        return super().state_dict() | {
+            part: {name: values.clone() for name, values in of.items()} for part, of in parts.items()
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

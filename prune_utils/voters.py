@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .covering import UNOWNED, Choice, Coverage, coverage
-from .data import Forward, is_by_task, loss_value, predict, targets_of
+from .data import ByTask, Forward, is_by_task, loss_value, predict, targets_of
 from .isolation import reached_leaves, reached_shards, seed_streams, untouched
 from .parameters import find_parameters, unwrap
 from .seeds import mix_seed
@@ -60,7 +60,7 @@ class Voter:
 class Electorate:
     """All that is needed to hold a vote: every task's loss, its weight in the sum, and what it owns.
 
-    gather: a tensor of every process, None = there is one process.
+    gather: a tensor of every process, None = as torch.distributed says.
     """
 
     losses: Mapping[str, Loss]
@@ -203,8 +203,11 @@ def owners_from_graph(
 
 
 def by_task_steps(losses: Mapping[str, Any], batches: tuple[Any, ...]) -> Iterable[Mapping[str, Any]]:
-    """Steps as mappings task -> batch, from batches for all tasks or from one mapping task -> batches."""
-    if len(batches) == 1 and is_by_task(batches[0], losses):
+    """Steps as mappings task -> batch, from such steps (ByTask), batches for all tasks or one mapping task ->
+    batches."""
+    if all(isinstance(batch, ByTask) for batch in batches):
+        yield from batches
+    elif len(batches) == 1 and is_by_task(batches[0], losses):
         nothing = object()
         for row in zip_longest(*batches[0].values(), fillvalue=nothing):
             yield {task: batch for task, batch in zip(batches[0], row, strict=True) if batch is not nothing}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from prune_utils.masked import Masked
+from prune_utils.masks import check_same_everywhere
 
 try:
     from lightning.pytorch import Callback
@@ -20,7 +21,8 @@ except ImportError:
 
 class SparsityCallback(Callback):
     """`Trainer(callbacks=[SparsityCallback(sparsity)])`: attaches to every optimizer of the module, hands
-    each batch to a mask that moves, and travels in Lightning's checkpoints.
+    each batch to a mask that moves, which the processes of a strategy vote on together, and travels in
+    Lightning's checkpoints.
 
     sparsity: what `sparsify` returned for the LightningModule or a network inside it.
     """
@@ -29,6 +31,8 @@ class SparsityCallback(Callback):
         self.sparsity = sparsity
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Raises RuntimeError where processes were given different masks."""
+        check_same_everywhere(self.sparsity.mask, None)
         self.sparsity.detach()  # of an earlier fit
         self.sparsity.attach(*trainer.optimizers)
         self.sparsity.zero_pruned()  # weights may have been loaded since

@@ -1,7 +1,8 @@
 """A callback for Hugging Face's Trainer: the network stays sparse while it trains, and after resuming.
 
 Needs `transformers`. A mask that moves votes on the batches that `sparsify` was given, as the Trainer tells
-callbacks of no batch. Strategies whose optimizer is not torch's (DeepSpeed) are refused by `attach`.
+callbacks of no batch; several processes vote together. Strategies whose optimizer is not torch's (DeepSpeed)
+are refused by `attach`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from prune_utils.files import replacing
 from prune_utils.masked import Masked
+from prune_utils.masks import check_same_everywhere
 
 try:
     from transformers import TrainerCallback
@@ -35,12 +37,14 @@ class SparsityCallback(TrainerCallback):
         self.resume_from = resume_from
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Raises ValueError where the weights that training resumes from are of another mask."""
+        """Raises ValueError where the weights that training resumes from are of another mask, RuntimeError
+        where processes were given different masks."""
         if state.global_step:
             folder = self.resume_from or args.resume_from_checkpoint
             if not isinstance(folder, (str, Path)):
                 folder = _folder(args, state)
             self._load(Path(folder))
+        check_same_everywhere(self.sparsity.mask, None)
         self.sparsity.detach()  # of an earlier training
         self.sparsity.attach(given["optimizer"])
         self.sparsity.zero_pruned()

@@ -75,7 +75,7 @@ def test_one_pass_serves_all_ratios_and_seeds_repeat(monkeypatch, rooms, tmp_pat
     [
         (("--tasks", "seg"), "at least two tasks"),
         (("--keep-ratios", "0.1,x"), "--keep-ratios needs different numbers"),
-        (("--keep-ratios", "1.5"), "keep ratio 1.5 is not a fraction"),
+        (("--keep-ratios", "1.5"), "--keep-ratios 1.5 is not a share above 0 and up to 1"),
         (("--seeds", "0"), "--seeds 0 asks for no seed"),
         (("--seeds", "1,1"), "--seeds needs different whole numbers"),
         (("--init-from", "none.pth"), "none.pth"),

@@ -301,3 +301,65 @@ def test_growth_on_batches_of_its_own_in_turn(tiny, form):
         ends.append((net, sparsity, optimizers))
     assert_the_same(*ends)
     assert ends[1][1].figures["dropped"] > 0
+
+
+def test_a_second_mask_of_the_same_weights_takes_the_first_ones_place(tiny):
+    net = tiny("a")
+    optimizer, dense = KINDS["sgd"](net.model.parameters()), copy.deepcopy(net.model.state_dict())
+    first = Masked(net.model, half(net.model)).attach(optimizer)
+    net.model.load_state_dict(dense)
+    second = Masked(net.model, {name: ~kept for name, kept in first.mask.items()}).attach(optimizer)
+    assert second.attached and not first.attached
+    loss_of(net, net.batches[0]).backward()
+    optimizer.step()
+    assert (first.step, second.step) == (0, 1)
+    for name, weight in prunable(net.model).items():
+        kept = second.mask[name]
+        assert weight.grad[kept].any() and weight[kept].any() and not weight[~kept].any()
+    first.detach()
+    assert second.attached
+
+
+def test_masks_of_other_weights_go_together_and_of_some_of_them_do_not(tiny):
+    net = tiny("a")
+    optimizer = KINDS["sgd"](net.model.parameters())
+    mask = half(net.model)
+    trunk = Masked(net.model, {name: mask[name] for name in ("stem.weight", "trunk.weight")})
+    head = Masked(net.model, {"heads.a.weight": mask["heads.a.weight"]}).attach(optimizer)
+    trunk.attach(optimizer)
+    assert trunk.attached and head.attached
+    with raises(
+        "another mask is attached to 'trunk.weight' of this network, and to weights beside: detach it first"
+    ):
+        Masked(net.model, {"trunk.weight": mask["trunk.weight"]}).attach(optimizer)
+    whole = Masked(net.model, mask).attach(optimizer)  # all that the others hold
+    assert whole.attached and not trunk.attached and not head.attached
+
+
+def test_weights_that_are_unfrozen_later_have_masked_gradients_from_then_on(tiny):
+    net = tiny("a")
+    optimizer, sparsity = KINDS["sgd"](net.model.parameters()), Masked(net.model, half(net.model))
+    net.model.trunk.weight.requires_grad_(False)
+    sparsity.attach(optimizer)
+    assert not net.model.trunk.weight.requires_grad
+    loss_of(net, net.batches[0]).backward()
+    assert net.model.trunk.weight.grad is None
+    net.model.trunk.weight.requires_grad_(True)
+    loss_of(net, net.batches[0]).backward()
+    gradient, kept = net.model.trunk.weight.grad, sparsity.mask["trunk.weight"]
+    assert gradient[kept].any() and not gradient[~kept].any()
+
+
+def test_weights_of_a_group_that_is_added_later_are_held_too(tiny):
+    net = tiny("a")
+    trunk, head = net.model.trunk.weight, net.model.heads.a.weight
+    first, last = KINDS["sgd"]([net.model.stem.weight]), KINDS["sgd"]([head])
+    sparsity = Masked(net.model, half(net.model)).attach(first, last)
+    first.add_param_group({"params": [trunk]})
+    pruned = ~sparsity.mask["trunk.weight"]
+    trunk.grad = torch.ones_like(trunk)  # not from backward
+    first.step()
+    assert not trunk.grad[pruned].any() and not trunk[pruned].any()
+    net.model.trunk.weight = nn.Parameter(trunk.detach().clone())
+    with pytest.raises(ValueError, match="'trunk.weight' of the network is not the parameter"):
+        first.step()

@@ -106,3 +106,28 @@ def test_choices_are_named():
         make_budget("gloabl", SHAPES, 7)
     with pytest.raises(ValueError, match="keep 51 is more than the 50 weights"):
         make_budget("erk", SHAPES, 51)
+
+
+@pytest.mark.parametrize("rule", [uniform_budget, erk_budget, global_budget])
+def test_a_layer_without_elements_keeps_none(rule):
+    budget = rule({"none": (0, 4), **SHAPES, "scalar": ()}, 9)
+    assert sum(pool.keep for pool in budget) == 9
+    assert [pool.keep for pool in budget if pool.names == ("none",)] in ([0], [])
+
+
+@pytest.mark.parametrize(
+    ("pools", "said"),
+    [
+        ((Pool(("a", "b", "c"), 8),), "budget 'mine' keeps 8 weights in its pools, and is asked for 9"),
+        ((Pool(("a", "b"), 9),), "budget 'mine' names layer 'c' 0 times in its pools, not once"),
+        (
+            (Pool(("a", "b", "c"), 4), Pool(("b",), 5)),
+            "budget 'mine' names layer 'b' 2 times in its pools, not once",
+        ),
+        ((Pool(("a", "b", "c", "d"), 9),), "budget 'mine' names layer 'd', which is none of its 3"),
+    ],
+)
+def test_a_budget_of_ones_own_is_counted(monkeypatch, pools, said):
+    monkeypatch.setitem(BUDGETS, "mine", lambda shapes, keep: pools)
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        make_budget("mine", SHAPES, 9)

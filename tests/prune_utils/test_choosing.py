@@ -377,3 +377,27 @@ def test_keep_ratio_is_checked(ratio):
 def test_keep_ratio_that_keeps_nothing():
     with pytest.raises(ValueError, match="0.2 leaves voter 'A' none of its 2 weights"):
         keep_by_ratio({"A": {"a": t(1, 2)}}, 0.2, "unanimous")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")],
+        ),
+    ],
+)
+@pytest.mark.parametrize("size", [50, module.PLAIN])
+@pytest.mark.parametrize("arbiter", ["unanimous", "intersection", "share"])
+def test_a_pool_over_two_devices_is_decided_on_one(device, size, arbiter):
+    draws = torch.Generator().manual_seed(0)
+    scores = {task: {name: torch.rand(size, generator=draws) for name in "uv"} for task in "ab"}
+    spread = {task: {"u": of["u"], "v": of["v"].to(device)} for task, of in scores.items()}
+    budget = (Pool(("u", "v"), size // 3),)
+    expected, found = (choose(of, budget, arbiter) for of in (scores, spread))
+    assert (found["u"].device.type, found["v"].device.type) == ("cpu", device)
+    assert kept({name: of.cpu() for name, of in found.items()}) == kept(expected)
+    published = keep_by_ratio({"a": spread["a"]}, 0.3, arbiter)
+    assert published["v"].device.type == device

@@ -279,3 +279,31 @@ def test_mistakes_are_told_before_any_training(tiny, more, said):
     given = {"limits": {"a": 1, "b": 1}} | more
     with pytest.raises(ValueError, match=said):
         contract(model, losses, batches, scores, never, **given)
+
+
+def test_a_training_that_fails_leaves_nothing_behind(tiny):
+    net = tiny("a", "b")
+    model, losses, batches, scores, finetune = arrange(net)
+    stem = model.stem.weight
+    stem.grad = torch.ones_like(stem)
+    model.branch.weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    held = []
+
+    def fail(model, sparsity):
+        finetune(model, sparsity)
+        held.append(sparsity)
+        for weight in model.parameters():
+            weight.requires_grad_(True)
+        (sum(weight.sum() for weight in model.parameters())).backward()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        contract(model, losses, batches, scores, fail, {"a": 0, "b": 0})
+    assert not held[0].attached and not stem._post_accumulate_grad_hooks
+    assert model.stem.weight.grad is stem.grad and (stem.grad == 1).all()
+    assert all(weight.grad is None for weight in model.parameters() if weight is not stem)
+    assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == [
+        "branch.weight"
+    ]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -291,3 +291,32 @@ def test_one_call_asks_for_a_pace(tiny, name):
         sparsify(net.model, net.losses, net.batches, method=name)
     with pytest.raises(ValueError, match="method 'snip' does not prune while it trains, so it takes no Pace"):
         sparsify(net.model, net.losses, net.batches, method="snip", schedule=Pace(0, 4, 2))
+
+
+@pytest.mark.parametrize("name", ["granet", "disparse_granet"])
+@pytest.mark.parametrize("fraction", [None, 0.0])
+def test_a_row_that_regrows_does_so_by_the_pace_that_is_proposed(tiny, name, fraction):
+    """Half at first, as the settings of the scripts say; 0 = nothing comes back."""
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["adam"](net.model.parameters())
+    more = {} if fraction is None else {"fraction": fraction}
+    sparsifier = sparsify(
+        net.model, net.losses, net.batches, 80, name, schedule=Pace(start=1, end=9, every=2, **more)
+    ).attach(optimizer)
+    assert sparsifier.schedule.fraction == (0.5 if fraction is None else fraction)
+    back, before = 0, sparsifier.mask
+    for step in range(9):
+        inputs, targets = sparsifier.batch = net.batches[step % 2]
+        optimizer.zero_grad()
+        out = net.model(inputs)
+        sum(loss(out, targets) for loss in net.losses.values()).backward()
+        optimizer.step()
+        back += sum(int((now & ~before[layer]).sum()) for layer, now in sparsifier.mask.items())
+        before = sparsifier.mask
+    assert (back > 0) == (fraction is None)
+
+
+def test_a_row_that_does_not_regrow_drops_nothing_beside(tiny):
+    net = tiny("a", "b")
+    gmp = sparsify(net.model, net.losses, net.batches, 80, "gmp", schedule=Pace(1, 9, 2))
+    assert gmp.schedule.fraction == 0 and not gmp.regrows

@@ -144,3 +144,24 @@ def test_synflow_leaves_the_network_alone():
     score(model, [Voter("a", None, frozenset({"first.weight"}))], [(0, (torch.zeros(1, 2), None))], "synflow")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_synflow_takes_indices_as_they_are():
+    """An embedding of whole numbers has no input of ones; two tables of 2 and 3 ones, weights 2 and 4."""
+
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(3, 2), nn.Linear(2, 1, bias=False)
+            with torch.no_grad():
+                self.words.weight.copy_(torch.tensor([[1.0, -1.0], [2.0, 3.0], [0.0, 0.0]]))
+                self.head.weight.copy_(torch.tensor([[2.0, -4.0]]))
+
+        def forward(self, index):
+            return self.head(self.words(index).sum(1))
+
+    voter = Voter("a", None, frozenset({"head.weight"}))
+    for kind in (torch.int64, torch.int32):
+        batch = torch.tensor([[0, 1], [2, 2]], dtype=kind), None
+        found = score(Words(), [voter], [(0, batch)], "synflow")
+        assert found["a"]["head.weight"].tolist() == [[2 * 3, 4 * 4]]  # of the first example alone

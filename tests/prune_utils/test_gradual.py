@@ -322,3 +322,14 @@ def test_resumes_with_the_same_bits(tiny, kind, stop, granularity):
     assert (resumed.twin is None) == (whole.twin is None)
     for name, value in (whole.twin or {}).items():
         assert torch.equal(resumed.twin[name], value), name
+
+
+def test_a_fraction_that_is_not_given_is_half_where_weights_regrow(tiny):
+    net = tiny("a", "b")
+    pace = Pace(1, 6, 1)
+    assert pace.fraction is None and pace.drop_fraction(1) == 0
+    plan = events(net.model, cubic(pace), 40)
+    growth = Growth(task_voters(net.losses, net.owners), "gradient")
+    for grows in (growth, None):
+        made = Gradual(net.model, dense_mask(net.model), None, pace, plan, magnitude(net), grows)
+        assert (made.regrows, made.schedule.fraction) == ((True, 0.5) if grows else (False, 0.0))

@@ -14,6 +14,7 @@ from prune_utils import (
     prunable,
     score,
     shuffle_within_layers,
+    sparsify,
     task_voters,
 )
 
@@ -411,3 +412,115 @@ def test_growth_remembers_the_votes_before():
     assert grown[0.75] == [True, False, False, False, False]  # 0.75 * 9 = 6.75, 0.75 * 8 = 6, 0.25 * 4 = 1
     with pytest.raises(ValueError, match="growth memory 1.0 is not from 0"):
         Growth((), memory=1.0)
+
+
+@pytest.mark.parametrize("form", ["pairs", "by task", "dictionaries"])
+def test_batches_that_are_kept_follow_the_network(tiny, form):
+    """Kept in main memory, they vote where the network is then; those of the step are the user's."""
+    net = tiny("a", "b")
+    seen = []
+
+    def loss_of(task):
+        def loss(out, batch):
+            targets = batch["targets"] if form == "dictionaries" else batch
+            seen.append(targets[task].device.type)
+            return (out[task] - targets[task]).square().mean()
+
+        return loss
+
+    batches, forward = net.batches, None
+    if form == "by task":
+        batches = dict.fromkeys("ab", net.batches)
+    elif form == "dictionaries":
+        batches = [{"image": image, "targets": targets, "names": ["x"]} for image, targets in net.batches]
+        forward = lambda model, batch: model(batch["image"])  # noqa: E731
+    losses = {task: loss_of(task) for task in "ab"}
+    sparsity = sparsify(
+        *(net.model, losses, batches, 70, "disparse_dynamic"), schedule=Schedule(9, 1), forward=forward
+    )
+    net.model.to("meta")
+    seen.clear()
+    votes = sparsity._votes(1, None, frozenset(sparsity.mask), sparsity.growth)
+    assert seen == ["meta", "meta"]
+    assert all(score.is_meta for of in votes.values() for score in of.values())
+    image = (batches["a"] if form == "by task" else batches)[0]
+    assert (image["image"] if form == "dictionaries" else image[0]).device.type == "cpu"
+
+
+def test_rounds_follow_the_network_too(tiny):
+    net = tiny("a", "b")
+    sparsity = sparsify(
+        net.model, net.losses, net.batches, 70, "imp", criterion="snip", rounds=2, every=1, floor=0
+    )
+    net.model.to("meta")
+    assert all(score.is_meta for of in sparsity.score(net.model).values() for score in of.values())
+
+
+def test_what_forward_takes_is_not_taken_for_batches_by_task(tiny):
+    """A step's batch whose keys are the tasks: an input for each head, and `forward` takes both."""
+    net = tiny("a", "b")
+    net.model.drop.p = 0.0
+    steps = [{"a": image, "b": image.flip(0)} for image, _ in net.batches]
+    losses = {task: lambda out, batch, task=task: out[task].square().mean() for task in "ab"}
+
+    def forward(model, batch):
+        return {task: model(batch[task])[task] for task in "ab"}
+
+    for batches in (steps, steps[:1]):
+        sparsity = sparsify(
+            net.model, losses, batches, 70, "disparse_dynamic", schedule=Schedule(9, 1), forward=forward
+        )
+        sparsity.optimizers = (torch.optim.SGD(net.model.parameters(), 0.0),)
+        before = sparsity.mask
+        assert sparsity.after_step(1, steps[0])["dropped"] > 0
+        assert sparsity.after_step(2, None)["dropped"] > 0
+        assert counts(sparsity.mask) == counts(before) and sparsity.updates == 2
+        for task in "ab":
+            assert sparsity.owners[f"heads.{task}.weight"] == {task}
+
+
+def test_state_that_is_no_floating_point_is_refused_before_anything_moves():
+    """8-bit optimizers keep codes, of which 0 stands for another number than 0."""
+    model = Row([4.0, 1.0, -3.0, 2.0, 9.0, 9.0, 9.0, 9.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    mask = {"row.weight": torch.tensor([[True] * 4 + [False] * 4])}
+    voter = Voter("a", lambda out, target: out.sum(), frozenset(mask))
+    regrowth = Regrowth(model, mask, optimizer, Schedule(10**9, 1), Growth((voter,)))
+    optimizer.state[model.row.weight] = {"state1": torch.full((1, 8), 127, dtype=torch.uint8)}
+    said = "the SGD keeps 'state1' of 'row.weight' as torch.uint8, .* choose an optimizer with 32-bit state"
+    with pytest.raises(ValueError, match=said):
+        regrowth.after_step(1, (torch.ones(1, 8), None))
+    assert torch.equal(regrowth.mask["row.weight"], mask["row.weight"])
+    assert model.row.weight.tolist() == [[4, 1, -3, 2, 0, 0, 0, 0]]
+    with pytest.raises(ValueError, match=said):
+        regrowth.attach(optimizer)
+
+
+def test_a_saved_state_is_not_changed_by_what_comes_later():
+    model = Row([4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    mask = {"row.weight": torch.tensor([[True] * 4 + [False] * 4])}
+    voters = tuple(Voter(task, lambda out, _: out.square().sum(), frozenset(mask)) for task in "ab")
+    growth = Growth(voters, memory=0.5, progress=1.0)
+    regrowth = Regrowth(model, mask, torch.optim.SGD(model.parameters(), 0.0), Schedule(10**9, 1), growth)
+    regrowth.after_step(1, (torch.linspace(1, 2, 8)[None], None))
+    state = regrowth.state_dict()
+    before = copy.deepcopy(state)
+    regrowth.after_step(2, (torch.linspace(2, 1, 8)[None], None))
+    for task in "ab":
+        assert torch.equal(state["average"][task]["row.weight"], before["average"][task]["row.weight"])
+        assert torch.equal(state["progress"][task], before["progress"][task])
+        assert not torch.equal(regrowth.state_dict()["progress"][task], before["progress"][task])
+
+
+def test_a_state_of_another_kind_changes_nothing(tiny):
+    net = tiny("a", "b")
+    mask = sparse(net.model)
+    voters = task_voters(net.losses, net.owners)
+    regrowth = Regrowth(net.model, mask, None, Schedule(9, 1), Growth(voters))
+    other = {"mask": {name: ~kept for name, kept in mask.items()}, "step": 7}
+    before = copy.deepcopy(net.model.state_dict())
+    with pytest.raises(ValueError, match="saved state lacks 'updates', which a Regrowth has"):
+        regrowth.load_state_dict(other)
+    assert all(torch.equal(regrowth.mask[name], kept) for name, kept in mask.items())
+    assert regrowth.step == 0
+    assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())

@@ -290,3 +290,23 @@ def test_a_hollow_copy_shares_nothing_and_keeps_what_is_tied():
     assert {value.device.type for value in [*made.parameters(), *made.buffers()]} == {"meta"}
     assert made[0].weight is made[1].weight and not made[0].bias.requires_grad and not made.training
     assert net[0].weight.device.type == "cpu" and all_shapes(made) == all_shapes(net)
+
+
+def test_channels_leave_a_network_without_its_wrappers(tiny):
+    net = tiny("a", "b")
+    before = copy.deepcopy(net.model.state_dict())
+    with pytest.raises(ValueError, match="'module.stem.weight' is inside a wrapper.* the network itself"):
+        remove_channels(nn.DataParallel(net.model), net.losses, net.batches, 30)
+    assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
+
+
+def test_channels_are_removed_by_batches_of_every_task(tiny):
+    sizes = []
+    for by_task in (False, True):
+        net = tiny("a", "b")
+        net.model.drop.p = 0.0
+        batches = dict.fromkeys("ab", net.batches) if by_task else net.batches
+        sizes.append((remove_channels(net.model, net.losses, batches, 30).widths, all_shapes(net.model)))
+    assert sizes[0] == sizes[1]
+    with pytest.raises(ValueError, match="batches by task are of a, the losses of a, b"):
+        remove_channels(net.model, net.losses, {"a": net.batches}, 30)

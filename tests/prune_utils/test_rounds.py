@@ -163,3 +163,15 @@ def test_rounds_resume(tiny):
     assert (resumed.done, count(resumed.mask)) == (2, 10)
     with pytest.raises(ValueError, match="round iterations 0"):
         Rounds(net.model, mask, (), every=0)
+
+
+def test_rounds_are_ready_when_the_last_is_done(tiny):
+    net = tiny("a")
+    mask = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(net.model).items()}
+    rounds = Rounds(net.model, mask, budgets(net.model, 30, 10), every=2)
+    ready = []
+    for step in range(1, 6):
+        rounds.after_step(step, None)
+        ready.append(rounds.ready)
+    assert ready == [False, False, False, True, True]
+    assert Rounds(net.model, mask, (), every=2).ready

@@ -286,3 +286,39 @@ def test_cudnn_repeats_itself_while_scores_are_made_and_is_not_turned_off(tiny):
     score(case.model, task_voters({"a": loss}, case.owners), [(0, case.batches[0])], "snip")
     assert seen == [(*before[:2], True, False)]
     assert (cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == before
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("criterion", "inputs", "weight"), [("fisher", 1e-4, 1.0), ("taylor", 1.0, 1e-4)])
+def test_squares_are_taken_in_the_precision_of_the_sum(kind, criterion, inputs, weight):
+    """1e-8 is less than the smallest number of float16."""
+    model = Line().to(kind)
+    with torch.no_grad():
+        model.layer.weight.fill_(weight)
+    batch = (torch.tensor([[inputs, 2 * inputs]], dtype=kind), torch.tensor(1.0, dtype=kind))
+    found = score(model, [LINE_VOTER], [(0, batch)], criterion)["a"]["layer.weight"]
+    exact = torch.promote_types(kind, torch.float32)
+    gradient, weight = batch[0].to(exact), model.layer.weight.detach().to(exact)
+    gradient = gradient.square() if criterion == "fisher" else gradient
+    assert found.dtype == exact and found.all()
+    assert torch.equal(found, gradient * weight.square())
+
+
+def test_expanded_buffers_and_their_bases_are_as_before(tiny):
+    class Expanded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1, bias=False)
+            self.register_buffer("base", torch.tensor([[1.0, 2.0]]))
+            self.register_buffer("wide", self.base.expand(3, 2))
+            self.register_buffer("none", torch.zeros(0, 2).expand(0, 2))
+
+        def forward(self, x):
+            self.base.add_(1)
+            return self.layer(x) * self.wide.mean()
+
+    model = Expanded()
+    base, wide = model.base, model.wide
+    score(model, [LINE_VOTER], enumerate(LINE_BATCHES), "snip")
+    assert model.base is base and model.wide is wide
+    assert base.tolist() == [[1, 2]] and wide.tolist() == [[1, 2]] * 3

@@ -249,3 +249,38 @@ def test_what_does_not_go_together_is_refused_and_changes_nothing(tiny):
     with pytest.raises(ValueError, match="at least one batch"):
         call(batches=[])
     assert same(before, dict(net.model.state_dict()))
+
+
+@pytest.mark.parametrize("criterion", ["grasp", "snip", "snip_signed"])
+def test_the_joint_voter_hears_batches_by_task(tiny, criterion):
+    """The sum of the losses has the product of Hessian and gradient that its parts add up to."""
+    found = []
+    for by_task in (False, True):
+        net = tiny("a", "b")
+        net.model.double().drop.p = 0.0
+        batches = [(x.double(), {t: v.double() for t, v in to.items()}) for x, to in net.batches]
+        given = dict.fromkeys("ab", batches) if by_task else batches
+        found.append(pu.sparsify(net.model, net.losses, given, 50, "grasp", criterion=criterion).mask)
+    assert same(*found)
+
+
+def test_sizes_that_are_none_and_scalars_are_no_weights(tiny):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.none = nn.Linear(4, 6), nn.Linear(0, 3)
+            self.scale = nn.Parameter(torch.tensor(2.0))
+            self.head = nn.Linear(6, 1)
+
+        def forward(self, x):
+            return self.head(self.scale * self.body(x)) + self.none(x[:, :0]).sum()
+
+    batches, losses = [(torch.randn(5, 4), None)], {"a": lambda out, _: out.square().mean()}
+    for budget in ("global", "uniform", "erk", "waterfill"):
+        sparsity = pu.sparsify(Odd(), losses, batches, 50, budget=budget)
+        assert set(sparsity.mask) == {"body.weight", "head.weight"} and pu.count(sparsity.mask) == 15
+        left = sparsity.certificate["of_all"]["left_out"]
+        assert left["without elements"] == {"none.weight": 0} and left["table"] == {"scale": 1}
+        asked = pu.sparsify(Odd(), losses, batches, 50, budget=budget, include=["scale", "none.weight"])
+        assert set(asked.mask) == {"scale", "body.weight", "head.weight"}
+        assert pu.count(asked.mask) == 16 and asked.verify()["kept"] == 16  # half of 31, to the even

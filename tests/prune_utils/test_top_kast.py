@@ -140,3 +140,114 @@ def test_resumes_with_the_same_bits(tiny, stop):
         resumed.after_step(number, (inputs, targets))
     for name, value in net.model.state_dict().items():
         assert torch.equal(other.model.state_dict()[name], value), name
+
+
+class Seen(nn.Linear):
+    """Notes the weights that it computes with."""
+
+    def forward(self, x):
+        self.seen = self.weight.tolist()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("form", ["by position", "by name"])
+def test_a_closure_computes_with_a_and_b_learns(form):
+    ends = []
+    for closes in (True, False):
+        model = Seen(4, 1, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+        mask = {"weight": torch.tensor([[True, True, False, False]])}
+        kast = TopKast(model, mask, optimizer, Pace(2, 4, 2), pools(2), pools(3)).attach(optimizer)
+
+        def closure(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = model(torch.ones(1, 4)).square().sum()
+            loss.backward()
+            return loss
+
+        losses = []
+        for _ in range(3):
+            held = model.weight.tolist()
+            if closes:
+                loss = optimizer.step(closure) if form == "by position" else optimizer.step(closure=closure)
+            else:
+                loss = closure()
+                optimizer.step()
+            losses.append(loss.item())
+            assert model.seen == held and held[0].count(0) == 2
+        ends.append((losses, model.weight.tolist(), kast.state_dict()["aside"]["weight"].tolist()))
+    assert ends[0] == ends[1]
+
+
+def test_an_optimizer_that_looks_twice_computes_with_a_both_times():
+    class Twice(torch.optim.SGD):
+        def step(self, closure):
+            with torch.enable_grad():
+                closure()
+            super().step()
+            with torch.enable_grad():
+                return closure()
+
+    model = Seen(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[4.0, 2.0]]))
+    optimizer, seen = Twice(model.parameters(), lr=0.5), []
+    mask = {"weight": torch.tensor([[True, False]])}
+    kast = TopKast(model, mask, optimizer, Pace(9, 9, 1), pools(1), pools(2)).attach(optimizer)
+
+    def closure():
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        seen.append(model.seen)
+
+    optimizer.step(closure)
+    assert seen == [[[4, 0]], [[3.5, 0]]]
+    assert model.weight.tolist() == [[3.5, 0]] and kast.state_dict()["aside"]["weight"].tolist() == [[0, 1.5]]
+
+
+def test_what_is_kept_aside_follows_the_network():
+    model, optimizer = row([4.0, 3.0, 2.0, 1.0])
+    mask = {"weight": torch.tensor([[True, True, False, False]])}
+    kast = TopKast(model, mask, optimizer, Pace(5, 9, 2), pools(2), pools(3))
+    model.to("meta")
+    model.weight.grad = torch.empty_like(model.weight)
+    kast.mask_gradient("weight")
+    kast.mask_gradients()
+    optimizer.step()
+    assert kast.after_step(1, None) == {}
+    state = kast.state_dict()
+    assert state["trained"]["weight"].is_meta and state["aside"]["weight"].is_meta
+
+
+def test_a_saved_state_stays_as_it_was():
+    model, optimizer = row([4.0, 3.0, 2.0, 1.0])
+    mask = {"weight": torch.tensor([[True, True, False, False]])}
+    kast = TopKast(model, mask, optimizer, Pace(2, 4, 2), pools(2), pools(3))
+    state = kast.state_dict()
+    before = copy.deepcopy(state)
+    for number in (1, 2):
+        step(model, optimizer, kast, number, [0.0, 1.0, -0.5, -9.0])
+    for part in ("trained", "aside"):
+        assert torch.equal(state[part]["weight"], before[part]["weight"])
+        kast.state_dict()[part]["weight"].zero_()
+    assert kast.trained["weight"].any() and kast.state_dict()["aside"]["weight"].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"aside": None}, "saved state lacks 'aside', which a TopKast has"),
+        ({"aside": {}}, "'aside' of the saved state and the network differ in layer 'weight'"),
+    ],
+)
+def test_a_state_of_another_kind_changes_nothing(changes, said):
+    model, optimizer = row([4.0, 3.0, 2.0, 1.0])
+    mask = {"weight": torch.tensor([[True, True, False, False]])}
+    kast = TopKast(model, mask, optimizer, Pace(2, 4, 2), pools(2), pools(3))
+    state = kast.state_dict() | {"mask": {"weight": ~mask["weight"]}} | changes
+    state = {name: part for name, part in state.items() if part is not None}
+    with pytest.raises(ValueError, match=said):
+        kast.load_state_dict(state)
+    assert torch.equal(kast.mask["weight"], mask["weight"]) and model.weight.tolist() == [[4, 3, 0, 0]]
