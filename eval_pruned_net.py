@@ -12,6 +12,7 @@ from common.text import files_table
 from configs.arguments import EXPERIMENT, flags_tree, parser
 from configs.load import Tree, carried, overlay
 from configs.origins import settings_table
+from configs.schema import Run
 from prune_utils.methods import METHODS
 from workflow import terminal
 
@@ -74,6 +75,9 @@ def main() -> None:
         raise ValueError(not_one_of("--engine", asked.engine, ENGINES))
     terminal.check_packages(f"--engine {asked.engine}", *ENGINES.get(asked.engine, ()))
     given = overlay(asked.dataset, asked.config, flags_tree(asked))
+    precision = given.get("run", {}).get("precision", Run.precision)
+    if asked.engine and precision != Run.precision:
+        raise ValueError(f"--engine {asked.engine} computes in 32 bits: leave --precision {precision} out")
     terminal.check_files(asked.weights, asked.contract)
     if asked.contract:
         check_contract(asked, given)
@@ -96,7 +100,7 @@ def main() -> None:
 
 def show_settings(asked: argparse.Namespace, experiment: "Experiment", saved: "Saved") -> None:
     """Print every setting and where it comes from."""
-    base = (str(saved.path), carried(saved.content["config"])) if "config" in saved.content else None
+    base = (str(saved.path), carried(saved.content["config"])) if saved.content.get("config") else None
     print(settings_table(experiment.config, asked, base))
 
 

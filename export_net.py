@@ -8,7 +8,7 @@ from typing import Any
 from common.command_line import Parser, described
 from common.files import check_apart, check_file
 from common.lock import locked
-from common.names import BASELINE
+from common.names import BASELINE, network_file
 from common.text import files_table, table
 from configs.load import DATASETS, overlay
 from prune_utils.methods import METHODS
@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
 
 
 def source(asked: argparse.Namespace) -> Path:
-    """The file that the command line names: the best weights of training, else the network before it."""
+    """The file or folder that the command line names: the best weights, else the network before training."""
     if asked.weights:
         return Path(asked.weights)
     from workflow.experiment import experiment_name
@@ -83,11 +83,12 @@ def drop_unvoted(
     return smaller
 
 
-def target(asked: argparse.Namespace, path: Path, tasks: tuple[str, ...] | None, ending: str) -> Path:
-    """What to write: --out, or beside the weights, named by what was asked for."""
+def target(asked: argparse.Namespace, named: Path, tasks: tuple[str, ...] | None, ending: str) -> Path:
+    """What to write: --out, or beside the file or folder of the network, named by what was asked for."""
     words = ["-".join(tasks)] if tasks else []
     words += [word for word in ("only_voted", "half") if getattr(asked, word)]
-    return Path(asked.out) if asked.out else path.parent / (".".join([path.stem, *words]) + ending)
+    name = named.resolve().name if named.is_dir() else named.stem
+    return Path(asked.out) if asked.out else named.parent / (".".join([name, *words]) + ending)
 
 
 def main() -> None:
@@ -99,9 +100,10 @@ def main() -> None:
     from workflow.saved import export_saved, read_saved
 
     form = find_format(asked.format, asked.half)
-    path = source(asked)
+    named = source(asked)
+    path = network_file(named)
     tasks = None if asked.tasks is None else tuple(task for task in asked.tasks.split(",") if task)
-    out = target(asked, path, tasks, form.ending)
+    out = target(asked, named, tasks, form.ending)
     check_file(out, "--out")
     check_apart(out, "--out", path)
     content = read_saved(path)

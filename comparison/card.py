@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from common.command_line import Parser, ending
-from common.files import read_json, replacing, write_json
-from common.names import HUB_CONFIG, HUB_MODEL
+from common.files import check_apart, read_json, replacing, write_json
+from common.names import HUB_CONFIG, HUB_MODEL, network_file
 from common.text import files_table
 from prune_utils.report import format_certificate
 from workflow.saved import read_saved, write_saved
@@ -28,7 +28,7 @@ from workflow.saved import read_saved, write_saved
 from .entries import gather
 from .grid import decimals, heading, number, spread
 from .report import setups
-from .results import Result, label_of, read_results
+from .results import Result, differing_settings, label_of, read_results
 from .verdicts import LEVEL, quantile
 
 TERMS = {
@@ -46,8 +46,8 @@ def card(
 ) -> str:
     """The page as Markdown with its YAML head.
 
-    content: the fields of a saved network. results: those of its method, data set, sparsity and split, one
-    for each seed. speed: what prune_utils.deploy.benchmark wrote. terms: of the data, None = as known.
+    content: the fields of a saved network. results: what results_of finds, its own first. speed: what
+    prune_utils.deploy.benchmark wrote. terms: of the data, None = as known.
     """
     sections = {
         content["name"]: _what(content),
@@ -129,7 +129,7 @@ def _data(content: Mapping[str, Any], results: Sequence[Result], terms: str | No
 
 def _scores(results: Sequence[Result]) -> str:
     if not results:
-        return "None: no result file lies beside the network. `eval_pruned_net.py` writes one."
+        return "None: no result of these weights lies beside the network. `eval_pruned_net.py` writes one."
     first = results[0]
     (entry,) = gather(results, first.protocol, setups())
     rows = [
@@ -199,26 +199,37 @@ def _use(content: Mapping[str, Any]) -> str:
 
 
 def results_of(content: Mapping[str, Any], folders: Sequence[Path], split: str) -> list[Result]:
-    """Results of the same experiment below the folders, one for each seed."""
+    """Results below the folders: that of these weights, and of the same experiment with other seeds, trained
+    alike. None where that of these weights is not among them."""
     try:
         found = read_results(folders)
     except ValueError as error:
         if "no result lies below" in str(error):
             return []
         raise
-    dataset, seed = content["config"]["data"]["dataset"], content["config"]["run"]["seed"]
+    dataset, run = content["config"]["data"]["dataset"], content["config"]["run"]
     ratio = content["config"]["prune"]["ratio"] if content["mask"] else None
     label = label_of(content["name"], dataset, content.get("method", ""), ratio)
-    same = [r for r in found if (r.dataset, r.label, r.ratio, r.split) == (dataset, label, ratio, split)]
-    return sorted(same, key=lambda result: (result.seed != seed, result.seed))
+    wanted = (dataset, label, ratio, split, run["protocol"])
+    same = [r for r in found if (r.dataset, r.label, r.ratio, r.split, r.protocol) == wanted]
+    own = [r for r in same if r.seed == run["seed"] and r.step in (None, content["step"])]
+    others = [r for r in same if r.seed != run["seed"] and own and _trained_alike(own[0], r)]
+    return own + sorted(others, key=lambda result: result.seed)
+
+
+def _trained_alike(own: Result, other: Result) -> bool:
+    """Whether both are of the same settings, and of weights chosen in the same way."""
+    return own.made.get("weights") == other.made.get("weights") and not differing_settings([own, other])
 
 
 def write_hub(content: dict[str, Any], text: str, folder: Path, half: bool = False) -> list[tuple[Path, str]]:
-    """The three files of a hub repository. ValueError if the folder holds another network."""
+    """The three files of a hub repository. ValueError if the folder holds another network or page."""
     place = folder / HUB_MODEL
     if place.exists() and read_saved(place)["name"] != content["name"]:
         raise ValueError(f"{folder} holds another network: give --hub a folder of its own")
-    folder.mkdir(parents=True, exist_ok=True)
+    others = [name for name in ("README.md", HUB_CONFIG) if (folder / name).exists()]
+    if others and not place.exists():
+        raise ValueError(f"{folder} holds {others[0]} and no network: give --hub a folder of its own")
     write_saved(content, place, half)
     plain = {field: content[field] for field in ("name", "network", "certificate", "config", "step")}
     write_json(folder / HUB_CONFIG, {"model_type": "disparse-multitask", **plain})
@@ -254,15 +265,23 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
 
     def work() -> int:
-        path = Path(asked.file)
+        named = Path(asked.file)
+        path = network_file(named)
+        name = named.resolve().name if named.is_dir() else named.stem  # a folder's name has no ending
+        beside = None if asked.hub else named.parent / f"{name}.md"
+        out = Path(asked.out) if asked.out else beside
+        hub = Path(asked.hub) / HUB_MODEL if asked.hub else None
+        if hub is not None:
+            check_apart(hub, "--hub", path)
+        if out is not None:
+            check_apart(out, "--out", path, hub)
         content = read_saved(path)
         if not isinstance(content["config"], dict):
             raise ValueError(f"{path} does not say how it was trained: it has no field 'config'")
         results = results_of(content, [Path(f) for f in asked.results or [path.parent]], asked.split)
         text = card(content, results, _read_speed(asked.speed), asked.terms)
         files = write_hub(content, text, Path(asked.hub), asked.half) if asked.hub else []
-        if asked.out or not asked.hub:
-            out = Path(asked.out) if asked.out else path.with_suffix(".md")
+        if out is not None:
             _write(out, text)
             files.append((out, "the card"))
         print(files_table(f"described {path} with {len(results)} results.", files))

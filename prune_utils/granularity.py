@@ -118,6 +118,12 @@ class Block(Granularity):
     def joined(self, parts: Tensor, shape: Sequence[int]) -> Tensor:
         return parts.unflatten(3, (self.outputs, self.inputs)).permute(0, 3, 1, 4, 2).reshape(shape)
 
+    def flaw(self, kept: Tensor) -> str:
+        if not self.divides(kept.shape):
+            block = f"{self.outputs} x {self.inputs}"
+            return f"has {tuple(kept.shape)} weights, which blocks of {block} do not divide"
+        return super().flaw(kept)
+
 
 @dataclass(frozen=True)
 class Neighbours(Granularity):
@@ -195,6 +201,8 @@ class FanIn(Granularity):
         return whole_units(budget, rows, at_least=1)
 
     def flaw(self, kept: Tensor) -> str:
+        if not self.divides(kept.shape):
+            return f"has {tuple(kept.shape)} weights, which have no inputs"
         inputs = kept.flatten(1).sum(1)
         counts = inputs[inputs > 0]
         if bool((counts == counts[:1]).all()):
@@ -220,7 +228,7 @@ def find_granularity(name: str) -> Granularity:
         "fanin": FanIn(),
         "channel": Granularity("channel", removes=True),
     }
-    if name in plain:
+    if isinstance(name, str) and name in plain:
         return plain[name]
     pattern = neighbours(name)
     if pattern:
@@ -348,7 +356,7 @@ class Grain:
 def check_parts(granularity: Granularity, mask: Mapping[str, Tensor]) -> None:
     """Raises ValueError that names the first layer whose mask is not of this granularity."""
     for name, kept in mask.items() if granularity != WEIGHT else ():
-        wrong = granularity.flaw(kept)
+        wrong = granularity.flaw(kept) if kept.numel() else "has no weights"
         if wrong:
             raise ValueError(f"the mask is not of granularity {granularity.name}: layer {name!r} {wrong}")
 

@@ -23,11 +23,14 @@ from torch import Tensor, nn
 from .files import replacing
 from .masks import mask_hash
 from .positions import CODINGS, shortest
-from .shards import is_shard, shared_out, whole, writes
+from .shards import is_shard, part, shared_out, whole, writes
 
 FORMAT = 2
 KEY = "sparse network"
 FIELDS = ("format", "half", "masked", "codings", "checksum", "hash", "certificate", "extra")
+# weights that a file of a number of bytes may claim: a byte tells of 255 at most, but for those after the
+# last kept one of each tensor
+CLAIMED, CLAIMED_BY_BYTE = 2**28, 256
 
 
 Coding = dict[str, Any]  # of one tensor: coding, shape, dtype, mask, kept
@@ -54,11 +57,14 @@ def save_sparse(
     """Write a network's state with its mask and certificate; whole or not at all.
 
     model: the network, or its state dict. mask: parameter name -> bool tensor, True = kept; None = dense.
-    half: kept float32 weights in 16 bits; tensors that the mask does not name keep their type.
+    half: kept float32 weights in 16 bits; tensors that the mask does not name keep their type, so that a
+        dense network has none.
     extra: plain JSON values to travel along. Of a sharded network all processes call this, the first writes.
     Raises ValueError that names the tensor that does not fit: a mask of another network, pruned weights that
-        are not 0, values beyond 16 bits, a certificate of another mask.
+        are not 0, values beyond 16 bits, a certificate of another mask; or for half of a dense network.
     """
+    if half and mask is None:
+        raise ValueError("half is for the kept weights of a mask, and this network is dense: leave it out")
     state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
     _check_state(state, mask)
     _check_certificate(certificate, mask, "the certificate")
@@ -67,10 +73,11 @@ def save_sparse(
     codings: dict[str, Coding] = {}
     stored: dict[tuple[Any, ...], str] = {}  # tied weights are written once, under their first name
     for name, value in state.items():
+        own = part(value.detach())  # lives as long as the state, unlike a tensor gathered from its shards
+        same = (own.device, own.data_ptr(), own.shape, own.stride(), own.dtype, value.shape)
         value = whole(value.detach())
-        same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
         kept = None if mask is None else mask.get(name)
-        if value.numel() and kept is None and same in stored:
+        if own.numel() and kept is None and same in stored:
             codings[name] = {"coding": "tied", "to": stored[same]}
             continue
         stored[same] = name
@@ -100,8 +107,15 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
     Raises ValueError in one sentence where the file is damaged, contradicts itself, or is of another network:
         a tensor missing, unknown, or of another shape or type. The network is untouched then.
     """
-    content = read_sparse(path)
+    header, tensors = _read(Path(path))
     own = model.state_dict()
+    for name, shape in _claims(path, header).items():  # before memory is taken for them
+        if name not in own:
+            raise ValueError(f"{path}: tensor '{name}' is not part of the network")
+        if math.prod(shape) > own[name].numel():
+            said = f"shape {str(shape)[:60]}, the network's is {tuple(own[name].shape)}"
+            raise ValueError(f"{path}: tensor '{name}' has {said}")
+    content = _unpacked(path, header, tensors)
     for name, value in own.items():
         if name not in content.state:
             raise ValueError(f"{path} lacks tensor '{name}' of the network, with shape {tuple(value.shape)}")
@@ -128,9 +142,32 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
 def read_sparse(path: str | Path) -> SparseFile:
     """What a sparse file holds, on the CPU, every claim checked.
 
-    Raises FileNotFoundError, or ValueError in one sentence for a damaged or foreign file.
+    Raises FileNotFoundError, or ValueError in one sentence for a damaged or foreign file, and for one that
+        claims more weights than a file of its size tells of.
     """
     header, tensors = _read(Path(path))
+    claimed = {name: math.prod(shape) for name, shape in _claims(path, header).items()}
+    if sum(claimed.values()) > CLAIMED + CLAIMED_BY_BYTE * sum(value.nbytes for value in tensors.values()):
+        most = max(claimed, key=lambda name: claimed[name])
+        raise ValueError(f"{path}: by the shape of '{most}' it has more weights than its bytes can tell of")
+    return _unpacked(path, header, tensors)
+
+
+def _claims(path: str | Path, header: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Packed tensor -> its shape, as the header says; ValueError where that is none."""
+    found = {}
+    for name, how in header["codings"].items():
+        if how.get("coding") in ("dense", "tied"):  # take no more memory than the file
+            continue
+        shape = how.get("shape")
+        if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"{path}: tensor '{name}' claims shape {ascii(shape)[:60]}, which is none")
+        found[name] = tuple(shape)
+    return found
+
+
+def _unpacked(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SparseFile:
+    """What the header and the tensors of a file say, where they agree; else ValueError."""
     state: dict[str, Tensor] = {}
     mask: dict[str, Tensor] = {}
     for name, how in header["codings"].items():
@@ -232,8 +269,10 @@ def _decoded(name: str, how: Coding, tensors: Mapping[str, Tensor]) -> tuple[Ten
         if tuple(stored.shape) != shape:
             raise ValueError(f"shape {tuple(stored.shape)} instead of {shape}")
         return stored.to(dtype), torch.ones(shape, dtype=torch.bool) if how["mask"] else None
-    unpack = CODINGS[how["coding"]][1]
-    kept = unpack(tensors[f"{name}.positions"].numpy(), math.prod(shape))
+    packed, unpack = tensors[f"{name}.positions"], CODINGS[how["coding"]][1]
+    if packed.dtype != torch.uint8:
+        raise ValueError(f"positions are {_type_name(packed.dtype)}, not bytes")
+    kept = unpack(packed.numpy(), math.prod(shape))
     if not int(kept.sum()) == len(stored) == how.get("kept", len(stored)):
         raise ValueError(f"{len(stored)} values for {int(kept.sum())} positions")
     mask = torch.from_numpy(kept).reshape(shape)

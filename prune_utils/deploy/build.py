@@ -1,7 +1,8 @@
 """Builds the sparse convolution (csrc/) at first use and keeps it in the user's cache folder.
 
 A module that was built before and installed as a package (wheel.py) is taken instead. Names of modules hold
-a digest of the sources, PyTorch's version and the vector instructions, so nothing stale is ever loaded.
+a digest of the sources, the vector instructions and what a wheel is pinned to (PyTorch's version and Python's
+minor one), so nothing stale is ever loaded.
 Without a compiler the caller falls back to dense convolutions.
 """
 
@@ -48,11 +49,16 @@ class Variant(NamedTuple):
     @property
     def module(self) -> str:
         """The module's name, without its suffix: it tells all that its code depends on."""
-        known = [torch.__version__, platform.python_version(), platform.machine(), *self.flags]
-        digest = hashlib.sha256("".join(known).encode())
+        known = [*needed(), str(torch.compiled_with_cxx11_abi()), platform.machine(), *self.flags]
+        digest = hashlib.sha256(" ".join(known).encode())
         for source in sorted(SOURCES.iterdir()):
             digest.update(source.read_bytes())
         return f"{NAME}_{digest.hexdigest()[:16]}"
+
+
+def needed() -> tuple[str, str]:
+    """The versions that a module is built for: PyTorch's without its build ("+cpu"), Python's minor one."""
+    return torch.__version__.split("+")[0], ".".join(platform.python_version_tuple()[:2])
 
 
 def variant_here() -> Variant:
@@ -70,12 +76,20 @@ def cache_folder() -> Path:
 
 
 def installed() -> Path | None:
-    """The engine for this processor in an installed package, None where there is none."""
+    """The engine for this processor in an installed package, None (said) where that has none that fits."""
     found = importlib.util.find_spec(PACKAGE)
-    for folder in (found.submodule_search_locations or ()) if found else ():
+    if found is None:
+        return None
+    for folder in found.submodule_search_locations or ():
         library = Path(folder) / f"{variant_here().module}.so"
         if library.is_file():
             return library
+    pytorch, python = needed()
+    warnings.warn(
+        f"the installed package {PACKAGE} has no module for this library with PyTorch {pytorch}, "
+        f"Python {python} and {variant_here().capability}: it is not used",
+        stacklevel=2,
+    )
     return None
 
 

@@ -21,14 +21,14 @@ from .comparing import differences
 from .graph import Graph
 from .layers import SparseLayer
 from .memory import give_back
-from .plain import PlainNet
+from .plain import PlainNet, fresh
 from .reading import masked_copy, read_network
 from .simplify import simplify
 from .tuning import tuned
 
 
 class Engine:
-    """A callable with the network's own arguments and results, in evaluation mode.
+    """A callable with the network's own arguments and results, in evaluation mode; autocast is off inside.
 
     left_dense: layers whose zeros are multiplied all the same -> what they are.
     """
@@ -37,6 +37,10 @@ class Engine:
         self.left_dense = graph.left_dense()
 
     def __call__(self, *inputs: Any) -> Any:
+        with torch.autocast("cpu", enabled=False), torch.autocast(_device(inputs).type, enabled=False):
+            return self.run(*inputs)
+
+    def run(self, *inputs: Any) -> Any:
         raise NotImplementedError
 
 
@@ -48,12 +52,13 @@ class DenseEngine(Engine):
         self.net = PlainNet(graph).eval()
 
     @torch.inference_mode()
-    def __call__(self, *inputs: Any) -> Any:
+    def run(self, *inputs: Any) -> Any:
         return self.net.to(_device(inputs))(*inputs)
 
 
 class SparseEngine(Engine):
-    """The CPU engine for unstructured sparsity, tuned on the first inputs that it sees, for their sizes.
+    """The CPU engine for unstructured sparsity, tuned on copies of the first inputs that it sees, for their
+    sizes.
 
     error: as in `wrap`.
     """
@@ -66,7 +71,7 @@ class SparseEngine(Engine):
         sparse_engine()  # built now, so that a missing compiler is said before any work
 
     @torch.inference_mode()
-    def __call__(self, *inputs: Any) -> Any:
+    def run(self, *inputs: Any) -> Any:
         host = pytree.tree_map_only(Tensor, _on_host, inputs)
         if self.graph is not None:
             self.net, self.graph = tuned(self.graph, *host, error=self.error), None
@@ -102,7 +107,7 @@ class OnnxEngine(Engine):
         self.session = make_session(onnx_model(self.graph, example=inputs or None).SerializeToString())
         self.graph = Graph([], self.graph.outputs, self.graph.inputs, self.graph.structure)
 
-    def __call__(self, *inputs: Any) -> Any:
+    def run(self, *inputs: Any) -> Any:
         host = pytree.tree_map_only(Tensor, _on_host, inputs)
         if self.session is None:
             self._open(host)
@@ -167,7 +172,8 @@ def wrap(
     graph = masked_graph(model, mask, inputs=None if example is None else len(example))
     made = SparseEngine(graph, error) if error else ENGINES[engine](graph)
     if example is not None:
-        _compare(made(*example), model, mask, example, max(TOLERANCE, 2 * error))
+        error = made.error if isinstance(made, SparseEngine) else 0.0
+        _compare(made(*fresh(example)), model, mask, example, max(TOLERANCE, 2 * error))
     return made
 
 
@@ -175,8 +181,9 @@ def _compare(
     found: Any, model: nn.Module, mask: Mapping[str, Tensor] | None, example: tuple[Any, ...], allowed: float
 ) -> None:
     """ValueError where an engine's outputs are not those of the masked network."""
-    with torch.no_grad():
-        expected = masked_copy(model, mask)(*pytree.tree_map_only(Tensor, _on_host, example))
+    host = pytree.tree_map_only(Tensor, _on_host, fresh(example))
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        expected = masked_copy(model, mask)(*host)
     for index, off in enumerate(differences(found, expected)):
         if not off <= allowed:
             raise ValueError(

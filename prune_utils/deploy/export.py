@@ -14,7 +14,7 @@ from ..granularity import WEIGHT, find_granularity
 from ..sparse_file import save_sparse
 from ..text import not_one_of
 from .engines import masked_graph
-from .graph import Graph
+from .graph import Conv, Graph
 from .onnx_file import write_onnx
 from .program import write_program
 
@@ -31,7 +31,7 @@ class Format:
 FORMATS = {
     "sparse": Format(".safetensors", halves=True),
     "onnx": Format(".onnx", write_onnx),
-    "torch": Format(".pt2", lambda graph, path, metadata, example: write_program(graph, path, example)),
+    "torch": Format(".pt2", write_program),
 }
 
 
@@ -95,12 +95,18 @@ def export(
     return Exported(
         path,
         sum(weights),
-        sum(int(kept.sum()) for kept in mask.values()) if mask else sum(weights),
+        sum(weights) - sum(_pruned(node, mask or {}) for node in whole.convolutions()),
         graph.kept(),
         sum(whole.channels().values()),
         sum(graph.channels().values()),
         graph.left_dense(),
     )
+
+
+def _pruned(node: Conv, mask: Mapping[str, Tensor]) -> int:
+    """How many weights of a layer the mask leaves out; none of one that it does not name."""
+    kept = mask.get(node.parameter) if node.parameter is not None else None
+    return 0 if kept is None else kept.numel() - int(kept.count_nonzero())
 
 
 def _aligned(certificate: Mapping[str, Any] | None, extra: Mapping[str, Any] | None) -> bool:

@@ -44,7 +44,6 @@ def fused(nodes: list[Node], structure: Any, inputs: tuple[str, ...]) -> Graph:
     names: dict[str, str] = {}
     uses = Counter(ref.name for node in nodes for ref in _read_by(node))
     uses.update(ref.name for ref in refs(structure))
-    moves = not any(isinstance(node, Call) and node.keep for node in nodes)
 
     def renamed(tree: Any) -> Any:
         if isinstance(tree, Ref):
@@ -56,11 +55,12 @@ def fused(nodes: list[Node], structure: Any, inputs: tuple[str, ...]) -> Graph:
             done[node.name] = replace(node, input=names.get(node.input, node.input))
             continue
         node = replace(node, args=renamed(node.args), kwargs=renamed(node.kwargs))
-        into = _absorbed(node, done, uses, moves)
+        into = _absorbed(node, done, uses)
         if into is None:
             done[node.name] = _with_channels(node, done)
         else:
-            done.pop(into.name)
+            if node.op is operator.add:  # not before the other value of the sum is there
+                done.pop(into.name)
             done[into.name] = into
             names[node.name] = into.name
             uses[into.name] = uses[node.name]
@@ -72,7 +72,7 @@ def _read_by(node: Node) -> list[Ref]:
     return [Ref(name) for name in node.reads]
 
 
-def _absorbed(node: Call, done: dict[str, Node], uses: Counter[str], moves: bool) -> Conv | None:
+def _absorbed(node: Call, done: dict[str, Node], uses: Counter[str]) -> Conv | None:
     """The convolution before the call with what the call does; None where it has to be a step of its own."""
 
     def open_conv(arg: Any) -> Conv | None:
@@ -87,17 +87,23 @@ def _absorbed(node: Call, done: dict[str, Node], uses: Counter[str], moves: bool
         return replace(first, weight=weight.float().contiguous(), bias=bias)
     if node.op is functional.relu and first:
         return replace(first, relu=True)
-    if node.op is operator.add and moves and len(node.args) == 2:
+    if node.op is operator.add and len(node.args) == 2:
         sides = []
         for arg, other in (node.args, node.args[::-1]):
             conv, added = open_conv(arg), done.get(other.name) if isinstance(other, Ref) else None
             if conv is None or added is None or conv.residual is not None or added.name == conv.name:
                 continue
-            if added.channels == conv.channels and added.axis == conv.axis:
+            if added.channels == conv.channels and added.axis == conv.axis and _may_wait(conv, done):
                 sides.append(replace(conv, residual=added.name))
         # the sum is free in the last write of the convolution that has more to do
         return max(sides, key=lambda conv: (conv.weight.numel(), list(done).index(conv.name)), default=None)
     return None
+
+
+def _may_wait(conv: Conv, done: dict[str, Node]) -> bool:
+    """Whether the convolution may run after all these: none changes a value in place that it may read."""
+    later = list(done.values())[list(done).index(conv.name) :]
+    return not any(isinstance(node, Call) and node.keep for node in later)
 
 
 def _with_channels(node: Call, done: dict[str, Node]) -> Call:

@@ -146,7 +146,7 @@ def _by_hand(graph: Graph) -> Any:
             helper.make_tensor_value_info(task, kind, sizes[:2] if made[name].axis == -1 else sizes)
         )
     first = next(node for node in graph.nodes if isinstance(node, Conv))
-    shape = ["batch", first.weight.shape[1]] + ([] if first.linear else ["height", "width"])
+    shape = ["batch", first.weight.shape[1] * first.groups] + ([] if first.linear else ["height", "width"])
     image = helper.make_tensor_value_info(graph.inputs[0], kind, shape)
     body = helper.make_graph(writer.nodes, "multitask", [image], outputs, writer.constants)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from .graph import Call, Conv, Graph, Node, Ref, mapped
 
@@ -102,6 +103,11 @@ def given(graph: Graph, inputs: tuple[Any, ...]) -> dict[str, Any]:
     if len(inputs) != len(graph.inputs):
         raise ValueError(f"the network takes {', '.join(graph.inputs)}, not {len(inputs)} arguments")
     return dict(zip(graph.inputs, inputs, strict=True))
+
+
+def fresh(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copies of the network's arguments, which it may change in place."""
+    return pytree.tree_map_only(Tensor, torch.clone, inputs)
 
 
 def sources(node: Node) -> tuple[str, str | None] | None:

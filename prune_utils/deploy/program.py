@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from .graph import Call, Conv, Graph
-from .plain import PlainNet
+from .plain import PlainNet, fresh
 
 EXAMPLE = (2, 65, 97)  # batch, height, width of the traced image: any that differ from each other
 SMALLEST = 9  # pixels of an image's side
+METADATA = "metadata.json"  # of the extra files of torch.export.load
 
 
 class OpenPool(nn.Module):
@@ -68,26 +72,73 @@ def exported_program(graph: Graph, example: tuple[Any, ...] | None = None) -> to
     """The program: the network's arguments -> what it returns, in float32 on the CPU.
 
     example: arguments of one call; None = an image, where the network takes one. Sizes that its code does not
-    fix
-    stay free: sides of an image of at least SMALLEST pixels, any batch.
+    fix stay free: sides of an image of at least SMALLEST pixels, any batch, which is said where it is fixed.
     ValueError where an example is needed, or where torch.export refuses the network.
     """
     net = PlainNet(portable(graph)).eval()
     inputs = example_of(graph) if example is None else example
     if inputs is None:
         raise ValueError("the network does not take one image: give an example of its arguments")
-    free: list[Any] = [pytree.tree_map(_free, inputs), pytree.tree_map(_automatic, inputs), None]
-    only_convolutions = example is None and all(
-        isinstance(node, Conv) or node.channels for node in graph.nodes
-    )
+    larger = _doubled(net, inputs)
+    pairs = zip(pytree.tree_leaves(larger), pytree.tree_leaves(inputs), strict=True)
+    grown = [new is not old for new, old in pairs]
+    attempts: list[tuple[Any, Any]] = [(larger, _automatic), (inputs, None)]
+    if larger is not inputs:
+        attempts.insert(1, (inputs, _automatic))
+    if example is None and all(isinstance(node, Conv) or node.channels for node in graph.nodes):
+        attempts.insert(0, (larger, _free))
     error: Exception | None = None
-    for sizes in free if only_convolutions else free[1:]:
+    for taken, free in attempts:
         try:
+            sizes = None if free is None else (pytree.tree_map(free, taken),)
             with torch.no_grad():
-                return torch.export.export(net, inputs, dynamic_shapes=None if sizes is None else (sizes,))
+                program = torch.export.export(net, taken, dynamic_shapes=sizes)
         except Exception as refused:  # noqa: BLE001  # torch.export has no one kind of error
             error = refused
+            continue
+        fixed = _fixed(program)
+        if taken is larger and any(grown[place] for place in fixed):  # to a size that the example has not
+            continue
+        if fixed:
+            said = (
+                f"argument {place + 1} with a first axis of {size} alone" for place, size in fixed.items()
+            )
+            warnings.warn(f"the exported network takes {', '.join(said)}", stacklevel=2)
+        return program
     raise ValueError(f"torch.export refuses this network: {str(error).strip().splitlines()[0]}") from error
+
+
+def _doubled(net: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with a first axis of 2 instead of 1, which torch.export would fix, if the network takes
+    them: all that have one, or else those of more axes. The arguments themselves where there are none."""
+    for least in (1, 2):
+
+        def twice(value: Tensor, least: int = least) -> Tensor:
+            return torch.cat([value, value]) if value.dim() >= least and len(value) == 1 else value
+
+        larger = pytree.tree_map_only(Tensor, twice, inputs)
+        pairs = zip(pytree.tree_leaves(larger), pytree.tree_leaves(inputs), strict=True)
+        if all(new is old for new, old in pairs):
+            break
+        try:
+            with torch.no_grad():
+                net(*fresh(larger))
+            return larger
+        except Exception:  # noqa: BLE001  # whatever the network's own code says
+            continue
+    return inputs
+
+
+def _fixed(program: torch.export.ExportedProgram) -> dict[int, int]:
+    """Place of an argument, nested ones counted one by one -> size of its first axis, where it can have that
+    alone."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    taken = [values.get(str(name)) for name in program.graph_signature.user_inputs]
+    return {
+        place: int(value.shape[0])
+        for place, value in enumerate(taken)
+        if isinstance(value, Tensor) and value.dim() and is_concrete_int(value.shape[0])
+    }
 
 
 def _free(value: Any) -> Any:
@@ -101,8 +152,10 @@ def _automatic(value: Any) -> Any:
     return [torch.export.Dim.AUTO] * value.dim() if isinstance(value, Tensor) else None
 
 
-def write_program(graph: Graph, path: Path, example: tuple[Any, ...] | None = None) -> None:
-    """The program as a .pt2 file for torch.export.load."""
+def write_program(
+    graph: Graph, path: Path, metadata: dict[str, Any] | None = None, example: tuple[Any, ...] | None = None
+) -> None:
+    """The program as a .pt2 file for torch.export.load; metadata: JSON values, kept in it as METADATA."""
     program = exported_program(graph, example)
     with path.open("wb") as file:
-        torch.export.save(program, file)
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata or {})})

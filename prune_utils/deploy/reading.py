@@ -13,6 +13,7 @@ import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,11 @@ _WORDS = {
 }
 EACH, WINDOW, SAME, VIEWS = (frozenset(words.split()) for words in _WORDS.values())
 SPACES = (torch, functional, Tensor)
+# x += y and its like: they change a tensor x in place; a number is another one afterwards
+AUGMENTED: tuple[Callable[..., Any], ...] = (
+    *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod),
+    *(operator.ipow, operator.iand, operator.ior, operator.ixor, operator.ilshift, operator.irshift),
+)
 
 
 def read_network(
@@ -110,8 +116,23 @@ def _root(net: nn.Module, names: list[str]) -> nn.Module:
     return root
 
 
+class _Proxy(fx.Proxy):
+    """Records `x += y` and its like as they are; torch.fx would tell `x = x + y`."""
+
+
+def _recorded(change: Callable[..., Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    return lambda x, y: x.tracer.create_proxy("call_function", change, (x, y), {})
+
+
+for _change in AUGMENTED:
+    setattr(_Proxy, f"__{_change.__name__}__", _recorded(_change))
+
+
 class _Tracer(fx.Tracer):
     """Leaves a submodule whole where its code asks for values that only a run knows."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return _conv_like(m) or super().is_leaf_module(m, module_qualified_name)
@@ -159,6 +180,7 @@ class _Reader:
         self.values: dict[fx.Node, Any] = {}  # what stands for a node of the program: a Ref or a tensor
         self.now: dict[str, str] = {}  # value changed in place -> the value that later steps find instead
         self.shared: set[str] = set()  # values that share memory with another
+        self.tensors: set[str] = set()  # values that are no numbers for sure
         self.nodes: dict[str, Node] = {}
 
     def read(self) -> Graph:
@@ -195,7 +217,16 @@ class _Reader:
 
     def _add(self, node: Node) -> Ref:
         self.nodes[node.name] = node
+        if self._is_tensor(node):
+            self.tensors.add(node.name)
         return Ref(node.name)
+
+    def _is_tensor(self, node: Node) -> bool:
+        """Whether the value is a tensor for sure."""
+        if isinstance(node, Conv) or node.kind != "other" or isinstance(node.op, nn.Module):
+            return True
+        arithmetic = node.op in vars(operator).values() and node.op is not operator.getitem
+        return arithmetic and not self.tensors.isdisjoint(node.reads)
 
     def _step(self, node: fx.Node) -> Any:
         args, kwargs = self._tree(tuple(node.args)), self._tree(dict(node.kwargs))
@@ -204,7 +235,8 @@ class _Reader:
         name = self._fresh(str(node.target).removeprefix("net.") if module is not None else node.name)
         first = args[0] if args else None
         if isinstance(first, Ref) and not (module is not None and _hooked(module)):
-            if word in SAME and not _training(word, args, kwargs, module):
+            copied = word == "contiguous" and first.name in self.shared
+            if word in SAME and not copied and not _training(word, args, kwargs, module):
                 return first
             if word == "to" and set(kwargs) == {"memory_format"} and len(args) == 1:
                 return first
@@ -229,10 +261,15 @@ class _Reader:
         first = args[0] if args else None
         if word in VIEWS:
             self.shared.update([name, *(ref.name for ref in refs(args))])
-        kind, keep = _kind(word, args, kwargs), False
+        kind, keep, replaced = _kind(word, args, kwargs), False, False
         if in_place and isinstance(first, Ref):
-            keep = first.name in self.shared or (kind != "each" and word != "iadd" and word != "add")
-            if not keep:  # a new value instead, which every later step is given
+            # a number stays what it is under another name, so that no later step is given the new one
+            replaced = op not in AUGMENTED or first.name in self.tensors
+            plain = kind == "each" or word == "add" or op in AUGMENTED
+            keep = not replaced or first.name in self.shared or not plain
+            if keep:
+                self.shared.update((name, first.name))
+            else:  # a new value instead, which every later step is given
                 op, args, kwargs = _not_in_place(op, args, kwargs)
         if word == "setitem":
             keep = True
@@ -245,7 +282,7 @@ class _Reader:
         if word == "relu" and not keep and isinstance(first, Ref):
             op, args, kwargs = functional.relu, (first,), {}
         made = self._add(Call(name, op, args, kwargs, kind, keep=keep))
-        if in_place and isinstance(first, Ref):
+        if replaced and isinstance(first, Ref):
             self.now[first.name] = made.name
         return made
 
@@ -352,8 +389,11 @@ def _function(node: fx.Node, args: tuple[Any, ...]) -> Callable[..., Any]:
     if node.op == "call_function":
         assert callable(node.target)
         return node.target
+    # our convolutions may lay out their results in another order
     if node.target == "view" and not any(isinstance(arg, torch.dtype) for arg in args):
-        return Method("reshape")  # our convolutions may lay out their results in another order
+        return Method("reshape")
+    if node.target == "contiguous":
+        return partial(torch.clone, memory_format=torch.contiguous_format)
     return Method(str(node.target))
 
 
@@ -366,6 +406,8 @@ def _not_in_place(
         op.inplace = False  # type: ignore[assignment]  # a plain flag of every such module
     elif isinstance(op, Method):
         op = Method(op.__name__.removesuffix("_"))
+    elif op in AUGMENTED:
+        op = getattr(operator, f"__{op.__name__[1:]}__")
     elif getattr(op, "__name__", "").endswith("_"):
         op = getattr(torch, op.__name__.removesuffix("_"), None) or getattr(
             functional, op.__name__.removesuffix("_")

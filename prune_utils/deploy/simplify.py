@@ -8,6 +8,7 @@ that is not known gets all its channels. Exact up to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -50,6 +51,7 @@ class Simplifier:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.axes = graph.axes()
+        self.sizes = _sizes(graph)
         self.read = {node.name: (node.weight != 0).flatten(2).any(dim=2) for node in graph.convolutions()}
         self.known: dict[str, Channels] = {}
         self.fixed: set[str] = set()
@@ -136,6 +138,10 @@ class Simplifier:
             value.live |= live
             value.one |= one
 
+    def _may_widen(self, node: Conv) -> bool:
+        """Whether the sum with its residual may be larger than what the convolution itself gives."""
+        return node.residual is not None and self.sizes[node.residual] != _own_size(node, self.sizes)
+
     def _find_live(self) -> None:
         """Fills `live`, `one` and what is needed at all."""
         for name in self.graph.outputs.values():
@@ -166,8 +172,8 @@ class Simplifier:
             rows = torch.arange(node.channels) if node.rows is None else node.rows
             wanted = torch.zeros_like(self.known[node.residual].live)
             wanted[rows[varies]] = True
-            if wanted.any():
-                self._need(node.residual, wanted)
+            if wanted.any() or self._may_widen(node):
+                self._need(node.residual, wanted, one=not wanted.any())
 
     def _need_of_call(self, node: Call) -> None:
         passed = node.values
@@ -225,7 +231,7 @@ class Simplifier:
             own.amount = torch.cat([own.amount, own.amount.new_ones(1)])
         if rows is not None and residual is not None:
             if bool((rows < 0).all()):
-                residual = rows = None
+                residual, rows = (residual, rows) if self._may_widen(node) else (None, None)
             elif torch.equal(rows, torch.arange(len(self.known[residual].layout))):
                 rows = None
         return replace(node, weight=weight.contiguous(), bias=bias, residual=residual, rows=rows)
@@ -239,6 +245,32 @@ class Simplifier:
         place[:-1][residual.constant] = -1  # its value is in the bias
         rows = torch.arange(node.channels) if node.rows is None else node.rows
         return place[rows][own.live]
+
+
+def _own_size(node: Conv, sizes: Mapping[str, object]) -> object:
+    """What stands for the size of a convolution's output without its residual, given that of its input."""
+    sides = tuple(
+        (step, 2 * pad - gap * (taps - 1))
+        for step, pad, gap, taps in zip(
+            node.stride, node.padding, node.dilation, node.weight.shape[2:], strict=True
+        )
+    )
+    source = sizes[node.input]
+    return source if node.linear or set(sides) == {(1, 0)} else (source, sides)
+
+
+def _sizes(graph: Graph) -> dict[str, object]:
+    """Value name -> what stands for its size along all other axes than the channels': equal = the same."""
+    sizes: dict[str, object] = {name: name for name in graph.inputs}
+    for node in graph.nodes:
+        if isinstance(node, Conv):
+            own = _own_size(node, sizes)
+            same = node.residual is None or sizes[node.residual] == own
+            sizes[node.name] = own if same else node.name
+        else:
+            kept = node.kind in ("each", "join")
+            sizes[node.name] = sizes[node.values[0]] if kept else node.name
+    return sizes
 
 
 def _read_from(source: Channels, weight: Tensor, bias: Tensor, padded: bool) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from .build import sparse_engine
 from .comparing import worst_difference
 from .graph import Conv, Graph
 from .layers import TILINGS, TILINGS16, DenseLayer, SparseLayer, bf16_runs
-from .plain import Layer, PlainNet, given, run_step, sources, step_of
+from .plain import Layer, PlainNet, fresh, given, run_step, sources, step_of
 
 REPEATS = 5
 HOPELESS = 2.0  # a first run this many times slower than the best so far is not repeated
@@ -123,7 +123,7 @@ def choose_layer(node: Conv, image: Tensor, residual: Tensor | None, half: bool 
 @torch.inference_mode()
 def choose_layers(graph: Graph, *inputs: Any, half: bool = False) -> dict[str, Choice]:
     """Convolution name -> how it can run, for inputs like these."""
-    values, last = given(graph, inputs), graph.last_use()
+    values, last = given(graph, fresh(inputs)), graph.last_use()
     chosen: dict[str, Choice] = {}
     for index, node in enumerate(graph.nodes):
         if isinstance(node, Conv):
@@ -153,11 +153,11 @@ def within(graph: Graph, choices: dict[str, Choice], error: float, inputs: tuple
     """
     worth = {name: of.spared / max(of.off, 1e-9) ** 2 for name, of in choices.items() if of.half}
     order = sorted(worth, key=lambda name: -worth[name])
-    expected = _net(graph, choices, set())(*inputs)
+    expected = _net(graph, choices, set())(*fresh(inputs))
     good, bad = 0, len(order) + 1
     count = len(order)
     while bad - good > 1:
-        found = _net(graph, choices, set(order[:count]))(*inputs)
+        found = _net(graph, choices, set(order[:count]))(*fresh(inputs))
         if worst_difference(found, expected) <= error:
             good = count
         else:
@@ -168,7 +168,7 @@ def within(graph: Graph, choices: dict[str, Choice], error: float, inputs: tuple
 
 @torch.inference_mode()
 def tuned(graph: Graph, *inputs: Any, error: float = 0.0) -> PlainNet:
-    """The network with its quickest layers; all dense where that is quicker as a whole.
+    """The network with its quickest layers; all dense where that is quicker as a whole. Runs it on copies.
 
     error: largest difference from 32 bits that an output may have on these inputs, as a share of its range;
     0 = nothing runs in 16 bits.
@@ -180,5 +180,5 @@ def tuned(graph: Graph, *inputs: Any, error: float = 0.0) -> PlainNet:
     if sum(of.dense for of in choices.values()) > LIKELY * chosen:
         return mixed
     dense = PlainNet(graph, DenseLayer)
-    best = _shortest(lambda: mixed(*inputs), float("inf"))
-    return dense if _shortest(lambda: dense(*inputs), best) < best else mixed
+    best = _shortest(lambda: mixed(*fresh(inputs)), float("inf"))
+    return dense if _shortest(lambda: dense(*fresh(inputs)), best) < best else mixed

@@ -3,8 +3,8 @@
     python3 -m prune_utils.deploy.wheel DIR
 
 The wheel `disparse_engine` holds a module for every set of vector instructions of this machine's kind of
-processor; the library takes the one that the processor at hand has. It belongs to this version of PyTorch, of
-Python and of the library.
+processor; the library takes the one that the processor at hand has. It belongs to this version of PyTorch, in
+any build, to this minor version of Python and to this library, which says so where it does not fit.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from .. import __version__
-from .build import PACKAGE, Variant, compile_engine
+from .build import PACKAGE, Variant, compile_engine, needed
 
 VARIANTS = {  # machine -> what its processors may have
     "x86_64": (Variant("AVX2"), Variant("AVX512"), Variant("AVX512", bf16=True)),
@@ -75,8 +73,10 @@ def write_wheel(dest: Path, variants: Sequence[Variant] | None = None) -> Path:
 def _packed(source: Path, dest: Path) -> Path:
     major, minor = sys.version_info[:2]
     words = {"name": PACKAGE.replace("_", "-"), "version": __version__, "package": PACKAGE}
-    versions = {"torch": torch.__version__.split("+")[0], "python": f"{major}.{minor}"}
-    (source / "setup.py").write_text(SETUP.format(**words, **versions, next=f"{major}.{minor + 1}"))
+    pytorch, python = needed()
+    (source / "setup.py").write_text(
+        SETUP.format(**words, torch=pytorch, python=python, next=f"{major}.{minor + 1}")
+    )
     before = set(dest.glob("*.whl"))
     command = [sys.executable, "-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation"]
     done = subprocess.run([*command, "--quiet", "-w", str(dest)], capture_output=True, text=True)

@@ -9,11 +9,13 @@ import torch
 import yaml
 
 import eval_pruned_net
+import export_net
 from comparison import card
 from configs.load import as_tree, load
 from models.multitask import MultiTaskNet
 from prune_utils.masks import apply
 from prune_utils.report import certificate
+from tests.scripts import call
 from training.checkpoint import FORMAT, versions, write_file
 from workflow.saved import load_network, read_saved
 
@@ -50,6 +52,11 @@ def saved(tmp_path, rooms):
     return write_file(tmp_path / "best_nyuv2_disparse_static_90.pth", content), network
 
 
+def write_own(folder, seed, figures, **fields):
+    """A result of the saved network's method, protocol and settings."""
+    return write(folder, "disparse_static", seed, figures, **({"protocol": "paper"} | fields))
+
+
 def described(path, *words):
     assert card.main([str(path), *words]) == 0
     return path.with_suffix(".md").read_text()
@@ -63,14 +70,14 @@ def test_the_card_says_what_it_is_and_what_is_not_known(saved):
     assert body.startswith("\n# nyuv2_disparse_static_90\n")
     kept = read_saved(path)["certificate"]["kept"]
     assert f"{kept:,} of" in body and "seg (40 outputs), sn (3 outputs)" in body
-    assert "None: no result file lies beside the network" in body and "Not measured" in body
+    assert "None: no result of these weights lies beside the network" in body and "Not measured" in body
     assert "NYU Depth V2 (Silberman" in body
 
 
 def test_scores_have_the_interval_of_their_seeds(saved, tmp_path):
     path, _ = saved
-    for seed, miou in enumerate((10.0, 11.0, 12.0)):
-        write(tmp_path / "out", "disparse_static", seed, (miou, 1.0, 0.5), constant=(2.5, 0.9))
+    for seed, miou in enumerate((9.0, 10.0, 11.0)):  # one more in protocol paper
+        write_own(tmp_path / "out", seed, (miou, 1.0, 0.5), constant=(2.5, 0.9))
     write(tmp_path / "out", "snip", 0, (50.0, 1.0, 0.5))  # another method
     text = described(path, "--results", str(tmp_path / "out"))
     # 11 +- 4.303 x 1 / sqrt(3)
@@ -126,6 +133,130 @@ def test_the_hub_folder_gives_the_scores_of_the_file(saved, tmp_path, rooms, mon
         for folder in (tmp_path, tmp_path / "hub")
     ]
     assert results[0]["metrics"] == results[1]["metrics"]
+
+
+@pytest.fixture
+def hub(saved, tmp_path):
+    """A folder with a dot in its name, which holds the network."""
+    folder = tmp_path / "hubs" / "net.v1"
+    assert card.main([str(saved[0]), "--hub", str(folder)]) == 0
+    return folder
+
+
+def held(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("{hub}", "--hub", "{hub}", "--half"), "--hub {hub}/model.safetensors is the network itself"),
+        (
+            ("{hub}/model.safetensors", "--hub", "{hub}"),
+            "--hub {hub}/model.safetensors is the network itself",
+        ),
+        (
+            ("{hub}", "--out", "{hub}/model.safetensors"),
+            "--out {hub}/model.safetensors is the network itself",
+        ),
+    ],
+)
+def test_a_card_never_takes_the_place_of_its_network(hub, words, named, capsys):
+    before = held(hub)
+    assert card.main([word.format(hub=hub) for word in words]) == 2
+    assert named.format(hub=hub) in capsys.readouterr().err
+    assert held(hub) == before
+
+
+def test_the_network_of_a_folder_is_exported_beside_it_under_its_whole_name(hub, capsys):
+    before = held(hub)
+    place = hub / "model.safetensors"
+    end = call("export_net.py", ["--weights", str(hub), "--half", "--out", str(place)], capsys)
+    assert end.code == 2 and f"--out {place} is the network itself" in end.err
+    assert held(hub) == before
+    capsys.readouterr()
+    assert call("export_net.py", ["--weights", str(hub), "--half"], capsys).code == 0
+    assert [path.name for path in hub.parent.iterdir() if path.is_file()] == ["net.v1.half.safetensors"]
+    assert held(hub) == before
+
+
+def test_an_export_of_a_folder_tells_the_bytes_of_the_network(hub, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export_net.py", "--weights", str(hub), "--half"])
+    export_net.main()
+    size = (hub / "model.safetensors").stat().st_size
+    assert f"{size:,}" in next(
+        line for line in capsys.readouterr().out.splitlines() if "bytes before" in line
+    )
+
+
+def test_the_card_of_a_folder_lies_beside_it_and_shows_the_results_in_it(hub):
+    write_own(hub, 0, (30.0, 1.0, 0.5), step=12)
+    assert card.main([str(hub)]) == 0
+    assert sorted(path.name for path in hub.parent.iterdir()) == ["net.v1", "net.v1.md"]
+    assert "| seg mIoU % ↑ | 31.00 |" in (hub.parent / "net.v1.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_a_folder_of_something_else_is_left_as_it_is(saved, tmp_path, name, capsys):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / name).write_text("{}")
+    assert card.main([str(saved[0]), "--hub", str(folder)]) == 2
+    said = f"{folder} holds {name} and no network: give --hub a folder of its own"
+    assert said in capsys.readouterr().err
+    assert held(folder) == {name: b"{}"}
+
+
+def test_a_folder_of_this_network_is_written_again(saved, hub):
+    (hub / "README.md").write_text("older")
+    assert card.main([str(saved[0]), "--hub", str(hub)]) == 0
+    assert "nyuv2_disparse_static_90" in (hub / "README.md").read_text()
+
+
+def test_half_of_a_dense_network_is_refused_before_anything_is_written(saved, tmp_path, capsys):
+    path, _ = saved
+    dense = torch.load(path, weights_only=True) | {"mask": None, "certificate": None, "method": "baseline"}
+    write_file(tmp_path / "dense.pth", dense)
+    assert card.main([str(tmp_path / "dense.pth"), "--hub", str(tmp_path / "new"), "--half"]) == 2
+    assert "this network is dense" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def scores(path, folder):
+    """(means in the table, what the head says, by measure) of the card."""
+    text = described(path, "--results", str(folder))
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| seg ")]
+    entries = yaml.safe_load(text.split("---\n")[1]).get("model-index", [])
+    metrics = entries[0]["results"][0]["metrics"] if entries else []
+    return [row[1] for row in rows][:1], [row[3] for row in rows][:1], metrics
+
+
+def test_scores_of_other_weights_of_the_same_name_are_not_shown(saved, tmp_path):
+    path, _ = saved  # of step 12
+    write_own(tmp_path / "out", 0, (10.0, 1.0, 0.5), step=40)
+    write_own(tmp_path / "out", 1, (11.0, 1.0, 0.5), step=12)
+    assert scores(path, tmp_path / "out") == ([], [], [])
+
+
+def test_scores_of_another_protocol_are_not_shown(saved, tmp_path):
+    path, _ = saved
+    write_own(tmp_path / "out", 0, (10.0, 1.0, 0.5), step=12, protocol="metric")
+    write_own(tmp_path / "out", 1, (11.0, 1.0, 0.5), step=12)
+    assert scores(path, tmp_path / "out") == ([], [], [])
+
+
+def test_only_seeds_that_were_trained_alike_are_shown_beside_the_own_one(saved, tmp_path):
+    path, _ = saved
+    own = {"weights": "best_nyuv2_disparse_static_90.pth"}
+    write_own(tmp_path / "out", 0, (10.0, 1.0, 0.5), step=12, **own)
+    write_own(tmp_path / "out", 1, (12.0, 1.0, 0.5), step=90, **own)
+    write_own(tmp_path / "out", 2, (50.0, 1.0, 0.5), step=0, weights="nyuv2_disparse_static_90.pth")
+    write_own(tmp_path / "out", 3, (51.0, 1.0, 0.5), step=99, weights="final_nyuv2_disparse_static_90.pth")
+    write_own(tmp_path / "out", 4, (52.0, 1.0, 0.5), step=90, iterations=7, **own)
+    write_own(tmp_path / "out", 5, (53.0, 1.0, 0.5), step=90, protocol="metric", **own)
+    means, seeds, metrics = scores(path, tmp_path / "out")
+    # in protocol paper figures are 1 higher
+    assert (means, seeds) == (["12.00"], ["2"])
+    assert metrics[0] == {"type": "seg mIoU", "value": 11.0}
 
 
 @pytest.mark.parametrize(

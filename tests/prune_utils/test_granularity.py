@@ -65,6 +65,32 @@ def test_an_unknown_granularity_names_the_choices(name):
     assert fixed_ratio(name) is None
 
 
+def test_a_granularity_that_is_no_name_names_the_choices():
+    with pytest.raises(ValueError, match="block:4x1.* is not one of weight, 2:4"):
+        find_granularity(["block:4x1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("block:4x1", (3, 5), r"\(3, 5\) weights, which blocks of 4 x 1 do not divide"),
+        ("block:4x1", (8,), r"\(8,\) weights, which blocks of 4 x 1 do not divide"),
+        ("block:4x1", (), r"\(\) weights, which blocks of 4 x 1 do not divide"),
+        ("2:4", (8,), r"\(8,\) weights, whose inputs are no multiple of 4"),
+        ("fanin", (8,), r"\(8,\) weights, which have no inputs"),
+        ("fanin", (), r"\(\) weights, which have no inputs"),
+        ("block:4x1", (0, 4), "has no weights"),
+        ("fanin", (3, 0), "has no weights"),
+        ("2:4", (0, 4), "has no weights"),
+        ("kernel", (2, 2, 0), "has no weights"),
+    ],
+)
+def test_a_mask_that_a_granularity_does_not_divide_is_refused(name, shape, says):
+    mask = {"w": torch.ones(shape, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=f"not of granularity {name}: layer 'w' .*{says}"):
+        check_parts(find_granularity(name), mask)
+
+
 def test_what_a_pattern_removes():
     assert [fixed_ratio(name) for name in ("2:4", "1:4", "1:8", "kernel")] == [50, 75, 87.5, None]
 

@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from prune_utils import certificate, load_sparse, mask_hash, read_sparse, save_sparse
+from prune_utils import certificate, load_sparse, mask_hash, read_sparse, save_sparse, sparse_file
+from prune_utils.positions import CODINGS
 from prune_utils.sparse_file import KEY
 
 
@@ -87,6 +88,27 @@ def test_tied_weights_are_written_once(tmp_path):
     apart = save_sparse(tmp_path / "apart.safetensors", Own(), None)
     assert path.stat().st_size < apart.stat().st_size
     assert same(read_sparse(path).state, model.state_dict())
+
+
+def test_gathered_tensors_that_take_each_others_place_in_memory_are_not_tied(tmp_path, monkeypatch):
+    monkeypatch.setattr(sparse_file, "whole", lambda tensor: tensor.clone())
+    state = {f"w{place}": torch.zeros(512) for place in range(8)}
+    mask = {name: torch.zeros(512, dtype=torch.bool) for name in list(state)[:4]}
+    for place, value in enumerate(state.values()):
+        value[0] = place
+    for kept in mask.values():
+        kept[0] = True
+    state["twin"] = state["w7"]
+    path = save_sparse(tmp_path / "net.safetensors", state, mask)
+    assert same(read_sparse(path).state, state)
+    codings = json.loads(safe_open(path, "pt").metadata()[KEY])["codings"]
+    assert [name for name, how in codings.items() if how["coding"] == "tied"] == ["twin"]
+
+
+def test_a_dense_network_has_no_weights_for_16_bits(tmp_path):
+    with pytest.raises(ValueError, match="half is for the kept weights of a mask, and this network is dense"):
+        save_sparse(tmp_path / "net.safetensors", Own(), None, half=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_belong_together_is_not_saved(tmp_path):
@@ -169,6 +191,61 @@ def test_a_header_that_claims_something_else_is_refused(tmp_path, change, messag
     rewritten(path, change)
     with pytest.raises(ValueError, match=message):
         load_sparse(path, Own())
+
+
+def thin(tmp_path, size=4000):
+    """A file of one layer, one weight of which is kept: its positions are a byte."""
+    kept = torch.arange(size) == 0
+    return save_sparse(tmp_path / "net.safetensors", {"weight": kept.float()}, {"weight": kept})
+
+
+def claims(path, **fields):
+    rewritten(path, lambda own: own["codings"]["weight"].update(fields))
+    return path
+
+
+def unpacked(packed, count):
+    pytest.fail(f"{count} positions were unpacked")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ([10**15], "by the shape of 'weight' it has more weights than its bytes can tell of"),
+        ([10**4000, 10**4000], "by the shape of 'weight' it has more weights than its bytes can tell of"),
+        (["9"], "'weight' claims shape ..9.., which is none"),
+        ([-4, -1000], "'weight' claims shape .-4, -1000., which is none"),
+        ("4000", "'weight' claims shape '4000', which is none"),
+        (None, "'weight' claims shape None, which is none"),
+    ],
+)
+def test_a_claim_beyond_all_memory_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, shape, message):
+    path = claims(thin(tmp_path), shape=shape)
+    monkeypatch.setitem(CODINGS, "gaps", (CODINGS["gaps"][0], unpacked))
+    with pytest.raises(ValueError, match=f"net.safetensors.*{message}"):
+        read_sparse(path)
+
+
+def test_what_the_network_has_no_room_for_is_not_unpacked(tmp_path, monkeypatch):
+    path, net = claims(thin(tmp_path), shape=[5000]), nn.Module()
+    net.weight = nn.Parameter(torch.zeros(4000))
+    monkeypatch.setitem(CODINGS, "gaps", (CODINGS["gaps"][0], unpacked))
+    with pytest.raises(ValueError, match=r"'weight' has shape \(5000,\), the network's is \(4000,\)"):
+        load_sparse(path, net)
+    with pytest.raises(ValueError, match="'weight' is not part of the network"):
+        load_sparse(path, nn.Sequential(nn.Linear(1, 1)))
+
+
+def test_positions_of_another_type_are_refused(tmp_path):
+    path = thin(tmp_path)
+    with safe_open(path, "pt") as file:
+        metadata, value = file.metadata(), file.get_tensor("weight.values")
+    parts = {"weight.values": value, "weight.positions": torch.tensor([9000, -9000])}
+    own = json.loads(metadata[KEY])
+    own["checksum"] = sparse_file._checksum(parts)
+    path.write_bytes(save(parts, metadata={KEY: json.dumps(own)}))
+    with pytest.raises(ValueError, match="'weight' cannot be decoded .positions are int64, not bytes"):
+        read_sparse(path)
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):

@@ -191,6 +191,40 @@ def test_a_sparse_file_with_the_certificate_of_another_mask_is_refused(content, 
         read_saved(path)
 
 
+@pytest.mark.parametrize(
+    ("granularity", "says"),
+    [
+        ("block:4096x1", "weights, which blocks of 4096 x 1 do not divide"),
+        (["weight"], "is not one of weight, 2:4"),
+        ({"name": "weight"}, "is not one of weight, 2:4"),
+    ],
+)
+def test_a_certificate_of_a_granularity_that_cannot_be_is_refused(content, tmp_path, granularity, says):
+    path = write_saved(content, tmp_path / "net.safetensors")
+    rewritten_header(path, lambda own: own["extra"]["certificate"]["asked"].update(granularity=granularity))
+    with pytest.raises(ValueError, match=f"net.safetensors: .*{says}"):
+        read_saved(path)
+
+
+def test_a_torch_program_holds_what_the_network_claims_to_be(content, tmp_path):
+    export_saved(content, ("sn",), "torch", tmp_path / "net.pt2")
+    found = {"metadata.json": ""}
+    torch.export.load(tmp_path / "net.pt2", extra_files=found)
+    told = json.loads(found["metadata.json"])
+    assert (told["name"], told["step"], told["left_dense"]) == (content["name"], 12, {})
+    assert told["certificate"]["asked"]["part_of"] == content["certificate"]["hash"]
+
+
+def test_weights_outside_the_mask_count_as_kept(content, tmp_path):
+    whole = export_saved(content, None, "sparse", tmp_path / "net.safetensors")
+    name, kept = next(iter(content["mask"].items()))
+    content["mask"] = {name: kept}
+    content["certificate"] = {"asked": {}, "hash": mask_hash(content["mask"]), **overall(content["mask"])}
+    part = export_saved(content, None, "sparse", tmp_path / "net.safetensors")
+    assert part.prunable == whole.prunable
+    assert part.kept == part.prunable - int((~kept).sum())
+
+
 def test_wrong_formats_are_refused_with_the_choices(content, tmp_path):
     with pytest.raises(ValueError, match="format 'zip' is not one of sparse, onnx, torch"):
         export_saved(content, None, "zip", tmp_path / "net.zip", False)

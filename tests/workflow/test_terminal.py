@@ -45,6 +45,13 @@ LATE += [
 ]
 LATE += [("export_net", ["--format", "onnx"], "--format onnx needs the package onnx:")]
 LATE += [("eval_pruned_net", ["--engine", "onnx"], "--engine onnx needs the package onnx:")]
+LATE += [
+    (
+        "eval_pruned_net",
+        ["--engine", "dense", "--precision", "bf16-mixed"],
+        "--engine dense computes in 32 bits",
+    )
+]
 LATE += [("iou_analysis", ["--data-root", "."], "needs the package matplotlib:")]
 
 

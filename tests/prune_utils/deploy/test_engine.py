@@ -184,6 +184,58 @@ def test_weights_outside_the_mask_count_as_pruned():
     assert worst(wrap(network, mask, "dense")(image), expected) < 1e-5
 
 
+class Fading(torch.nn.Module):
+    """Halves its image in place, then looks at it."""
+
+    def __init__(self):
+        super().__init__()
+        self.look = torch.nn.Conv2d(2, 3, 3)
+
+    def forward(self, image):
+        image.mul_(0.5)
+        return self.look(image)
+
+
+@pytest.mark.parametrize("engine", ["dense", "sparse", "sparse-bf16"])
+def test_a_network_that_changes_its_image_is_tuned_and_compared_on_copies(engine):
+    network, image = Fading().eval(), torch.randn(1, 2, 9, 9)
+    given, before = image.clone(), image.clone()
+    with torch.no_grad():
+        expected = network(given)
+    run = wrap(network, None, engine, example=(image,))
+    assert torch.equal(image, before)
+    assert worst_difference(run(image), expected) < (1e-2 if engine == "sparse-bf16" else 1e-5)
+    assert torch.equal(image, given)
+    if engine != "dense":  # tuned at the first call
+        run, image = wrap(network, None, engine), before.clone()
+        assert worst_difference(run(image), expected) < (1e-2 if engine == "sparse-bf16" else 1e-5)
+        assert torch.equal(image, given)
+
+
+@pytest.mark.parametrize("engine", ["dense", "sparse", "onnx"])
+def test_an_engine_computes_in_32_bits_under_autocast_too(engine):
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network, image = torch.nn.Conv2d(2, 30, 3).eval(), torch.randn(1, 2, 9, 9)
+    with torch.no_grad():
+        expected = network(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = wrap(network, None, engine, example=(image,))(image)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_an_onnx_model_of_a_grouped_first_convolution_takes_all_channels(groups):
+    pytest.importorskip("onnxruntime")
+    network, image = torch.nn.Conv2d(6, 6, 3, groups=groups).eval(), torch.randn(2, 6, 5, 7)
+    run = wrap(network, None, "onnx")
+    assert run.session.get_inputs()[0].shape == ["batch", 6, "height", "width"]
+    with torch.no_grad():
+        torch.testing.assert_close(run(image), network(image), rtol=1e-5, atol=1e-5)
+
+
 def test_an_unknown_engine_is_refused_with_the_choices():
     network, mask = random_network(0)
     with pytest.raises(ValueError, match="engine 'gpu' is not one of dense, sparse, sparse-bf16, onnx"):

@@ -246,6 +246,139 @@ def test_what_is_not_known_runs_as_it_is():
     assert {"same", "last"} <= {node.name for node in graph.convolutions()}
 
 
+def same_outputs(network, *inputs):
+    """The graph, simplified or not, gives the network's own outputs for fresh copies of the inputs."""
+    network = pruned(network, density=1.0)[0]
+    with torch.no_grad():
+        expected = network(*(value.clone() for value in inputs))
+    graph = read_network(network)
+    for read in (graph, simplify(graph)):
+        with torch.inference_mode():
+            assert off(PlainNet(read)(*(value.clone() for value in inputs)), expected) < 1e-5
+    return graph
+
+
+class Program(nn.Module):
+    """Any program over a few layers of six channels."""
+
+    def __init__(self, program):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(3))
+        self.norm, self.gate = nn.BatchNorm2d(6), nn.Conv2d(6, 1, 1)
+        self.program = program
+
+    def forward(self, x):
+        return self.program(self, x)
+
+
+def after_a_norm(net, x):
+    y = net.one(x)
+    x.mul_(0.1)
+    return functional.relu(net.norm(y))
+
+
+def after_a_rectifier(net, x):
+    y = net.one(x)
+    x.mul_(0.1)
+    return functional.relu(y)
+
+
+def after_a_sum(net, x):
+    y, z = net.one(x), net.two(x)
+    x.mul_(0.1)
+    return (y + z) * x
+
+
+def after_all_changes(net, x):
+    x.mul_(0.1)
+    return functional.relu(net.one(x) + net.two(x))
+
+
+def sum_under_another_name(net, x):
+    x = net.one(x)
+    skip = x
+    x += net.two(x)
+    return net.three(x) + skip
+
+
+def product_under_another_name(net, x):
+    x = functional.relu(net.one(x))
+    skip = x
+    x *= net.gate(x)
+    x -= 1
+    x /= 2
+    return net.three(x) + skip
+
+
+def inputs_under_another_name(net, x):
+    skip = x
+    x += 1
+    return net.three(x) + skip
+
+
+def numbers_under_another_name(net, x):
+    height = x.shape[2]
+    first, size = height, x.size(3)
+    last = size
+    height += 1
+    size *= 2
+    return net.one(x) * first + net.two(x) * height + (last - size)
+
+
+def view_under_another_name(net, x):
+    x = net.one(x)
+    y = x.permute(0, 2, 3, 1)
+    y += 1
+    return net.two(x)
+
+
+def copy_of_a_view(net, x):
+    x = net.one(x)
+    y = x.permute(0, 2, 3, 1).contiguous()
+    y += 1
+    return net.two(x) + y.permute(0, 3, 1, 2)
+
+
+PROGRAMS = (
+    after_a_norm,
+    after_a_rectifier,
+    after_a_sum,
+    after_all_changes,
+    sum_under_another_name,
+    product_under_another_name,
+    inputs_under_another_name,
+    numbers_under_another_name,
+    view_under_another_name,
+    copy_of_a_view,
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_changes_in_place_are_seen_by_all_that_look_at_the_value(program):
+    torch.manual_seed(0)
+    same_outputs(Program(program), torch.randn(2, 6, 8, 9))
+
+
+def test_a_change_in_place_keeps_no_sum_apart_that_comes_after_it():
+    one, two = [read_network(Program(program).eval()) for program in (after_all_changes, after_a_sum)]
+    assert sum(node.residual is not None for node in one.convolutions()) == 1
+    assert all(node.residual is None for node in two.convolutions())
+
+
+def residual_block(net, x):
+    y = net.norm(net.two(functional.relu(net.one(x))))
+    y += x
+    return functional.relu(y)
+
+
+def test_a_sum_in_place_is_part_of_a_convolution():
+    def program(net, x):
+        return residual_block(net, net.three(x))
+
+    graph = same_outputs(Program(program), torch.randn(2, 6, 8, 9))
+    assert plan(graph) == {(3, 1, False, False): 1, (3, 1, True, False): 1, (3, 1, True, True): 1}
+
+
 def test_an_optional_argument_comes_with_an_example():
     network, mask = pruned(Odd())
     inputs = torch.randn(1, 3, 9, 12), torch.tensor(0.5), torch.rand(5, 6)
@@ -311,6 +444,56 @@ def test_any_network_is_exported(form, tmp_path):
                 zip("ab", map(torch.from_numpy, session.run(["a", "b"], {"x": image.numpy()})), strict=True)
             )
         assert off(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_an_example_of_one_image_leaves_the_batch_free(form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    network, mask = pruned(Unet())
+    image = torch.randn(1, 3, 16, 24)
+    if form == "torch":
+        export(network, mask, tmp_path / "net.pt2", form, example=(image,))
+        run = torch.export.load(tmp_path / "net.pt2").module()
+    else:
+        run = wrap(network, mask, "onnx", example=(image,))
+    for batch in (1, 2, 3):
+        image = torch.randn(batch, 3, 16, 24)
+        with torch.no_grad():
+            assert off(run(image), masked_copy(network, mask)(image)) < 1e-5
+
+
+class Single(nn.Module):
+    """Takes one image at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, image):
+        return self.conv(image).expand(1, 6, -1, -1)
+
+
+class OneByOne(nn.Module):
+    """Takes any number of images, each in a step of the exported program."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, image):
+        return torch.stack([self.conv(image[place]) for place in range(image.shape[0])])
+
+
+@pytest.mark.parametrize("make", [Single, OneByOne])
+def test_a_batch_that_stays_fixed_is_that_of_the_example_and_said(make, tmp_path):
+    network = make().eval()
+    with pytest.warns(UserWarning, match="takes argument 1 with a first axis of 1 alone"):
+        export(network, None, tmp_path / "net.pt2", "torch", example=(torch.randn(1, 3, 9, 9),))
+    image = torch.randn(1, 3, 9, 9)
+    with torch.no_grad():
+        assert off(torch.export.load(tmp_path / "net.pt2").module()(image), network(image)) < 1e-5
 
 
 TORCHVISION = {

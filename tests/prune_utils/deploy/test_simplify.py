@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
 
 from prune_utils.deploy.graph import IMAGE, Conv, Graph
 from prune_utils.deploy.plain import PlainNet
@@ -95,6 +97,68 @@ def test_a_network_without_weights_still_has_maps_of_the_right_size():
     small = simplify(read_network(network))
     assert small.kept() == 0 and max(small.channels().values()) <= 3
     assert worst(outputs(PlainNet(small), image), outputs(network, image)) < 1e-6
+
+
+class Sum(nn.Module):
+    """relu(wide(x) + other(x)), looked at by one more convolution; `reduce` makes what other reads."""
+
+    def __init__(self, reduce, other, stride=1):
+        super().__init__()
+        self.wide = nn.Conv2d(3, 4, 3, stride, padding=1)
+        self.reduce, self.other, self.last = reduce, other, nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.last(functional.relu(self.wide(x) + self.other(self.reduce(x))))
+
+
+def small_of(network, *pruned):
+    """(simplified, whole) graph of the network without the weights of these layers."""
+    mask = {name: torch.zeros_like(network.get_parameter(name), dtype=torch.bool) for name in pruned}
+    graph = read_network(network.eval(), mask=mask)
+    return simplify(graph), graph
+
+
+@pytest.mark.parametrize("pruned", [("wide.weight",), ("other.weight",), ("wide.weight", "other.weight")])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_constant_value_of_a_sum_still_tells_its_size(pruned, kernel):
+    reduce = nn.AdaptiveAvgPool2d(kernel)
+    network, image = Sum(reduce, nn.Conv2d(3, 4, kernel)), torch.randn(1, 3, 8, 8)
+    small, graph = small_of(network, *pruned)
+    expected = outputs(PlainNet(graph), image)
+    assert expected.shape == (1, 2, 8, 8)
+    torch.testing.assert_close(outputs(PlainNet(small), image), expected)
+
+
+@pytest.mark.parametrize("pruned", ["wide.weight", "other.weight"])
+def test_of_a_broadcast_sum_of_linear_layers_too(pruned):
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide, self.other = nn.Linear(3, 4), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.wide(x) + self.other(x.mean(1, keepdim=True))
+
+    network, rows = Tokens(), torch.randn(2, 5, 3)
+    small, graph = small_of(network, pruned)
+    found, expected = (outputs(PlainNet(of), rows) for of in (small, graph))
+    assert found.shape == (2, 5, 4)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("stride", "other", "left"),
+    [
+        (1, nn.Conv2d(3, 4, 1), "wide"),
+        (2, nn.Conv2d(3, 4, 1, 2), "wide"),
+        (1, nn.Conv2d(3, 4, 3, padding=2, dilation=2), "other"),
+    ],
+)
+def test_a_constant_value_of_the_same_size_goes(stride, other, left):
+    network, image = Sum(nn.Identity(), other, stride), torch.randn(1, 3, 8, 9)
+    small, graph = small_of(network, "other.weight" if left == "wide" else "wide.weight")
+    assert [node.name for node in small.nodes] == [left, "last"]
+    torch.testing.assert_close(outputs(PlainNet(small), image), outputs(PlainNet(graph), image))
 
 
 def test_an_unknown_task_is_refused_with_the_choices():
