@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -161,9 +162,12 @@ def _dashed(word: str) -> str:
 
 
 def ending(work: Callable[[], int]) -> int:
-    """The exit status of a command: its own, or 2 after one sentence about a mistake."""
+    """The exit status of a command: its own, 2 after one sentence about a mistake, 130 after Ctrl-C."""
     try:
         return work()
+    except KeyboardInterrupt:
+        print("stopped: start it again", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (ValueError, OSError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2

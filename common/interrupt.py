@@ -24,7 +24,11 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Context manager: `number` is the signal that came, None before."""
+    """Context manager: `number` is the signal that came, None before.
+
+    Whoever acts on it leaves by an exception. Else the signal comes again at the end, and acts as usual: a
+    block that ends all the same, or a generator that is closed, is not the end of the command.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -38,8 +42,11 @@ class StopRequest:
             self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        waits = bool(self._before)  # else a later second one has acted
         self._restore()
+        if self.number is not None and waits and kind in (None, GeneratorExit):
+            signal.raise_signal(self.number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:

@@ -78,8 +78,8 @@ class Data:
     val_fraction: float = setting(
         0.05,
         "val-share",
-        "share of train to validate on, where the index has no val split",
-        range=Range(lambda value: 0 < value < 1, "between 0 and 1"),
+        "share of train to validate on, where the index has no val split; 0 = none, with --select-on test",
+        range=Range(lambda value: 0 <= value < 1, "from 0 to below 1"),
     )
     allow_overlap: bool = setting(
         False,

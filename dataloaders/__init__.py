@@ -85,7 +85,8 @@ class DataSet:
 
         layout = import_module(self.module).make_layout(data, PROTOCOLS[0])
         index = read_index(data.root, self.index_file, self.how_to_get)
-        return any(one.startswith("train") for one, _, _ in shared_images(index, layout.image.column))
+        shared = shared_images(index, layout.image.column, Path(data.root))
+        return any(one.startswith("train") for one, _, _ in shared)
 
     def open_all(self, data: Data, tasks: dict[str, Task], protocol: str) -> dict[str, Records]:
         """Records of every split that the index holds, as it holds them (none is taken from train)."""

@@ -3,7 +3,8 @@
 Checked once, when it is read: splits, record lengths, that no path leads out of the root, and that no image
 is trained on and tested on. A path may be null where an image has no target for a task. Backslashes, spaces
 around a path, a byte order mark, and absolute paths into the root are understood.
-A split "val" that the index lacks is taken from "train" by a fixed seed, the same records in every run.
+A split "val" that the index lacks is taken from "train" by a fixed seed, the same records in every run; an
+image that stands there more than once goes as a whole.
 """
 
 from __future__ import annotations
@@ -96,21 +97,25 @@ def entries(
     source = "train" if split == "val" and "val" not in index else split
     if source not in index:
         raise ValueError(not_one_of("split", split, splits(index) or ["(none: the index is empty)"]))
-    prefixes = (root.absolute().as_posix() + "/", root.resolve().as_posix() + "/")
+    prefixes = _prefixes(root)
     checked = [
         _entry(source, number, record, length, image, prefixes) for number, record in enumerate(index[source])
     ]
     if not checked:
         raise ValueError(f"split {source!r} of the index holds no record")
-    _refuse_shared(index, image, allow_overlap)
+    _refuse_shared(index, image, root, allow_overlap)
     if "val" not in index and split in ("train", "val"):
-        held = _held_out(len(checked), val_fraction)
+        images = [_spelled(str(entry.files[image]), prefixes) for entry in checked]
+        held = _held_out(images, val_fraction)
         if split == "val" and not held:
             raise ValueError(
                 f"the index has no split 'val', and its {len(checked)} training record(s) at "
-                f"data.val_fraction {val_fraction:g} leave none to validate on: use --set run.select_on=test"
+                f"data.val_fraction {val_fraction:g} leave none to validate on: a larger --val-share holds "
+                "some out, --set run.select_on=test chooses weights without"
             )
-        checked = [entry for entry in checked if (entry.number in held) == (split == "val")]
+        checked = [
+            entry for entry, name in zip(checked, images, strict=True) if (name in held) == (split == "val")
+        ]
     return tuple(checked)
 
 
@@ -119,14 +124,15 @@ def splits(index: Index) -> list[str]:
     return sorted({*index, *(["val"] if "train" in index else [])})
 
 
-def shared_images(index: Index, image: int) -> list[tuple[str, str, list[str]]]:
+def shared_images(index: Index, image: int, root: Path) -> list[tuple[str, str, list[str]]]:
     """Pairs of splits and the images that stand in both, those of training splits first.
 
     Splits named train... may share images (train1 and train2 are parts of train in published indices).
     """
+    prefixes = _prefixes(root)
     splits = {
         split: {
-            _spelled(record[image])
+            _spelled(record[image], prefixes)
             for record in records
             if isinstance(record, list) and len(record) > image and isinstance(record[image], str)
         }
@@ -142,14 +148,26 @@ def _is_training(split: str) -> bool:
     return split.startswith("train")
 
 
-def _spelled(file: str) -> str:
-    return PurePosixPath(file.strip().replace("\\", "/")).as_posix()
+def _prefixes(root: Path) -> tuple[str, ...]:
+    """What absolute paths into the root begin with."""
+    return root.absolute().as_posix() + "/", root.resolve().as_posix() + "/"
 
 
-def _refuse_shared(index: Index, image: int, allow: bool) -> None:
+def _inside(file: str, prefixes: tuple[str, ...]) -> str:
+    """A path of the index as seen from the root."""
+    text = file.strip().replace("\\", "/")
+    return next((text[len(prefix) :] for prefix in prefixes if text.startswith(prefix)), text)
+
+
+def _spelled(file: str, prefixes: tuple[str, ...]) -> str:
+    """The same for every way to write a path."""
+    return PurePosixPath(_inside(file, prefixes)).as_posix()
+
+
+def _refuse_shared(index: Index, image: int, root: Path, allow: bool) -> None:
     """An image that is learnt from and scored on makes scores look better than they are: ValueError, or said
     aloud where that is allowed. Said, too, of one that chooses the best weights and is scored on."""
-    for one, other, images in shared_images(index, image):
+    for one, other, images in shared_images(index, image, root):
         more = f" and {len(images) - 1} more stand" if len(images) > 1 else " stands"
         name = printable(images[0])[:200]
         said = f"image '{name}'{more} in split {one!r} and in split {other!r} of the index: "
@@ -164,14 +182,17 @@ def _refuse_shared(index: Index, image: int, allow: bool) -> None:
             )
 
 
-def _held_out(count: int, fraction: float) -> set[int]:
-    """Places of the training records that validate: the fraction, at least one, never all; none of one."""
+def _held_out(images: list[str], fraction: float) -> set[str]:
+    """Those of the training images that validate: the fraction, at least one, never all; none of one."""
     if not 0 <= fraction < 1:
         raise ValueError(f"data.val_fraction {fraction:g} is not within 0 (hold out nothing) and 1")
+    different = list(dict.fromkeys(images))
+    count = len(different)
     if count < 2 or fraction == 0:
         return set()
     held = min(max(1, round(count * fraction)), count - 1)
-    return set(np.random.default_rng(HOLD_OUT_SEED).permutation(count)[:held].tolist())
+    order = np.random.default_rng(HOLD_OUT_SEED).permutation(count)
+    return {different[place] for place in order[:held].tolist()}
 
 
 def _entry(
@@ -190,8 +211,7 @@ def _entry(
 def _relative(file: str | None, where: str, prefixes: tuple[str, ...]) -> str | None:
     if file is None:
         return None
-    text = file.strip().replace("\\", "/")
-    text = next((text[len(prefix) :] for prefix in prefixes if text.startswith(prefix)), text)
+    text = _inside(file, prefixes)
     path = PurePosixPath(text)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in text:
         raise ValueError(f"{where}: path {file!r} leads out of the data folder")

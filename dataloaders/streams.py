@@ -106,36 +106,48 @@ class Stream:
 
 
 def training_batches(
-    records: Records, data: Data, *, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
+    records: Records,
+    data: Data,
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    rank: int = 0,
+    world: int = 1,
+    pinned: bool = False,
 ) -> Stream:
     """Batches of steps start..stop-1 of the endless training stream, this rank's share of each.
 
     `data` is the Data section of the settings. Ranks in order give what one process gives. A broken sample is
-    replaced by the next readable record. Raises ValueError for settings that cannot work.
+    replaced by the next readable record. pinned: in memory that an accelerator copies from directly, which
+    takes some of its own. Raises ValueError for settings that cannot work.
     """
     if data.batch_size % world:
         raise ValueError(f"data.batch_size {data.batch_size} cannot be dealt evenly to {world} processes")
     sampler = TrainingOrder(len(records), data.batch_size, seed, range(start, stop), rank, world)
     items = TrainingItems(records, data, seed)
-    return Stream(
-        _loader(items, sampler, collate_training, data), data.skip_unreadable, "replaced by the next one"
-    )
+    loader = _loader(items, sampler, collate_training, data, pinned)
+    return Stream(loader, data.skip_unreadable, "replaced by the next one")
 
 
-def evaluation_batches(records: Records, data: Data, *, rank: int = 0, world: int = 1) -> Stream:
+def evaluation_batches(
+    records: Records, data: Data, *, rank: int = 0, world: int = 1, pinned: bool = False
+) -> Stream:
     """Whole images, not augmented, data.eval_batch_size at a time; whole batches are dealt to the ranks.
 
     A broken sample is left out, never replaced: a duplicate would count twice. Images of unequal size in one
-    batch raise ValueError with their names.
+    batch raise ValueError with their names. pinned: as of training_batches.
     """
     size = data.eval_batch_size
     places = [(0, place) for place in range(len(records))]
     batches = [places[first : first + size] for first in range(0, len(places), size)][rank::world]
     items = WholeItems(records, data.skip_unreadable)
-    return Stream(_loader(items, batches, collate_whole, data), data.skip_unreadable, "left out")
+    return Stream(_loader(items, batches, collate_whole, data, pinned), data.skip_unreadable, "left out")
 
 
-def _loader(items: Dataset, batches: Batches, collate: Callable[[list], Parcel], data: Data) -> DataLoader:
+def _loader(
+    items: Dataset, batches: Batches, collate: Callable[[list], Parcel], data: Data, pinned: bool
+) -> DataLoader:
     workers = min(data.num_workers, len(batches))
     if workers == 0:  # samples are made here, by no more threads than everything else
         cv2.setNumThreads(torch.get_num_threads())
@@ -145,6 +157,6 @@ def _loader(items: Dataset, batches: Batches, collate: Callable[[list], Parcel],
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=prepare,
-        pin_memory=torch.accelerator.is_available(),
+        pin_memory=pinned,
         generator=torch.Generator(),  # else the loader draws from the global stream
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +20,11 @@ from common.files import check_folder, read_json, replacing, write_json
 from common.lock import locked
 from common.parents import end_with_parent, serve
 from dataloaders.index import visible
+
+LOST = (
+    "a worker process was ended, as happens when memory runs out: use fewer (--workers, 1 for none) and "
+    "start it again"
+)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -70,8 +77,10 @@ def default_workers() -> int:
 
 
 def _begin() -> None:
-    """A worker ends with the command; it has one thread, as the processes share the cores already."""
+    """A worker ends with the command, which Ctrl-C is for; it has one thread, as the processes share the
+    cores already."""
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:  # not imported for the sake of this line
@@ -81,7 +90,7 @@ def _begin() -> None:
 def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> list:
     """[function(job) for job in jobs] by several processes, in order; function and jobs must pickle.
 
-    The first error stops the rest and is raised here.
+    The first error stops the rest and is raised here; OSError, in one sentence, where a process is killed.
     """
     jobs = list(jobs)
     if workers <= 1 or len(jobs) <= 1:
@@ -90,9 +99,11 @@ def run_all(function: Callable, jobs: Iterable, workers: int, label: str) -> lis
     context = serve(__name__, getattr(function, "func", function).__module__)
     with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_begin) as pool:
         try:
-            return list(
-                tqdm(pool.map(function, jobs, chunksize=1), total=len(jobs), desc=label, disable=None)
-            )
+            # not pool.map: when a process is lost it cancels jobs that the pool is about to fail, and hangs
+            futures = [pool.submit(function, job) for job in jobs]
+            return [future.result() for future in tqdm(futures, desc=label, disable=None)]
+        except BrokenProcessPool as error:
+            raise OSError(LOST) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

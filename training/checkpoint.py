@@ -16,9 +16,11 @@ A saved network is a dictionary of plain values and tensors:
 
 from __future__ import annotations
 
+import errno
 import pickle
 import platform
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from common.files import replacing
 from common.tensors import flaw, mask_flaw
 
 FORMAT = 1
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # how parts of a file may be, that torch reads
+DAMAGE = (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, LookupError, TypeError, AttributeError)
 MOST_STEPS = 10**8  # iterations that a file may claim
 KINDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
@@ -81,6 +85,8 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                if any(part.compress_type not in PACKED for part in archive.infolist()):
+                    raise zipfile.BadZipFile
                 broken = archive.testzip()  # torch itself does not look at the checksums
             if broken:
                 raise ValueError(f"{path} is damaged (checksum of {broken})")
@@ -91,7 +97,11 @@ def read_file(path: Path) -> dict[str, Any]:
         raise (
             error if str(path) in str(error) else ValueError(f"{path} is damaged or no file of PyTorch")
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which a part gives that lies where no file has anything
+            raise
+        raise ValueError(f"{path} is damaged or no file of PyTorch") from error
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged or no file of PyTorch") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a network")

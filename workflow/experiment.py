@@ -6,13 +6,16 @@ Leaves out networks, pruning and training themselves (networks.py, pruning.py, r
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from common import commands
@@ -27,6 +30,7 @@ from dataloaders.streams import Stream, evaluation_batches, training_batches
 from tasks.base import Target, Task
 from training.learner import Objective
 
+from .origin import usual
 from .processes import check_graphs, make_fabric
 
 
@@ -127,6 +131,21 @@ class Experiment:
         records = self.dataset.open(self.config.data, split, self.tasks, self.config.run.protocol)
         return replace(records, entries=records.entries[: self.samples])
 
+    @property
+    def pinned(self) -> bool:
+        """Whether batches go to another device than the CPU."""
+        return self.fabric.device.type != "cpu"
+
+    def images(self, *splits: str) -> dict[str, dict[str, Any]]:
+        """By split how many images it has ("count") and the SHA-256 of their names in order ("sha256")."""
+        found = {}
+        for split in splits:
+            records = self.records(split)
+            names = [str(entry.files[records.layout.image.column]) for entry in records.entries]
+            digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+            found[split] = {"count": len(names), "sha256": digest}
+        return found
+
     def training_stream(self, start: int, stop: int) -> Stream:
         """This process's share of the batches of steps start + 1 to stop."""
         return training_batches(
@@ -137,19 +156,25 @@ class Experiment:
             stop=stop,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
+            pinned=self.pinned,
         )
 
     def numbered_batches(self, count: int) -> Iterator[tuple[int, tuple]]:
         """This process's whole batches among the first `count` of the stream, on the device, numbered.
 
-        Every process gets equally many; what is beyond `count` has no valid pixel.
+        Every process gets equally many; what is beyond `count` has no valid pixel. Where only the first
+        samples are read, a task that a batch has no target for gets one of ones: others may hold it.
         """
         config, world = self.config, self.fabric.world_size
         data = replace(config.data, batch_size=config.prune.batch_size or config.data.batch_size)
         turns = range(-(-count // world) * world)
-        stream = training_batches(self.records("train"), data, seed=config.run.seed, start=0, stop=len(turns))
+        stream = training_batches(
+            self.records("train"), data, seed=config.run.seed, start=0, stop=len(turns), pinned=self.pinned
+        )
         for number, (image, targets) in zip(turns, stream, strict=True):
             if number % world == self.fabric.global_rank:
+                if self.samples is not None:
+                    targets = {name: _known(target) for name, target in targets.items()}
                 if number >= count:
                     targets = {name: Target(t.value, t.valid & False) for name, t in targets.items()}
                 yield number, self.fabric.to_device((image, targets))
@@ -167,12 +192,22 @@ class Experiment:
     def evaluation_stream(self, split: str) -> Iterable:
         """This process's share of the batches of a split."""
         return evaluation_batches(
-            self.records(split), self.config.data, rank=self.fabric.global_rank, world=self.fabric.world_size
+            self.records(split),
+            self.config.data,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            pinned=self.pinned,
         )
 
     def whole_stream(self, split: str) -> Iterable:
         """All batches of a split, whatever the number of processes."""
-        return evaluation_batches(self.records(split), self.config.data)
+        return evaluation_batches(self.records(split), self.config.data, pinned=self.pinned)
+
+
+def _known(target: Target) -> Target:
+    """The target, all ones where it has no valid pixel."""
+    value, valid = target
+    return target if valid.any() else Target(torch.ones_like(value), torch.ones_like(valid))
 
 
 def open_experiment(config: Config, method: str, dest: str, name: str | None, flags: str = "") -> Experiment:
@@ -184,5 +219,6 @@ def open_experiment(config: Config, method: str, dest: str, name: str | None, fl
         raise ValueError(f"--name '{name}' is not a file name: --dest chooses the folder")
     fabric = make_fabric(config.run)
     check_graphs(fabric, config)
+    usual(config.data.dataset)
     name = name or experiment_name(config.data.dataset, method, config.prune.ratio)
     return Experiment(config, method, Path(dest), name, fabric, flags)

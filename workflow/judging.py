@@ -185,7 +185,7 @@ def look(
     if places is not None:
         records = replace(records, entries=tuple(records.entries[place] for place in places))
     progress = partial(tqdm, desc=f"looking at {split}", unit="batch", leave=False)
-    stream = evaluation_batches(records, experiment.config.data)
+    stream = evaluation_batches(records, experiment.config.data, pinned=experiment.pinned)
     return image_sums(network, experiment.tasks, stream, fabric=experiment.fabric, progress=progress)
 
 

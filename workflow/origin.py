@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from configs.load import load
@@ -18,6 +19,15 @@ def origin(before: Iterable[str], config: Config) -> list[str]:
     return list(dict.fromkeys([*before, *remarks(config)]))
 
 
+@cache
+def usual(dataset: str) -> Config:
+    """The settings in the data set's YAML file, as they are when this is first asked for.
+
+    `open_experiment` asks: an edit of the file during a run changes nothing.
+    """
+    return load(dataset)
+
+
 def remarks(config: Config) -> list[str]:
     """What sets these data and this network apart from the data set and its own settings; [] for nothing.
 
@@ -25,16 +35,16 @@ def remarks(config: Config) -> list[str]:
     OVERLAP, where the settings allow that and the index has such images; a
     width, backbone, number of classes or tasks that are not those of the data set's YAML file.
     """
-    usual = load(config.data.dataset)
+    own = usual(config.data.dataset)
     words = ["synthetic rooms"] if (Path(config.data.root) / SETTINGS_FILE).is_file() else []
     if config.data.allow_overlap and DATASETS[config.data.dataset].overlaps(config.data):
         words.append(OVERLAP)
-    if config.model.width != usual.model.width:
+    if config.model.width != own.model.width:
         words.append(f"width {config.model.width:g}")
-    if config.model.backbone != usual.model.backbone:
+    if config.model.backbone != own.model.backbone:
         words.append(f"backbone {config.model.backbone}")
-    if config.data.classes != usual.data.classes:
+    if config.data.classes != own.data.classes:
         words.append(f"{config.data.classes} classes")
-    if set(config.data.tasks) != set(usual.data.tasks):
+    if set(config.data.tasks) != set(own.data.tasks):
         words.append(f"tasks {', '.join(config.data.tasks)}")
     return words

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from common.interrupt import Interrupted
 from common.lock import Held, locked
 from common.text import duration
 from configs.schema import Config
@@ -188,6 +189,8 @@ class Preflight:
             small, own = self.experiment.dest, self.experiment.dest.parent
             text = str(error).replace(str(small), str(own))
             raise ValueError(f"{text} (found by the preflight: {name})") from error
+        except Interrupted as stop:
+            raise Interrupted(stop.code - 128, "stopped in the preflight") from None
         self.measured.seconds[name] = time.monotonic() - begin
 
     def note_sizes(self) -> None:

@@ -27,6 +27,7 @@ from .files import require_same_method, require_same_settings
 
 MOST_THREADS = 10**6
 INSTRUCTIONS = r"[A-Z0-9 ]{1,20}"  # as PyTorch names them
+SHA256 = "[0-9a-f]{64}"
 
 
 class Resumable(Protocol):
@@ -45,6 +46,9 @@ class Resumable(Protocol):
 
     @property
     def weighing(self) -> Weighing: ...
+
+    @property
+    def images(self) -> dict[str, dict[str, Any]]: ...
 
     @property
     def average(self) -> Average | None: ...
@@ -66,7 +70,14 @@ def restore(run: Resumable, learner: Learner) -> int:
             )
     load_state(run.network, state["network"], f"checkpoint of {run.stem}")
     load_optimizer(learner.optimizer, state["optimizer"])
-    learner.fabric.strategy.precision.load_state_dict(state["scaler"])
+    precision = learner.fabric.strategy.precision
+    if _one_scales(run, state["scaler"], precision.state_dict()):
+        experiment.say(
+            f"{run.stem} goes on on another kind of device, and with a loss scale of its own: the last bits "
+            "may differ from those of an uninterrupted run"
+        )
+    else:
+        precision.load_state_dict(state["scaler"])
     run.sparsifier.load_state_dict(state["sparsifier"])
     if "weighing" in state:
         run.weighing.load_state_dict(state["weighing"])
@@ -103,6 +114,7 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     if not isinstance(instructions, str) or not fullmatch(INSTRUCTIONS, instructions):
         raise ValueError(f"{path}: field 'instructions' names no instructions of a processor")
     _check_best(state, path)
+    _check_images(run, state, path)
     _check_broken(state, run.experiment, path)
     check_state(run.network, state["network"], path)
     if run.average:
@@ -119,8 +131,9 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     weighing = run.weighing.state_dict()
     theirs = state.get("weighing", weighing | {"rule": {}})  # earlier versions had none, and no rule
     own = run.sparsifier.state_dict()
+    other_device = _one_scales(run, state["scaler"], scaler)
     for wrong in (
-        _unlike(state["scaler"], scaler, "scaler", MOST_STEPS),
+        "" if other_device else _unlike(state["scaler"], scaler, "scaler", MOST_STEPS),
         _unlike(state["sparsifier"], own, "sparsifier", step, run.sparsifier.to_come()),
         _unlike(theirs, weighing, "weighing", step),
     ):
@@ -131,6 +144,11 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
         found = state["sparsifier"]["mask"][name].to(kept.device)
         if not run.sparsifier.may_hold(found, kept):
             raise ValueError(f"{path}: field 'sparsifier/mask/{name}' is not a mask that this run can have")
+
+
+def _one_scales(run: Resumable, saved: dict[str, Any], own: dict[str, Any]) -> bool:
+    """Whether only one of checkpoint and run scales losses: in 16-mixed a GPU does and a CPU does not."""
+    return run.experiment.config.run.precision == "16-mixed" and bool(saved) != bool(own)
 
 
 def _check_best(state: dict[str, Any], path: Path) -> None:
@@ -147,14 +165,48 @@ def _check_best(state: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: field '{name}' is not the score of the best step")
 
 
-def _check_broken(state: dict[str, Any], experiment: Experiment, path: Path) -> None:
-    """ValueError unless it is a list of every process's images that could not be read, by their places."""
-    said, count = state.get("broken", []), len(experiment.records("train"))
-    allowed = experiment.config.data.skip_unreadable
-    if not isinstance(said, list) or not all(_are_places(of, count, allowed) for of in said):
+def _check_images(run: Resumable, state: dict[str, Any], path: Path) -> None:
+    """OtherRun where the run had other images than there are now. ValueError for what says nothing of them;
+    checkpoints of earlier versions, without the field, are taken at their word."""
+    if "images" not in state:
+        return
+    said, now = state["images"], run.images
+    if not isinstance(said, dict) or set(said) != set(now) or not all(map(_counts_images, said.values())):
         raise ValueError(
-            f"{path}: field 'broken' does not hold places of training images, 0 to {count - 1}, at most "
-            f"{allowed} of each process"
+            f"{path}: field 'images' does not hold count and sha256 of the images of {', '.join(now)}"
+        )
+    root = run.experiment.config.data.root
+    for split, here in now.items():
+        if said[split] == here:
+            continue
+        count = said[split]["count"]
+        was = f"with {count} images in split {split!r}, and {root} has {here['count']}"
+        if count == here["count"]:
+            was = f"on other images of split {split!r} than those of {root}"
+        raise OtherRun(
+            f"{run.stem} was started {was}: resume on the same data, or start anew with --overwrite alone"
+        )
+
+
+def _counts_images(value: Any) -> bool:
+    """Whether it is what Experiment.images says of a split."""
+    if not isinstance(value, dict) or set(value) != {"count", "sha256"}:
+        return False
+    count, digest = value["count"], value["sha256"]
+    return type(count) is int and count >= 0 and isinstance(digest, str) and bool(fullmatch(SHA256, digest))
+
+
+def _check_broken(state: dict[str, Any], experiment: Experiment, path: Path) -> None:
+    """ValueError unless it is a list of every process's images that could not be read, by their places.
+
+    A process that goes on for several has what each of them was allowed: how many that were is not known.
+    """
+    said, count = state.get("broken", []), len(experiment.records("train"))
+    most = count if experiment.config.data.skip_unreadable else 0
+    if not isinstance(said, list) or not all(_are_places(of, count, most) for of in said):
+        raise ValueError(
+            f"{path}: field 'broken' does not hold places of training images, 0 to {count - 1}, none where "
+            "data.skip_unreadable is 0"
         )
 
 

@@ -108,6 +108,11 @@ class Run:
         return make_weighing(self.experiment, self.network)
 
     @cached_property
+    def images(self) -> dict[str, dict[str, Any]]:
+        """Which images it learns from and chooses the best weights by, for its checkpoints."""
+        return self.experiment.images("train", self.experiment.config.run.select_on)
+
+    @cached_property
     def average(self) -> Average | None:
         """Of the weights so far, where what comes out of the run is their average."""
         decay = self.experiment.config.optim.ema_decay
@@ -169,6 +174,7 @@ class Run:
         experiment, plan = self.experiment, self.plan
         fabric, learner = experiment.fabric, self.learner()
         average = self.average  # begins with the first weights
+        _ = self.images  # as the index is now
         start = restore(self, learner) if resume else 0
         require_same(fabric, "the step to go on from", start)
         if start == 0:
@@ -179,15 +185,16 @@ class Run:
         validation = experiment.evaluation_stream(experiment.config.run.select_on)
         kind = experiment.config.run.logger
         logger = MetricLogger(self.metrics_path, kind, plan.steps, start, fabric.is_global_zero)
+        stop = StopRequest()
         try:
-            with shared_statistics(self.network, fabric), StopRequest() as stop:
+            with shared_statistics(self.network, fabric), stop:
                 for step, losses, moved, weighed in train(learner, plan, self._batches(start, logger), start):
                     logger.add(step, "mask", moved)
                     if average:
                         average.update(self.mask or {})
                     self._keep_early_weights(step)
                     yield step
-                    last, signal = step == plan.steps, largest(fabric, stop.number or 0)
+                    last = step == plan.steps
                     if step % plan.log_every == 0 or last:
                         logger.add(step, "train", losses | {"lr": plan.lr_at(step)})
                     if step % plan.log_every == 0 or last or self.weighing.measures(step):
@@ -195,12 +202,17 @@ class Run:
                     logger.tick(step, {"loss": losses["total"]} if losses else None)
                     if self.validate and (step % plan.eval_every == 0 or last):
                         self._evaluate(step, validation, logger)
+                    signal = largest(fabric, stop.number or 0)
                     if step % plan.checkpoint_every == 0 or signal:
                         logger.sync()
                         self._save_checkpoint(step, learner)
-                    if signal and not last:
+                    if signal:  # of the last step, too: whoever asked for the run has more to do
                         fabric.barrier()  # nobody leaves before the checkpoint is written
                         raise Interrupted(signal, f"stopped after step {step}")
+        except Diverged as error:
+            if stop.number is None:
+                raise
+            raise Interrupted(stop.number, f"stopped: {error}") from error
         finally:
             logger.close()
 
@@ -296,6 +308,7 @@ class Run:
                 "method": self.experiment.method,
                 "settings": as_tree(self.experiment.config),
                 **arithmetic(),
+                "images": self.images,
                 "broken": broken,
                 "origin": origin(self.before, self.experiment.config),
             }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import ROOT
-from common.command_line import Parser, described
+from common.command_line import Parser, described, ending
 from common.commands import module, script
 
 # methods that score each task and that create_pruned_net.py makes
@@ -37,6 +37,21 @@ def test_wrong_words_are_one_sentence(words, sentence, capsys):
     with pytest.raises(SystemExit) as end:
         made().parse_args(words)
     assert (end.value.code, capsys.readouterr().err) == (2, f"error: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("--size 1x1 is below 32x32"), 2, "error: --size 1x1 is below 32x32"),
+        (KeyboardInterrupt(), 130, "stopped: start it again"),
+    ],
+)
+def test_a_command_ends_with_a_sentence_and_a_status(error, code, said, capsys):
+    def work():
+        raise error
+
+    assert ending(work) == code
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_help_lines_end_with_choices_and_default():

@@ -10,14 +10,38 @@ from common import interrupt
 from common.interrupt import SIGNALS, StopRequest
 
 
+class Acted(Exception):
+    """Whoever waited for the signal acts on it."""
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noted(number):
     before = signal.getsignal(number)
-    with StopRequest() as stop:
+    with pytest.raises(Acted), StopRequest() as stop:
         assert stop.number is None
         signal.raise_signal(number)
         assert stop.number == number
+        raise Acted
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("ending", ["at its end", "closed"])
+def test_a_signal_that_nobody_acted_on_acts_as_usual(number, ending):
+    def noted():
+        with StopRequest():
+            yield
+            signal.raise_signal(number)
+            if ending == "closed":
+                yield
+
+    heard, work = [], noted()
+    before = signal.signal(number, lambda *given: heard.append(given[0]))
+    try:
+        list(work) if ending == "at its end" else (next(work), next(work), work.close())
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)
 
 
 def test_one_that_is_ignored_stays_ignored():

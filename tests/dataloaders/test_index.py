@@ -29,6 +29,39 @@ def test_val_is_else_cut_from_train(fraction, held):
     assert places(index, "test", fraction) == list(range(10))
 
 
+def test_the_same_images_are_held_out_in_every_version():
+    index = {"train": [[f"{k}.png"] for k in range(100)]}
+    assert places(index, "val") == [18, 21, 33, 58, 86]
+    assert places({"train": TEN}, "val", 0.3) == [0, 2, 9]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
+@pytest.mark.parametrize("spelled", ["{}", "./{}", " {} ", "{root}/{}"])
+def test_copies_of_an_image_are_held_out_together(spelled, fraction, tmp_path):
+    """As many images as of an index without the copies, and the same ones."""
+    again = [[spelled.format(file, root=tmp_path)] for (file,) in reversed(TEN)]
+    index = {"train": [*TEN, *again, *TEN]}
+    split = {name: entries(index, name, 1, fraction, tmp_path) for name in ("train", "val")}
+    assert sorted(entry.number for part in split.values() for entry in part) == list(range(30))
+    images = {name: {entry.number % 20 for entry in part} for name, part in split.items()}
+    images = {name: {min(of, 19 - of) for of in found} for name, found in images.items()}
+    assert images["val"] == set(places({"train": TEN}, "val", fraction))
+    assert images["train"] == set(places({"train": TEN}, "train", fraction))
+
+
+def test_of_copies_of_one_image_none_is_held_out():
+    assert places({"train": [["a.png"], ["./a.png"]]}, "train") == [0, 1]
+    with pytest.raises(ValueError, match="run.select_on=test"):
+        places({"train": [["a.png"], ["./a.png"]]}, "val")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_image_is_known_by_its_absolute_path_too(split, tmp_path):
+    index = {"train": TEN, "test": [["new.png"], [f"{tmp_path}/3.png"]]}
+    with pytest.raises(ValueError, match="^image '3.png' stands in split 'train' and in split 'test' of"):
+        entries(index, split, 1, 0, tmp_path)
+
+
 def test_nothing_is_held_out_at_fraction_0_or_of_a_single_record():
     assert places({"train": TEN}, "train", 0) == list(range(10))
     assert places({"train": TEN[:1]}, "train") == [0]

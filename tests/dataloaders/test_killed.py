@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -70,20 +71,50 @@ def prepare(folder: Path) -> list[str]:
     return ["dataloaders.prepare", "cityscapes", str(folder / "mtan"), str(folder / "out")]
 
 
-@pytest.mark.parametrize(
-    "command", [synthetic, *(pytest.param(one, marks=pytest.mark.slow) for one in (cache, prepare))]
-)
-def test_a_killed_command_leaves_no_worker(command, tmp_path):
-    words = [sys.executable, "-m", *command(tmp_path), "--workers", "2"]
-    environment = os.environ | {"MARK": str(tmp_path)}
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=said, stderr=said)
-    while len([p for p in (tmp_path / "out").rglob("*") if p.is_file()]) < 5:
-        assert process.poll() is None, (tmp_path / "said").read_text()
+def at_work(command: Callable[[Path], list[str]], folder: Path) -> subprocess.Popen:
+    """The command in a process group of its own, when its two workers have written something."""
+    words = [sys.executable, "-m", *command(folder), "--workers", "2"]
+    environment = os.environ | {"MARK": str(folder)}
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=environment, stdout=said, stderr=said, start_new_session=True
+        )
+    while len([p for p in (folder / "out").rglob("*") if p.is_file()]) < 5:
+        assert process.poll() is None, (folder / "said").read_text()
         time.sleep(0.02)
-    assert len(marked(str(tmp_path))) >= 3
+    assert len(marked(str(folder))) >= 3
+    return process
+
+
+COMMANDS = [synthetic, *(pytest.param(one, marks=pytest.mark.slow) for one in (cache, prepare))]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_command_leaves_no_worker(command, tmp_path):
+    process = at_work(command, tmp_path)
     process.kill()
     process.wait()
+    await_end(lambda: marked(str(tmp_path)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_stopped_says_so_and_leaves_no_worker(command, tmp_path):
+    process = at_work(command, tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C reaches the workers, too
+    said = tmp_path / "said"
+    assert process.wait(60) == 130, said.read_text()
+    assert said.read_text().splitlines()[-1] == "stopped: start it again"
+    assert "Traceback" not in said.read_text()
+    await_end(lambda: marked(str(tmp_path)))
+
+
+def test_a_lost_worker_ends_its_command_with_a_sentence(tmp_path):
+    process = at_work(synthetic, tmp_path)
+    os.kill(max(marked(str(tmp_path))), signal.SIGKILL)  # workers are the last to be started
+    said = tmp_path / "said"
+    assert process.wait(60) == 2, said.read_text()
+    assert said.read_text().splitlines()[-1].startswith("error: a worker process was ended, ")
+    assert "Traceback" not in said.read_text()
     await_end(lambda: marked(str(tmp_path)))
 
 

@@ -66,3 +66,9 @@ def test_run_all_keeps_order_and_raises_the_error():
     assert run_all(abs, [-3, 2, -1], 2, "abs") == [3, 2, 1]
     with pytest.raises(TypeError):
         run_all(abs, [1, "a", 2], 2, "abs")
+
+
+def test_a_lost_worker_is_told_in_one_sentence():
+    words = "^a worker process was ended, as happens when memory runs out: use fewer .--workers.*again$"
+    with pytest.raises(OSError, match=words):
+        run_all(os._exit, [1, 1], 2, "exit")

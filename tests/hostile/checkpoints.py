@@ -141,7 +141,7 @@ def legal(path: tuple, fault: str) -> bool:
     gathered = path[:2] in (("sparsifier", "average"), ("sparsifier", "progress"))
     early = gathered and fault in ("missing", "an empty dictionary")
     early |= path == ("sparsifier", "twin") and fault == "nothing"
-    early |= path in (("threads",), ("instructions",), ("origin",)) and fault == "missing"
+    early |= path in (("threads",), ("instructions",), ("origin",), ("images",)) and fault == "missing"
     counted = str(path[-1:]).endswith("num_batches_tracked',)") and fault == "a scalar"
     stepped = path[:2] == ("optimizer", "state") and path[3:] == ("step",) and fault == "a scalar"
     early |= path[:1] == ("origin",) and fault in ("an empty list", "an empty text")  # told to people
@@ -170,7 +170,7 @@ def kind(
     )
 
 
-LAST = ("weighing", "threads", "instructions", "origin", "method", "broken")
+LAST = ("weighing", "threads", "instructions", "origin", "method", "images", "broken")
 ALL = ("step", "best", "outcome", "settings", "network", "optimizer", "scaler", "sparsifier", *LAST)
 MASK = ("sparsifier",)
 FORMATS = (

@@ -1,6 +1,7 @@
 """Files: whole or not at all, damage noticed, nothing of theirs run."""
 
 import os
+import zipfile
 
 import pytest
 import torch
@@ -53,6 +54,25 @@ def test_any_damage_is_noticed(place, tmp_path):
         assert "a.pth" in str(error)
     else:  # padding between the entries holds nothing
         assert torch.equal(back["weights"], CONTENT["weights"]) and back["step"] == 3
+
+
+FOREIGN = ["deflated", "bzip2", "lzma", "a place before the file"]
+
+
+@pytest.mark.parametrize("claim", FOREIGN)
+def test_a_directory_that_says_what_is_not_so_is_damage(claim, tmp_path):
+    """The file's list of what is in it claims that a part is packed, or lies where nothing can."""
+    path = write_file(tmp_path / "a.pth", CONTENT)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        first = archive.start_dir
+    if claim == FOREIGN[-1]:
+        content[content.rindex(b"PK\6\6") + 49] ^= 64  # the directory's place, of which others are taken
+    else:
+        content[first + 10] = {"deflated": 8, "bzip2": 12, "lzma": 14}[claim]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pth is damaged or no file of PyTorch"):
+        read_file(path)
 
 
 @pytest.mark.parametrize("part", [0, 100, 2000])

@@ -69,7 +69,7 @@ def looked(monkeypatch):
         on_search, on_certificate = found.losses[network]
         return sums([1 - (on_search if image in search else on_certificate) / 100 for image in stream])
 
-    monkeypatch.setattr(workflow.judging, "evaluation_batches", lambda records, data: records.entries)
+    monkeypatch.setattr(workflow.judging, "evaluation_batches", lambda records, data, **_: records.entries)
     monkeypatch.setattr(workflow.judging, "image_sums", image_sums)
     monkeypatch.setattr(workflow.contract_search, "moved", lambda experiment, network: network)
     return found

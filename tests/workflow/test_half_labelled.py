@@ -43,6 +43,24 @@ def test_a_task_that_no_scored_batch_holds_is_named(method, rooms, tmp_path, cap
     assert not list((tmp_path / "dest").glob("*.pth"))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["create_pruned_net.py", "--method", "disparse_static", "--preflight"],
+        ["launch_training.py", "--method", "disparse_dynamic", "--start-mask", "disparse_static"],
+    ],
+    ids=["long", "short"],
+)
+def test_a_preflight_that_meets_no_label_refuses_nothing(given, rooms, tmp_path, capsys):
+    """It looks at the first images alone, and scores fewer batches than the command, which meets some."""
+    words = without_labels(rooms, tmp_path / "rooms", {"train": range(8)})
+    script, *more = given
+    more += ["--set", "prune.num_batches=6", "--dest", str(tmp_path / "dest")]
+    done = call(script, [*words, *more], capsys)
+    assert done.code == 0, done.err
+    assert "preflight" in more[2] or "preflight: every phase works" in done.err
+
+
 def test_half_labelled_images_train_grow_and_are_counted(rooms, tmp_path, capsys):
     words = without_labels(rooms, tmp_path / "rooms", {"train": range(0, 9, 2), "test": [0]})
     given = [*words, "--method", "disparse_dynamic", "--dest", str(tmp_path / "dest")]

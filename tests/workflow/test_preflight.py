@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from tests.scripts import TINY, call
 from workflow import estimate
 from workflow.experiment import open_experiment
 from workflow.preflight import SHORT, in_small
+from workflow.running import Run
 
 CREATE, LAUNCH = "create_pruned_net.py", "launch_training.py"
 
@@ -84,6 +86,27 @@ def test_what_would_fail_late_fails_early(preflight, words, rooms, tmp_path, cap
     assert end.code == 2 and len(errors) == 1
     assert "split 'val'" in errors[0] and errors[0].endswith("(found by the preflight: data)")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("calls", "step"), [(3, 2), (4, 3), (5, 3)])
+def test_a_signal_ends_the_command_and_not_the_preflight_alone(
+    calls, step, words, tmp_path, capsys, monkeypatch
+):
+    """Amid its steps, in the one after which it kills its run, and in the last one of the resumed run."""
+    steps, keep = [], Run._keep_early_weights
+
+    def interrupted(run, step):
+        keep(run, step)
+        steps.append(step)
+        if len(steps) == calls:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "_keep_early_weights", interrupted)
+    end = call(LAUNCH, [*words, "--method", "baseline"], capsys)
+    assert (end.code, steps[-1]) == (143, step)
+    assert re.match(r"stopped( in the preflight)?; to go on: python3 \S+ ", end.err.splitlines()[-1])
+    assert "the work begins" not in end.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_is_too_small_is_told_before(words, tmp_path, capsys, monkeypatch):

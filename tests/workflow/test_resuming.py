@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-from contextlib import closing
+import shutil
+from contextlib import closing, nullcontext
 
 import pytest
 import torch
@@ -70,6 +72,17 @@ def test_what_a_run_has_gathered_by_then_is_taken_over(method, more, make_run):
     assert again.best_loss == whole.best_loss
 
 
+def test_nothing_is_held_out_where_that_is_asked_for(make_run):
+    """For weights that are chosen on the test split; where they are not, the sentence says what helps."""
+    run = make_run("baseline", "data.val_fraction=0", "run.select_on=test")
+    assert len(run.experiment.records("train")) == 8
+    assert len(make_run("baseline", "run.select_on=test").experiment.records("train")) == 6
+    with pytest.raises(ValueError, match=r"val_fraction 0 leave none.*--val-share.*run.select_on=test"):
+        make_run("baseline", "data.val_fraction=0")
+    with pytest.raises(ValueError, match="val_fraction.*from 0 to below 1"):
+        make_run("baseline", "data.val_fraction=1")
+
+
 def test_a_checkpoint_of_another_method_is_not_gone_on_from(make_run):
     state, path = stopped(make_run("set", dest="other"))
     assert (state["method"], state["broken"]) == ("set", [[]])
@@ -80,6 +93,61 @@ def test_a_checkpoint_of_another_method_is_not_gone_on_from(make_run):
         next(make_run("set", dest="other").steps(resume=True))
     torch.save({name: state[name] for name in state if name not in ("method", "broken")}, path)
     with closing(make_run("set", dest="other").steps(resume=True)) as steps:  # as earlier versions wrote it
+        assert next(steps) == 4
+
+
+@pytest.fixture(scope="module")
+def begun(make_run):
+    """The checkpoint of a run in the folder "begun", and its file."""
+    return stopped(make_run("baseline", dest="begun"))
+
+
+def on_other_data(make_run, root, change):
+    """That run, resumed on a copy of its data with another index."""
+    shutil.copytree(make_run("baseline").experiment.config.data.root, root)
+    path = root / "nyu_v2_3task.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    return make_run("baseline", f"data.root={root}", dest="begun")
+
+
+OTHER_IMAGES = {
+    "with 6 images in split 'train', and {root} has 5": lambda index: index["train"].pop(3),
+    "on other images of split 'train' than those of {root}": lambda index: index["train"].reverse(),
+    "with 2 images in split 'val', and {root} has 1": lambda index: index.update(
+        train=[index["train"][number] for number in (0, 1, 3, 4, 5, 6)], val=[index["test"][0]], test=[]
+    ),
+}
+
+
+@pytest.mark.parametrize("said", OTHER_IMAGES)
+def test_other_images_are_not_gone_on_with(said, make_run, begun, tmp_path):
+    state, path = begun
+    torch.save(state, path)
+    run = on_other_data(make_run, tmp_path / "other", OTHER_IMAGES[said])
+    with pytest.raises(OtherRun) as error:
+        next(run.steps(resume=True))
+    assert str(error.value) == (
+        f"{run.stem} was started {said.format(root=tmp_path / 'other')}: resume on the same data, or start "
+        "anew with --overwrite alone"
+    )
+
+
+def test_the_same_images_may_lie_elsewhere(make_run, begun, tmp_path):
+    state, path = begun
+    assert {split: of["count"] for split, of in state["images"].items()} == {"train": 6, "val": 2}
+    torch.save(state, path)
+    run = on_other_data(make_run, tmp_path / "other", lambda index: None)
+    with closing(run.steps(resume=True)) as steps:
+        assert next(steps) == 4
+
+
+def test_a_checkpoint_that_does_not_tell_of_its_images_is_taken_as_it_is(make_run, begun, tmp_path):
+    state, path = begun
+    torch.save({name: state[name] for name in state if name != "images"}, path)
+    run = on_other_data(make_run, tmp_path / "other", lambda index: index["train"].pop(3))
+    with closing(run.steps(resume=True)) as steps:
         assert next(steps) == 4
 
 
@@ -100,11 +168,74 @@ def test_images_that_could_not_be_read_count_on(make_run, tmp_path):
         again.train(resume=True)
 
 
+def test_one_process_may_go_on_for_two_and_be_resumed_itself(make_run):
+    """Each had its allowance, and what both could not read is then the one's."""
+    more = ("data.skip_unreadable=1", "run.checkpoint_every=1")
+    with closing(make_run("baseline", *more, dest="fewer").steps()) as steps:
+        assert [next(steps) for _ in range(3)] == [0, 1, 2]
+    run = make_run("baseline", *more, dest="fewer")
+    path = run.experiment.dest / f"{run.stem}.step00000001.ckpt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"broken": [[4], [2]]}, path)
+    with closing(run.steps(resume=True)) as steps:
+        assert [next(steps), next(steps)] == [2, 3]
+    state = torch.load(path.with_name(f"{run.stem}.step00000002.ckpt"), weights_only=True)
+    assert state["broken"] == [[2, 4]]
+    with closing(make_run("baseline", *more, dest="fewer").steps(resume=True)) as steps:
+        assert next(steps) == 3
+
+
+SCALE = {
+    "scale": 65536.0,
+    "growth_factor": 2.0,
+    "backoff_factor": 0.5,
+    "growth_interval": 2000,
+    "_growth_tracker": 0,
+}
+
+
+@pytest.mark.parametrize("there", [{}, SCALE])
+def test_a_run_in_half_precision_may_change_its_device(there, make_run, capsys, monkeypatch):
+    """A loss scale is a GPU's: a CPU takes bfloat16, which needs none."""
+    state, path = stopped(make_run("baseline", "run.precision=16-mixed", dest="half"))
+    assert state["scaler"] == {}
+    torch.save(state | {"scaler": there}, path)
+    again = make_run("baseline", "run.precision=16-mixed", dest="half")
+    loaded = []
+    precision = again.experiment.fabric.strategy.precision
+    monkeypatch.setattr(precision, "state_dict", lambda: {} if there else dict(SCALE))
+    monkeypatch.setattr(precision, "load_state_dict", loaded.append)
+    with closing(again.steps(resume=True)) as steps:
+        assert next(steps) == 4
+    assert loaded == []
+    said = f"{again.stem} goes on on another kind of device, and with a loss scale of its own: the last bits"
+    assert capsys.readouterr().err.count(said) == 1
+
+
+def test_a_loss_scale_is_taken_over_and_no_other_fields(make_run, monkeypatch, capsys):
+    state, path = stopped(make_run("baseline", "run.precision=16-mixed", dest="half"))
+    for saved, taken in ((SCALE | {"scale": 2.0}, True), (SCALE | {"more": 1}, False)):
+        torch.save(state | {"scaler": saved}, path)
+        again = make_run("baseline", "run.precision=16-mixed", dest="half")
+        loaded = []
+        precision = again.experiment.fabric.strategy.precision
+        monkeypatch.setattr(precision, "state_dict", lambda: dict(SCALE))
+        monkeypatch.setattr(precision, "load_state_dict", loaded.append)
+        with nullcontext() if taken else pytest.raises(ValueError), closing(again.steps(True)) as steps:
+            assert next(steps) == 4
+        assert loaded == ([saved] if taken else [])
+        said = capsys.readouterr().err
+        assert "loss scale" not in said and ("has an unknown entry 'more'" in said) != taken
+
+
 FORGERIES = {
     "'best'": lambda state: state.update(best=math.nan),
     "'outcome/best_loss'": lambda state: state["outcome"].update(best_loss=0.5),
     "'outcome/best_step'": lambda state: state["outcome"].update(best_step=2.0),
     "'broken'": lambda state: state.update(broken=[[-1]]),
+    "none where data.skip_unreadable is 0": lambda state: state.update(broken=[[1]]),
+    "'images'": lambda state: state["images"]["train"].update(sha256="\x1b[31mred"),
+    "images of train, val": lambda state: state["images"].pop("val"),
     "'method'": lambda state: state.update(method="\x1b[31mred"),
     "'threads'": lambda state: state.update(threads="\x1b[31mred"),
     "'weighing'": lambda state: state["weighing"].update(conflicting=3),

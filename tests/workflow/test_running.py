@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 import signal
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.interrupt import Interrupted
-from configs.load import load
-from workflow import running
+from configs.load import FOLDER, load
+from workflow import judging, origin, running
 from workflow.experiment import open_experiment
 from workflow.files import Options
 from workflow.launch import training_run
@@ -45,6 +47,22 @@ def validations(monkeypatch, *losses):
     monkeypatch.setattr(running, "figures", lambda scores: {"loss/total": next(given)})
     monkeypatch.setattr(running, "evaluate", lambda *words, **more: {})
     monkeypatch.setattr(running, "headline", lambda *words: {})
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_memory_is_pinned_for_the_device_of_the_run_alone(device, pinned, make_run, monkeypatch):
+    """Not because the machine has another: to pin memory takes some of that one's, too."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    fabric = SimpleNamespace(device=torch.device(device), global_rank=0, world_size=1)
+    experiment = replace(make_run().experiment, fabric=fabric)
+    streams = (experiment.training_stream(0, 1), experiment.evaluation_stream("val"))
+    for stream in (*streams, experiment.whole_stream("val")):
+        assert stream.loader.pin_memory == pinned
+    given = []
+    monkeypatch.setattr(judging, "evaluation_batches", lambda *words, **how: given.append(how))
+    monkeypatch.setattr(judging, "image_sums", lambda *words, **how: {})
+    judging.look(experiment, torch.nn.Identity(), "val")
+    assert given == [{"pinned": pinned}]
 
 
 def test_rhythm_of_a_run(make_run, monkeypatch):
@@ -105,6 +123,62 @@ def test_a_signal_saves_and_ends_the_run_after_its_step(make_run):
     again = make_run()
     assert list(again.steps(resume=True)) == [4, 5, 6]
     assert again.best_step in (4, 6)
+
+
+@pytest.mark.parametrize("during", ["the step", "its evaluation"])
+def test_a_signal_in_the_last_step_ends_the_run_too(during, make_run, monkeypatch):
+    """Not forgotten: whoever calls has more to do. What is left of the run is for --resume."""
+    run, evaluate = make_run(), running.Run._evaluate
+
+    def interrupted(*given):
+        evaluate(*given)
+        if given[1] == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    if during == "its evaluation":
+        monkeypatch.setattr(running.Run, "_evaluate", interrupted)
+    with pytest.raises(Interrupted, match="^stopped after step 6$") as stop:
+        for step in run.steps():
+            if step == 6 and during == "the step":
+                signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 143
+    assert [path.name for path in run.experiment.dest.glob("*.ckpt")] == [f"{run.stem}.step00000006.ckpt"]
+    again = make_run()
+    assert list(again.steps(resume=True)) == []
+    assert (again.best_step, again.best_loss) == (run.best_step, run.best_loss)
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_a_signal_is_not_lost_where_training_diverges(make_run):
+    """A contract goes on with its next round after that."""
+    run = make_run()
+
+    def break_down(*_):
+        signal.raise_signal(signal.SIGTERM)
+        torch.nn.init.constant_(run.network.heads["seg"][0].conv1.weight, math.nan)
+
+    run.network.register_forward_pre_hook(break_down)
+    with pytest.raises(Interrupted, match="^stopped: the loss of 'seg' became nan in step 1; ") as stop:
+        run.train()
+    assert stop.value.code == 143
+
+
+def test_a_signal_is_not_lost_where_no_more_steps_are_asked_for(make_run):
+    with pytest.raises(KeyboardInterrupt), closing(make_run().steps()) as steps:
+        assert [next(steps), next(steps)] == [0, 1]
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_settings_of_the_data_set_that_change_during_a_run_do_not_end_it(make_run, tmp_path, monkeypatch):
+    origin.usual.cache_clear()
+    shutil.copytree(FOLDER, tmp_path / "configs")
+    monkeypatch.setattr("configs.load.FOLDER", tmp_path / "configs")
+    run = make_run(checkpoint_every=1)
+    (tmp_path / "configs/nyuv2.yaml").write_text("model: [")
+    run.train()
+    run.save(run.experiment.final_path, 6)
+    assert "width 0.05" in torch.load(run.experiment.final_path, weights_only=True)["origin"]
 
 
 def test_weights_that_are_not_finite_are_not_saved(make_run):

@@ -72,6 +72,14 @@ def assert_same_weights(one, two):
         assert torch.equal(two.state_dict()[name], value), name
 
 
+def test_settings_are_shown_for_a_file_that_holds_none(experiment, words, tmp_path, capsys):
+    published(experiment(), tmp_path / "file.pth")
+    given = [*words, "--method", "snip", "--weights", str(tmp_path / "file.pth"), "--print-config"]
+    shown = call(EVALUATE, given, capsys)
+    assert (shown.code, shown.err) == (0, "")
+    assert any(line.split() == ["data.crop", "33", "--set"] for line in shown.out.splitlines())
+
+
 @pytest.mark.parametrize(("mask_type", "prefix"), [(torch.float32, ""), (torch.int32, "module.")])
 def test_published_files_are_read(mask_type, prefix, experiment, tmp_path):
     experiment = experiment()
