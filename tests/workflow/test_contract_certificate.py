@@ -89,6 +89,7 @@ def work(tmp_path, looked, monkeypatch):
         config=config,
         tasks=TASKS,
         fabric=None,
+        pinned=False,
         dest=tmp_path,
         name="small",
         pruned_path=tmp_path / "small.pth",
