@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 
 import pytest
 import torch
@@ -69,6 +70,30 @@ def test_an_interrupted_search_ends_with_the_same_bits(point, made, many_rooms, 
     )
     assert certificate(place) == certificate(made)
     assert not list(place.glob(f"{NAME}_round*")) and not (place / f"{NAME}_search.ckpt").exists()
+
+
+def test_a_signal_in_the_last_step_of_a_round_ends_the_command(made, many_rooms, place, capsys, monkeypatch):
+    """And not the round alone; the same command goes on, to the same bits."""
+    run = workflow.contract_search.Run
+    keep, ended = run._keep_early_weights, []
+
+    def stop(self, step):
+        keep(self, step)
+        if step == self.plan.steps:
+            ended.append(self.stem)
+            signal.raise_signal(signal.SIGTERM)
+
+    command = words(place, many_rooms, "--max-drop", LIMITS)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_keep_early_weights", stop)
+        said = call(CREATE, command, capsys)
+    assert (said.code, len(ended)) == (143, 1)
+    assert len(list(place.glob(f"{ended[0]}.step*.ckpt"))) >= 1
+    assert call(CREATE, command, capsys).code == 0
+    same(
+        torch.load(place / f"{NAME}.pth", weights_only=True),
+        torch.load(made / f"{NAME}.pth", weights_only=True),
+    )
 
 
 def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_for(
