@@ -12,7 +12,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("study", "files"), [("study", "study"), ("camvid", "camvid"), ("study_share", "study")]
+    ("study", "files"),
+    [("study", "study"), ("camvid", "camvid"), ("study_share", "study"), ("camvid_share", "camvid")],
 )
 def test_every_complete_tier_has_its_page_and_no_other(study, files):
     folder = DOCS / study
