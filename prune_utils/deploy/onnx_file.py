@@ -95,11 +95,10 @@ class _Writer:
 
 def written_by_hand(graph: Graph) -> bool:
     """Whether the graph can be written without onnxscript, for any batch and image size."""
-    linear = {node.name for node in graph.convolutions() if node.linear}
-    image = not linear or all(node.linear for node in graph.nodes if isinstance(node, Conv))
+    kinds = {node.linear for node in graph.convolutions()}
     return (
         len(graph.inputs) == 1
-        and image
+        and len(kinds) == 1  # they tell the sides of the input
         and all(isinstance(node, Conv) or _simple(node) for node in graph.nodes)
     )
 

@@ -446,6 +446,23 @@ def test_any_network_is_exported(form, tmp_path):
         assert off(found, expected) < 1e-5
 
 
+class Pools(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fewer, self.same = nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1)
+
+    def forward(self, image):
+        return {"a": self.fewer(image), "b": self.same(image)}
+
+
+def test_a_network_without_a_layer_that_has_weights_becomes_an_onnx_file():
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    network, image = Pools(), torch.randn(3, 2, 8, 10)
+    run = wrap(network, None, "onnx", example=(torch.randn(2, 2, 6, 6),))
+    assert off(run(image), network(image)) == 0
+
+
 @pytest.mark.parametrize("form", ["onnx", "torch"])
 def test_an_example_of_one_image_leaves_the_batch_free(form, tmp_path):
     if form == "onnx":
