@@ -22,7 +22,7 @@ from .criteria import find_criterion
 from .data import Forward, follow
 from .divided import spare
 from .filling import REFILLS, Refill
-from .floors import Floors, floor_counts
+from .floors import NO_FLOORS, Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
 from .parameters import device_of, find_parameters
@@ -165,17 +165,18 @@ def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, 
 def make_floors(
     model: nn.Module, plan: Plan, owners: Owners, budgets: Iterable[Budget]
 ) -> tuple[Floors, ...]:
-    """The plan's floor under every layer that a task uses, for each of the budgets."""
+    """The plan's floor under every layer that a task uses, for each of the budgets; protected layers keep
+    all that they have."""
     grain, names = plan.grain, in_scope(model, owners, plan)
     if not plan.floor:
-        return tuple({} for _ in budgets)
-    shapes = weight_shapes(model, names)
-    used, sizes, units = (
-        [name for name in names if owners[name]],
-        grain.costs(shapes),
-        grain.unit_costs(shapes),
+        return tuple(NO_FLOORS for _ in budgets)
+    shapes, used = weight_shapes(model, names), [name for name in names if owners[name]]
+    sizes, units = grain.costs(shapes), grain.unit_costs(shapes)
+    protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
+    apart = frozenset() if plan.trunk_share is None else shared_layers(names, owners)
+    return tuple(
+        Floors(floor_counts(sizes, budget, plan.floor, used, units, protected), apart) for budget in budgets
     )
-    return tuple(floor_counts(sizes, budget, plan.floor, used, units) for budget in budgets)
 
 
 def make_scorer(
