@@ -110,9 +110,10 @@ class Course:
     @property
     def regrowth(self) -> Growth | None:
         """Who decides what grows; None for a method that grows nothing."""
-        if self.row.grow is None:
+        voters = self.plan.grow_voters
+        if self.row.grow is None or voters is None:
             return None
-        growth, dynamic = self.growth(self.row.grow_voters, self.row.grow), self.dynamic
+        growth, dynamic = self.growth(voters, self.row.grow), self.dynamic
         return replace(
             growth,
             memory=dynamic.memory,
