@@ -113,7 +113,7 @@ def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     # complain about an impossible end before the rounds
     room.budget(room.keep)
     if plan.trunk_share is not None:
-        _check_split(plan.trunk_share, counted(room.keep), trunk)
+        _check_split(plan, counted(room.keep), trunk)
     return room
 
 
@@ -122,13 +122,14 @@ def shared_layers(names: Iterable[str], owners: Owners) -> frozenset[str]:
     return frozenset(name for name in names if len(owners[name]) > 1)
 
 
-def _check_split(share: float, budget: Budget, trunk: frozenset[str]) -> None:
+def _check_split(plan: Plan, budget: Budget, trunk: frozenset[str]) -> None:
     """Raises ValueError where the trunk and the rest cannot keep the shares that are asked for."""
-    keep = sum(pool.keep for pool in budget)
+    share, keep = plan.trunk_share or 0.0, sum(pool.keep for pool in budget)
     asked, kept = round(share * keep), sum(pool.keep for pool in budget if trunk.issuperset(pool.names))
     if kept != asked:
+        what = "weights" if plan.ratio_of == "params" else "multiply-adds"
         raise ValueError(
-            f"trunk share {share:g} asks for {asked} of the {keep} kept weights in layers of several tasks, "
+            f"trunk share {share:g} asks for {asked} of the {keep} kept {what} in layers of several tasks, "
             f"and {kept} is the nearest that sizes and protected layers allow: use another share or ratio"
         )
 

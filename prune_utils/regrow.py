@@ -74,8 +74,23 @@ class Schedule:
 
 
 def make_schedule(until: float, every: float, fraction: float, iterations: int) -> Schedule:
-    """until and every in steps, or below 1 as fractions of `iterations`."""
+    """until and every in steps, or below 1 as fractions of `iterations`.
+
+    Raises ValueError for an end after the run, and where `every` is more than `until`, so that nothing would
+    move. A run that is too short for an `every` in steps before an `until` in fractions moves nothing.
+    """
     steps = [round(value * iterations) if value < 1 else round(value) for value in (until, every)]
+    if steps[0] > iterations:
+        raise ValueError(
+            f"dynamic.until {until:g} is after the end of the run, which has {iterations} steps: choose a "
+            "step in it, or a share of it below 1"
+        )
+    alike = (until < 1) == (every < 1)
+    if (alike and every > until) or (until >= 1 > every and steps[1] > steps[0]):
+        raise ValueError(
+            f"dynamic.every {every:g} is more than dynamic.until {until:g}, and the mask would never move: "
+            "both are steps, or below 1 shares of the run"
+        )
     return Schedule(steps[0], max(steps[1], 1), fraction)
 
 

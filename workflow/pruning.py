@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from models.multitask import MultiTaskNet
 from prune_utils.channelwise import link
-from prune_utils.courses import Course, changes, make_sparsifier, rhythm
+from prune_utils.courses import Course, changes, check_growth, make_sparsifier, rhythm
 from prune_utils.criteria import find_criterion
 from prune_utils.granularity import WEIGHT
 from prune_utils.masked import Masked
@@ -117,6 +117,7 @@ class Pruning:
     def check(self) -> None:
         """ValueError or OSError for settings or data that cannot work, before any work is done."""
         config = self.experiment.config
+        check_growth(self.method, config.dynamic)
         check_plan(self.network, self.plan, self.electorate.owners)
         if find_criterion(self.plan.criterion).needs_gradient:
             self.experiment.check_data("train")

@@ -36,7 +36,7 @@ class Dynamic:
     until: float = 6
     every: float = 2
     fraction: float = 0.5
-    memory: float = 0.5
+    memory: float = 0.0
     salient: float = 0.3
     drop: str = "magnitude"
     progress: float = 0.0
@@ -55,9 +55,8 @@ def course(net, name, optimizer, steps=9, gradual=None, **settings):
     plan = make_plan(method(name), Settings(**settings))
     electorate = Electorate(net.losses, net.weights, net.owners)
     mask = make_mask(net.model, plan, electorate, list(enumerate(net.batches)))
-    return Course(
-        net.model, mask, optimizer, method(name), plan, electorate, steps, 0, Dynamic(), gradual or Gradual()
-    )
+    row, dynamic = method(name), Dynamic(memory=0.5 if method(name).grow else 0.0)
+    return Course(net.model, mask, optimizer, row, plan, electorate, steps, 0, dynamic, gradual or Gradual())
 
 
 @pytest.mark.parametrize("name", ["disparse_dynamic", "disparse_granet"])
@@ -71,6 +70,17 @@ def test_growth_takes_the_settings_of_moving_masks(name, tiny):
     for step, batch in zip(range(1, 7), net.batches * 6, strict=False):
         sparsifier.after_step(step, batch)
     assert set(sparsifier.state_dict()["progress"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["disparse_gmp", "gmp", "top_kast", "snip", "ac_dc"])
+@pytest.mark.parametrize("asked", [{"memory": 0.5}, {"drop": "snip"}, {"progress": 1.0}])
+def test_a_row_that_grows_nothing_refuses_settings_of_growth(name, asked, tiny):
+    made = course(tiny("a", "b"), name, None)
+    ((setting, value),) = asked.items()
+    said = rf"dynamic.{setting} {value} says how weights grow, and method {name} grows none: leave it out \("
+    with pytest.raises(ValueError, match=said):
+        make_sparsifier(replace(made, dynamic=Dynamic(**asked)))
+    assert make_sparsifier(replace(made, dynamic=Dynamic())).mask
 
 
 @pytest.mark.parametrize(
