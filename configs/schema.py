@@ -238,7 +238,7 @@ class Prune:
     shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
     score_init: str = setting(
         "xavier",
-        help="weights that static scores are taken on: drawn anew as in the published code, or the network's",
+        help="what static scores are taken on: new weights, or the network's (always with --init-from)",
         range=one_of("xavier", "own"),
     )
     start_from: str | None = setting(

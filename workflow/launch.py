@@ -117,12 +117,12 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
         )
         return run, source
     if saved.mask is None:
-        pruning = Pruning(experiment, method, network)
+        pruning = Pruning(experiment, method, network, given=bool(options.init_from))
         mask = pruning.make_mask()
         source = f"{source}, {pruning.starts}"
     else:
         pruning = Pruning(experiment, method, network, asked_of(saved), made=True)
-        pruning.check_certificate(saved.content.get("certificate"), source)
+        pruning.check_certificate(saved.content.get("certificate"), source, options.said)
         mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
     if not pruning.plan.removes:
         check_plan(network, pruning.plan, pruning.electorate.owners)
