@@ -175,8 +175,9 @@ class Gradual(Regrowth):
         scores = self._needs(step, batch, mask, self.ranking)
         if self.refill is not None:
             budget = self.refill(budget, scores, mask)
-        spared, floors = spare(self.model, scores, mask), self.floors.get(step, NO_FLOORS)
-        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask, self.ranking.grain)
+        grain, floors = self.ranking.grain, self.floors.get(step, NO_FLOORS)
+        spared = spare(self.model, scores, mask, grain)
+        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask, grain)
         self._set_mask(mask)
         self.zero_pruned()
         return super()._move(mask, fraction, step, batch) if self.regrows else (0, mask)

@@ -20,7 +20,7 @@ from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
 from .data import Forward, follow
-from .divided import spare
+from .divided import divided, keep_slices, spare
 from .filling import REFILLS, Refill
 from .floors import NO_FLOORS, Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
@@ -29,6 +29,7 @@ from .parameters import device_of, find_parameters
 from .plan import INITS, SCOPES, Plan
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
+from .seeds import generator
 from .shards import whole as all_of
 from .voters import Batch, Electorate, Owners, Voter
 from .weightings import WEIGHTINGS, weighted_voter
@@ -267,11 +268,23 @@ def make_mask(
         mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
     mask = mask if plan.removes else {name: mask[name] for name in names}
     if plan.shuffle:
-        shuffled = shuffle_within_layers(grain.units(mask), seed)
-        device = next(iter(weights.values())).device
-        mask = grain.masked(shuffled, {name: kept.shape for name, kept in mask.items()}, device)
+        mask = _shuffled(model, mask, grain, seed)
     check_same_everywhere(mask, electorate.gather)
     return mask
+
+
+def _shuffled(model: nn.Module, mask: Mask, grain: Grain, seed: int) -> Mask:
+    """Other units of every layer, as many; at least one of each slice that is divided by its own norm."""
+    units = shuffle_within_layers(grain.units(mask), seed)
+    axes = {} if grain.granularity.removes else divided(model)
+    for name in axes.keys() & units.keys():
+        kept, lots = units[name], generator(seed, "slices", name)
+        place = torch.arange(kept.numel()).reshape(kept.shape)
+        weights = grain.spread(place, mask[name].shape).to(kept.device)
+        drawn = torch.randperm(kept.numel(), generator=lots).to(kept.device)
+        units[name] = keep_slices(kept, weights, axes[name], drawn)
+    device = next(iter(mask.values())).device
+    return grain.masked(units, {name: kept.shape for name, kept in mask.items()}, device)
 
 
 def choose_mask(model: nn.Module, plan: Plan, owners: Owners, scores: Mapping[str, Scores]) -> Mask:

@@ -259,7 +259,9 @@ class Regrowth(Masked):
         needs = {"magnitude": {name: whole(weights[name]).abs() for name in moving}}
         if self.growth.drop != "magnitude":
             needs = self._needs(step, batch, active, replace(self.growth, criterion=self.growth.drop))
-        kept, after = self._exchange(active, drops, spare(self.model, needs, active), votes)
+        kept, after = self._exchange(
+            active, drops, spare(self.model, needs, active, self.growth.grain), votes
+        )
         for name in moving:
             self._start_at_zero(weights[name], ~kept[name])
         return sum(int((active[name] & ~kept[name]).count_nonzero()) for name in moving), mask | after
@@ -271,7 +273,7 @@ class Regrowth(Masked):
         drops = {}
         for name, kept in mask.items():
             active = int(kept.count_nonzero())
-            held = number_of_slices(kept, axes[name]) if name in axes else 0
+            held = number_of_slices(kept, axes[name]) * unit[name] if name in axes else 0
             # no more than is inactive: a full layer would only lose and regrow the same weights
             drop = min(int(fraction * active), kept.numel() - active, active - held)
             drops[name] = drop // unit[name] * unit[name]

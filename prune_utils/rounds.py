@@ -81,7 +81,7 @@ def progressive(
         among = everything if revive else mask
         if refill is not None:
             budget = refill(budget, scores, among)
-        mask = choose_above(spare(model, scores, among), budget, arbiter, least, among, grain)
+        mask = choose_above(spare(model, scores, among, grain), budget, arbiter, least, among, grain)
     return mask
 
 
@@ -149,7 +149,7 @@ class Rounds(Masked):
             return {}
         budget, floors = self.budgets[self.done], self.floors[self.done]
         with torch.enable_grad():
-            scores = spare(self.model, self.score(self.model), self.mask)
+            scores = spare(self.model, self.score(self.model), self.mask, self.grain)
         mask = choose_above(scores, budget, self.arbiter, floors, self.mask, self.grain)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)
