@@ -51,7 +51,7 @@ def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
     shapes = weight_shapes(model, names)
     divided = [name for name in names if granularity.divides(shapes[name])]
     if not granularity.whole:
-        protected = matching(names, plan.protect)
+        protected = matching(names, plan.protect, model)
         divided = [name for name in divided if name not in protected]
     if not divided:
         raise ValueError(
@@ -69,7 +69,7 @@ def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
     if plan.keep_ratio is None:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
-        matching(in_scope(model, owners, plan), plan.protect)
+        matching(in_scope(model, owners, plan), plan.protect, model)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
         return Room(getattr(channels.whole, plan.ratio_of), 0, channels.keep(plan.ratio), channels.budget)
     names, grain = in_scope(model, owners, plan), plan.grain
     shapes = weight_shapes(model, names)
-    protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
+    protected = matching(names, plan.protect, model) if grain.granularity.whole else frozenset()
     if grain.uses is not None:
         _check_counted(names, grain)
     costs = grain.costs(shapes)
@@ -141,7 +141,7 @@ def make_refill(model: nn.Module, plan: Plan, owners: Owners) -> Refill | None:
     if refill is None:
         return None
     names = in_scope(model, owners, plan)
-    free = frozenset(names) - matching(names, plan.protect)
+    free = frozenset(names) - matching(names, plan.protect, model)
     trunk = shared_layers(names, owners)
     groups = (free,) if plan.trunk_share is None else (free & trunk, free - trunk)
     return partial(refill, arbiter=plan.weigh, groups=groups)
@@ -174,7 +174,7 @@ def make_floors(
         return tuple(NO_FLOORS for _ in budgets)
     shapes, used = weight_shapes(model, names), [name for name in names if owners[name]]
     sizes, units = grain.costs(shapes), grain.unit_costs(shapes)
-    protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
+    protected = matching(names, plan.protect, model) if grain.granularity.whole else frozenset()
     apart = frozenset() if plan.trunk_share is None else shared_layers(names, owners)
     return tuple(
         Floors(floor_counts(sizes, budget, plan.floor, used, units, protected), apart) for budget in budgets
@@ -265,7 +265,7 @@ def make_mask(
         )
     else:
         scores = spare(scored, score_network(scored))
-        mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
+        mask = _published_rule(model, scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
     mask = mask if plan.removes else {name: mask[name] for name in names}
     if plan.shuffle:
         mask = _shuffled(model, mask, grain, seed)
@@ -317,10 +317,14 @@ def _asked(
 
 
 def _published_rule(
-    scores: Mapping[str, Scores], plan: Plan, keep_ratio: float, weights: Mapping[str, Tensor]
+    model: nn.Module,
+    scores: Mapping[str, Scores],
+    plan: Plan,
+    keep_ratio: float,
+    weights: Mapping[str, Tensor],
 ) -> Mask:
     """A keep ratio for every voter; protected layers stay dense, are ranked by nobody; orphans are pruned."""
-    protected = matching(weights, plan.protect)
+    protected = matching(weights, plan.protect, model)
     free = {voter: {name: of[name] for name in of if name not in protected} for voter, of in scores.items()}
     unranked = {
         name: torch.full(weight.shape, name in protected, dtype=torch.bool, device=weight.device)

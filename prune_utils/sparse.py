@@ -89,7 +89,9 @@ def sparsify(
     rounds: score again so many times on the way to the budget, None = the method's.
     scope: "all", or "backbone" = what several tasks share. protect: patterns of layers that stay dense and
         count. include, exclude: patterns or a predicate, which weights are considered (see `coverage`).
-    unowned: "leave_out" or "prune" weights that no task uses. score_init: "own" weights, or a "xavier" copy.
+    unowned: "leave_out" or "prune" weights that no task uses: before all others, but for the share that a
+        budget by layer ("erk", "uniform", "waterfill") gives each layer. score_init: "own" weights, or a
+        "xavier" copy.
     keep_ratio: the published rule instead of the ratio, without a floor; see `keep_by_ratio`.
     schedule: when the mask moves: a Schedule for a method that regrows (rigl), a Pace for one that prunes on
         its way (gmp, granet, top_kast), whose `fraction` is half for a row that regrows. backward: share of
