@@ -60,7 +60,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     asked = arguments()
     row = terminal.find_method(asked.method)
-    config = load(asked.dataset, asked.config, flags_tree(asked))
+    flags = flags_tree(asked)
+    config = load(asked.dataset, asked.config, flags)
     if asked.print_config:
         print(settings_table(config, asked))
         return
@@ -75,11 +76,13 @@ def main() -> None:
     from workflow.files import Options
     from workflow.launch import check_rewind_step, launch
     from workflow.preflight import before_launch, preflight_launch
+    from workflow.pruning import said_of_pruning
 
     if row is None:
         check_rewind_step(config)
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
-    options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published)
+    said = said_of_pruning(config, flags)
+    options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published, said)
     if asked.preflight is not None:
         told = preflight_launch(experiment, row, options)
         if experiment.fabric.is_global_zero:

@@ -191,7 +191,7 @@ class Prune:
     voters: str | None = setting(
         None,
         "voters",
-        "whose scores; the others are the losses summed in their weights",
+        "whose scores and, of tasks and joint, growth; the others are the losses summed in their weights",
         choices=("tasks", "joint", *BY_GRADIENTS),
         unset=METHODS_OWN,
     )
@@ -205,7 +205,7 @@ class Prune:
     trunk_share: float | None = setting(
         None,
         "trunk-share",
-        "share of the kept weights that is in layers of several tasks",
+        "share of what is kept (of --ratio-of) that is in layers of several tasks",
         range=Range(lambda value: 0 < value < 1, "above 0 and below 1"),
         unset="as the budget has it",
     )
@@ -238,7 +238,7 @@ class Prune:
     shuffle: bool = setting(False, "shuffle", "permute each layer's mask (a control)")
     score_init: str = setting(
         "xavier",
-        help="weights that static scores are taken on: drawn anew as in the published code, or the network's",
+        help="what static scores are taken on: new weights, or the network's (always with --init-from)",
         range=one_of("xavier", "own"),
     )
     start_from: str | None = setting(

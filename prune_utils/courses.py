@@ -110,9 +110,10 @@ class Course:
     @property
     def regrowth(self) -> Growth | None:
         """Who decides what grows; None for a method that grows nothing."""
-        if self.row.grow is None:
+        voters = self.plan.grow_voters
+        if self.row.grow is None or voters is None:
             return None
-        growth, dynamic = self.growth(self.row.grow_voters, self.row.grow), self.dynamic
+        growth, dynamic = self.growth(voters, self.row.grow), self.dynamic
         return replace(
             growth,
             memory=dynamic.memory,
@@ -224,11 +225,23 @@ COURSES: dict[str, Kind] = {
 """Courses by the word in a method's row: what makes the sparsifier, and when that changes its mask."""
 
 
+def check_growth(row: Method, dynamic: DynamicSettings) -> None:
+    """Raises ValueError for settings of growth that a method which grows nothing is given."""
+    for name, usual in (("memory", 0.0), ("drop", "magnitude"), ("progress", 0.0)):
+        value = getattr(dynamic, name)
+        if row.grow is None and value != usual:
+            raise ValueError(
+                f"dynamic.{name} {value} says how weights grow, and method {row.name} grows none: leave it "
+                f"out ({usual}), or choose a method that regrows, such as disparse_dynamic"
+            )
+
+
 def make_sparsifier(course: Course) -> Masked:
     """What holds or moves the mask in training; zeroes pruned weights now.
 
     Raises ValueError for settings that do not fit the run or the network.
     """
+    check_growth(course.row, course.dynamic)
     return COURSES[course.row.course].make(course)
 
 

@@ -2,7 +2,7 @@
 
 weight_norm divides every slice of a weight by its length, spectral_norm the whole by its largest singular
 value. A slice without any weight left is 0 / 0 in every forward pass; so where it is chosen which weights
-stay, the best one of each slice ranks with the best of all.
+stay, the best one of each slice ranks with the best of all; of units of several weights, the whole unit.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .granularity import Grain
 from .parameters import Holder, held_parameters
 from .roles import parametrizations
 
 WHOLE = -1  # as torch says it: one slice, the whole weight
+WEIGHTS = Grain()
 
 
 def divided(model: nn.Module) -> dict[str, int]:
@@ -33,30 +35,60 @@ def divided(model: nn.Module) -> dict[str, int]:
 
 
 def spare(
-    model: nn.Module, scores: Mapping[str, dict[str, Tensor]], among: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    scores: Mapping[str, dict[str, Tensor]],
+    among: Mapping[str, Tensor] | None = None,
+    grain: Grain = WEIGHTS,
 ) -> Mapping[str, dict[str, Tensor]]:
     """The scores of what shall stay, with the best candidate of every divided slice as good as the voter's
     best anywhere. Which one that is the owners decide together, by the sum of their scores in shares of the
     layer's largest.
 
-    scores: by voter and weight. among: candidates, None = all.
+    scores: by voter and weight. among: candidates, None = all. grain: what is kept or pruned together.
     """
     axes = {name: axis for name, axis in divided(model).items() if any(name in of for of in scores.values())}
     if not axes or any(score.is_meta for of in scores.values() for score in of.values()):
         return scores
     lifted = {voter: dict(of) for voter, of in scores.items()}
-    tops = {voter: max(float(score.max()) for score in of.values()) for voter, of in scores.items() if of}
+    units = not (grain.singles or grain.granularity.removes)
+    tops = {
+        voter: max(float(score.max()) for score in (grain.unit_scores(of) if units else of).values())
+        for voter, of in scores.items()
+        if of
+    }
     for name, axis in axes.items():
         theirs = [of[name].double() for of in scores.values() if name in of]
         together = torch.stack([score / score.abs().max().clamp_min(1e-300) for score in theirs]).sum(0)
         if among is not None:
             together = together.masked_fill(~among[name], -torch.inf)
+        if units:  # every weight of a unit stands for all of it
+            (together,) = grain.unit_scores({name: together}).values()
+            together = grain.spread(together, theirs[0].shape)
         best = slices(together, axis).argmax(1, keepdim=True)
+        chosen = _unsliced(
+            slices(torch.zeros_like(together, dtype=torch.bool), axis).scatter(1, best, True), together, axis
+        )
+        if units:
+            chosen = grain.spread(grain.granularity.parts(chosen).any(-1), chosen.shape)
         for voter, of in lifted.items():
             if name in of:
-                values = slices(of[name].clone(), axis).scatter(1, best, tops[voter])
-                of[name] = _unsliced(values, of[name], axis)
+                # of several weights, each of which is lifted so far, the sum is no less
+                of[name] = of[name].masked_fill(chosen, max(tops[voter], 0.0) if units else tops[voter])
     return lifted
+
+
+def keep_slices(kept: Tensor, weights: Tensor, axis: int, lots: Tensor) -> Tensor:
+    """The units that are kept, with one by lot of every slice that has none, for as many others by lot.
+
+    kept: units (bool). weights: of a layer, the place of its unit. lots: a number for every unit, all
+    different. Where every slice has one, all stay as they are.
+    """
+    flat = kept.reshape(-1)
+    order = lots + len(flat) * ~flat
+    theirs = slices(weights, axis)
+    firsts = theirs.gather(1, order[theirs].argmin(1, keepdim=True))
+    best = order.index_fill(0, firsts.reshape(-1), -1).argsort(stable=True)[: int(flat.count_nonzero())]
+    return torch.zeros_like(flat).index_fill(0, best, True).reshape(kept.shape)
 
 
 def slices(values: Tensor, axis: int) -> Tensor:

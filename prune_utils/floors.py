@@ -9,7 +9,8 @@ collapse are described by Tanaka et al., NeurIPS 2020.)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
@@ -17,7 +18,24 @@ from .choosing import WEIGHTS, choose
 from .granularity import Grain
 from .masks import Mask, Scores
 
-Floors = Mapping[str, int]  # parameter name -> weights that stay at least
+
+@dataclass(frozen=True)
+class Floors:
+    """What every layer keeps at least.
+
+    least: parameter name -> weights. apart: layers that have a budget of their own and lend the others
+    nothing (the trunk, where it has a share).
+    """
+
+    least: Mapping[str, int] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
+
+    def of(self, name: str) -> int:
+        """What this layer keeps at least."""
+        return self.least.get(name, 0)
+
+
+NO_FLOORS = Floors()
 
 
 def check_floor(floor: float) -> None:
@@ -32,8 +50,10 @@ def floor_counts(
     floor: float,
     names: Iterable[str],
     units: Mapping[str, int] | None = None,
-) -> Floors:
-    """At least `floor` times the overall density of each of these layers, rounded up, and one weight.
+    protected: Iterable[str] = (),
+) -> dict[str, int]:
+    """At least `floor` times the overall density of each of these layers, rounded up, and one weight; all of
+    those that are protected.
 
     sizes: weights of every layer in the budget. floor: 0 = no floor at all. names: layers that need one,
     those that lead from an input to a task. units: weights of a unit by layer, to which floors are rounded
@@ -44,7 +64,8 @@ def floor_counts(
         return {}
     each = units or dict.fromkeys(sizes, 1)
     least = {name: max(1, math.ceil(floor * keep * sizes[name] / total)) for name in names if sizes[name]}
-    return {name: -(-count // each[name]) * each[name] for name, count in least.items()}
+    found = {name: -(-count // each[name]) * each[name] for name, count in least.items()}
+    return found | {name: sizes[name] for name in protected}
 
 
 def choose_above(
@@ -55,8 +76,8 @@ def choose_above(
     among: Mask | None = None,
     grain: Grain = WEIGHTS,
 ) -> Mask:
-    """`choose`, with at least floors[name] weights (what they cost, where grain says so) in every layer that
-    has a floor. Where every part of a layer keeps its share, no layer needs one. A pool that asks for more
+    """`choose`, with at least as many weights (what they cost, where grain says so) in every layer as its
+    floor asks for. Where every part of a layer keeps its share, no layer needs one. A pool that asks for more
     than its candidates cost keeps them all.
 
     Raises ValueError as `choose` does, and where the floors ask for more than the budget keeps.
@@ -93,41 +114,49 @@ def _within(budget: Budget, among: Mask, grain: Grain) -> Budget:
 
 def _parted(pool: Pool, kept: Mapping[str, int], floors: Floors) -> list[Pool]:
     """The pool without its layers that are below their floor, and these as pools of their own."""
-    short = [name for name in pool.names if kept[name] < floors.get(name, 0)] if len(pool.names) > 1 else []
+    short = [name for name in pool.names if kept[name] < floors.of(name)] if len(pool.names) > 1 else []
     if not short:
         return [pool]
-    left = pool.keep - sum(floors[name] for name in short)
+    left = pool.keep - sum(map(floors.of, short))
     rest = tuple(name for name in pool.names if name not in short)
-    alone = [Pool((name,), floors[name]) for name in short]
+    alone = [Pool((name,), floors.of(name)) for name in short]
     return [Pool(rest, left), *alone] if rest else alone
 
 
 def _lifted(budget: Budget, floors: Floors) -> list[Pool]:
-    """Pools of one layer raised to their floor, at the cost of those that keep most above their own.
+    """Pools of one layer raised to their floor, at the cost of those beside them that keep most above their
+    own.
 
     Raises ValueError where the floors ask for more than the budget keeps.
     """
     for pool in budget:
-        if len(pool.names) > 1 and sum(floors.get(name, 0) for name in pool.names) > pool.keep:
+        if len(pool.names) > 1 and sum(map(floors.of, pool.names)) > pool.keep:
             _refuse(floors, pool.names, pool.keep)
     pools = list(budget)
     single = [place for place, pool in enumerate(pools) if len(pool.names) == 1]
-    least = {place: floors.get(pools[place].names[0], 0) for place in single}
-    keeps = {place: max(pools[place].keep, least[place]) for place in single}
-    owed = sum(keeps.values()) - sum(pools[place].keep for place in single)
-    for place in sorted(single, key=lambda place: least[place] - keeps[place]):
+    for inside in (True, False):
+        part = [place for place in single if (pools[place].names[0] in floors.apart) is inside]
+        for place, keep in zip(part, _raised([pools[place] for place in part], floors), strict=True):
+            pools[place] = Pool(pools[place].names, keep)
+    return pools
+
+
+def _raised(pools: Sequence[Pool], floors: Floors) -> list[int]:
+    """What these pools of one layer keep, each at least its floor, together as much as before."""
+    least = [floors.of(pool.names[0]) for pool in pools]
+    keeps = [max(pool.keep, low) for pool, low in zip(pools, least, strict=True)]
+    owed = sum(keeps) - sum(pool.keep for pool in pools)
+    for place in sorted(range(len(pools)), key=lambda place: least[place] - keeps[place]):
         given = min(owed, keeps[place] - least[place])
         keeps[place] -= given
         owed -= given
     if owed:
-        _refuse(floors, [pools[p].names[0] for p in single], sum(pools[p].keep for p in single))
-    for place in single:
-        pools[place] = Pool(pools[place].names, keeps[place])
-    return pools
+        _refuse(floors, [pool.names[0] for pool in pools], sum(pool.keep for pool in pools))
+    return keeps
 
 
 def _refuse(floors: Floors, names: Iterable[str], keep: int) -> None:
-    asked = sum(floors.get(name, 0) for name in names)
+    asked = sum(map(floors.of, names))
     raise ValueError(
         f"the floor asks for {asked} weights, more than the {keep} to keep: use a lower floor or ratio"
     )

@@ -22,7 +22,7 @@ from .budgets import Budget
 from .criteria import find_criterion
 from .divided import spare
 from .filling import Refill
-from .floors import Floors, choose_above
+from .floors import NO_FLOORS, Floors, choose_above
 from .masks import Mask
 from .regrow import Growth, Regrowth
 from .rounds import nest
@@ -175,8 +175,9 @@ class Gradual(Regrowth):
         scores = self._needs(step, batch, mask, self.ranking)
         if self.refill is not None:
             budget = self.refill(budget, scores, mask)
-        spared, floors = spare(self.model, scores, mask), self.floors.get(step, {})
-        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask, self.ranking.grain)
+        grain, floors = self.ranking.grain, self.floors.get(step, NO_FLOORS)
+        spared = spare(self.model, scores, mask, grain)
+        mask = choose_above(spared, budget, self.ranking.arbiter, floors, mask, grain)
         self._set_mask(mask)
         self.zero_pruned()
         return super()._move(mask, fraction, step, batch) if self.regrows else (0, mask)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .covering import prunable as prunable  # handed on
 from .divided import divided, empty_slices
 from .gathering import of_all, several
-from .parameters import find_parameters, parameters_by_name, plain_name
+from .parameters import find_parameters, held_parameters, parameters_by_name, plain_name
 from .seeds import generator
 from .shards import part, part_like
 from .zeroing import zero_pruned
@@ -43,13 +43,19 @@ def layer_name(parameter: str) -> str:
     return parameter
 
 
-def matching(names: Iterable[str], patterns: Iterable[str]) -> frozenset[str]:
+def matching(names: Iterable[str], patterns: Iterable[str], model: nn.Module | None = None) -> frozenset[str]:
     """Names that match, or whose layer matches, one of the shell patterns (`heads.*.conv3`); a pattern must
-    match something."""
+    match something. model: whose tied weights match by each of their names, None = by the one given."""
     names = list(names)
+    held = () if model is None else held_parameters(model)
+    also = {name: (*each.names, *map(layer_name, each.names)) for each in held for name in each.names}
     found: set[str] = set()
     for pattern in patterns:
-        hits = [name for name in names if any(fnmatchcase(n, pattern) for n in (layer_name(name), name))]
+        hits = [
+            name
+            for name in names
+            if any(fnmatchcase(n, pattern) for n in also.get(name, (layer_name(name), name)))
+        ]
         if not hits:
             layers = ", ".join(layer_name(name) for name in names[:3])
             raise ValueError(

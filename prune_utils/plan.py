@@ -59,6 +59,7 @@ class Plan:
     ratio_of: str = "params"
     channel_multiple: int = 1
     trunk_share: float | None = None  # of the kept weights, in layers of several tasks; None = as it comes
+    grow_voters: str | None = None  # whose scores say what grows; None = nothing grows
     uses: dict[str, int] | None = None  # multiply-adds of one weight (multiply_adds.py), where known
     linked: Linked | None = None  # channels that hang together (channelwise.py), where known
 
@@ -77,6 +78,8 @@ class Plan:
         """What a certificate says of it."""
         asked = asdict(replace(self, linked=None))
         del asked["linked"]
+        if self.grow_voters is None:
+            del asked["grow_voters"]
         return asked
 
     @property
@@ -202,8 +205,11 @@ def make_plan(row: Method, settings: Any) -> Plan:
         ratio_of=getattr(settings, "ratio_of", RATIO_OF[0]),
         channel_multiple=getattr(settings, "channel_multiple", 1),
         trunk_share=getattr(settings, "trunk_share", None),
+        grow_voters=_grow_voters(row, settings.voters),
     )
     _check_voters(plan)
+    _check_growth(plan, row, settings.voters)
+    _check_shuffle(plan, row)
     by_rank = plan.weigh.standings is rank_fractions
     for what, value, choices in (
         ("budget", plan.budget, BUDGETS),
@@ -221,9 +227,10 @@ def make_plan(row: Method, settings: Any) -> Plan:
     _check_trunk_share(plan)
     if plan.keep_ratio is not None and plan.floor:
         raise ValueError(f"keep ratio {plan.keep_ratio} is a rule without floors, not for floor {plan.floor}")
-    if plan.factors and "tasks" not in (plan.voters, row.grow_voters):
+    if plan.factors and "tasks" not in (plan.voters, plan.grow_voters):
         raise ValueError(f"factors weigh tasks, and method {row.name} asks them all as one")
-    if plan.keep_ratio is not None and (not by_rank or plan.factors or plan.starts == "dense"):
+    ranked_again = plan.starts == "dense" or row.course == "top_kast"
+    if plan.keep_ratio is not None and (not by_rank or plan.factors or ranked_again):
         raise ValueError(
             f"keep ratio {plan.keep_ratio} is a rule for one ranking before training, not for arbiter "
             f"{plan.arbiter} or method {plan.method}"
@@ -253,6 +260,37 @@ def _check_voters(plan: Plan) -> None:
         raise ValueError(
             f"voters {plan.voters!r} weigh the gradients of the batches that a mask is made from, not for "
             f"method {plan.method} and criterion {plan.criterion}"
+        )
+
+
+def _grow_voters(row: Method, asked: str | None) -> str | None:
+    """Those that were asked for, where they can vote on the batch of a step, else the row's own."""
+    if row.grow is None:
+        return None
+    return asked if asked in VOTERS else row.grow_voters
+
+
+def _check_growth(plan: Plan, row: Method, voters: str | None) -> None:
+    """Raises ValueError for voters that were asked for and have nothing to vote on."""
+    by_lot = plan.criterion == row.grow == "random"
+    if by_lot and voters not in (None, row.grow_voters):
+        raise ValueError(
+            f"voters {voters!r} have no say in method {row.name}, which draws its first mask and what grows "
+            "by lot: choose rigl or disparse_dynamic, or a start mask"
+        )
+
+
+def _check_shuffle(plan: Plan, row: Method) -> None:
+    """Raises ValueError where weights are chosen again after the mask that would be shuffled."""
+    if not plan.shuffle:
+        return
+    if plan.retrain and (plan.rounds > 1 or plan.removes):
+        what = "channels" if plan.removes else "weights"
+        raise ValueError(f"shuffle permutes the {what} of one choice, and retrain makes several")
+    if plan.starts == "dense" or row.course == "top_kast":
+        raise ValueError(
+            f"shuffle permutes the weights of one choice, and method {row.name} chooses again while it "
+            "trains: choose a method that prunes before training"
         )
 
 
@@ -351,8 +389,6 @@ def _check_removal(plan: Plan, row: Method) -> None:
     for what, value, only in (("budget", plan.budget, "global"), ("scope", plan.scope, "all")):
         if value != only:
             raise ValueError(f"granularity channel goes with {what} {only!r}, not {value!r}")
-    if plan.shuffle and plan.retrain:
-        raise ValueError("shuffle permutes the channels of one choice, and retrain makes several")
 
 
 def _mask_row(row: Method, start: str | None) -> Method:

@@ -20,15 +20,16 @@ from .choosing import keep_by_ratio
 from .covering import weight_shapes
 from .criteria import find_criterion
 from .data import Forward, follow
-from .divided import spare
+from .divided import divided, keep_slices, spare
 from .filling import REFILLS, Refill
-from .floors import Floors, floor_counts
+from .floors import NO_FLOORS, Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
 from .parameters import device_of, find_parameters
 from .plan import INITS, SCOPES, Plan
 from .rounds import geometric_keeps, nest, progressive
 from .scoring import score
+from .seeds import generator
 from .shards import whole as all_of
 from .voters import Batch, Electorate, Owners, Voter
 from .weightings import WEIGHTINGS, weighted_voter
@@ -50,7 +51,7 @@ def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
     shapes = weight_shapes(model, names)
     divided = [name for name in names if granularity.divides(shapes[name])]
     if not granularity.whole:
-        protected = matching(names, plan.protect)
+        protected = matching(names, plan.protect, model)
         divided = [name for name in divided if name not in protected]
     if not divided:
         raise ValueError(
@@ -68,7 +69,7 @@ def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
     if plan.keep_ratio is None:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
-        matching(in_scope(model, owners, plan), plan.protect)
+        matching(in_scope(model, owners, plan), plan.protect, model)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
         return Room(getattr(channels.whole, plan.ratio_of), 0, channels.keep(plan.ratio), channels.budget)
     names, grain = in_scope(model, owners, plan), plan.grain
     shapes = weight_shapes(model, names)
-    protected = matching(names, plan.protect) if grain.granularity.whole else frozenset()
+    protected = matching(names, plan.protect, model) if grain.granularity.whole else frozenset()
     if grain.uses is not None:
         _check_counted(names, grain)
     costs = grain.costs(shapes)
@@ -113,7 +114,7 @@ def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     # complain about an impossible end before the rounds
     room.budget(room.keep)
     if plan.trunk_share is not None:
-        _check_split(plan.trunk_share, counted(room.keep), trunk)
+        _check_split(plan, counted(room.keep), trunk)
     return room
 
 
@@ -122,13 +123,14 @@ def shared_layers(names: Iterable[str], owners: Owners) -> frozenset[str]:
     return frozenset(name for name in names if len(owners[name]) > 1)
 
 
-def _check_split(share: float, budget: Budget, trunk: frozenset[str]) -> None:
+def _check_split(plan: Plan, budget: Budget, trunk: frozenset[str]) -> None:
     """Raises ValueError where the trunk and the rest cannot keep the shares that are asked for."""
-    keep = sum(pool.keep for pool in budget)
+    share, keep = plan.trunk_share or 0.0, sum(pool.keep for pool in budget)
     asked, kept = round(share * keep), sum(pool.keep for pool in budget if trunk.issuperset(pool.names))
     if kept != asked:
+        what = "weights" if plan.ratio_of == "params" else "multiply-adds"
         raise ValueError(
-            f"trunk share {share:g} asks for {asked} of the {keep} kept weights in layers of several tasks, "
+            f"trunk share {share:g} asks for {asked} of the {keep} kept {what} in layers of several tasks, "
             f"and {kept} is the nearest that sizes and protected layers allow: use another share or ratio"
         )
 
@@ -139,7 +141,7 @@ def make_refill(model: nn.Module, plan: Plan, owners: Owners) -> Refill | None:
     if refill is None:
         return None
     names = in_scope(model, owners, plan)
-    free = frozenset(names) - matching(names, plan.protect)
+    free = frozenset(names) - matching(names, plan.protect, model)
     trunk = shared_layers(names, owners)
     groups = (free,) if plan.trunk_share is None else (free & trunk, free - trunk)
     return partial(refill, arbiter=plan.weigh, groups=groups)
@@ -165,17 +167,18 @@ def make_budgets(model: nn.Module, plan: Plan, owners: Owners) -> tuple[Budget, 
 def make_floors(
     model: nn.Module, plan: Plan, owners: Owners, budgets: Iterable[Budget]
 ) -> tuple[Floors, ...]:
-    """The plan's floor under every layer that a task uses, for each of the budgets."""
+    """The plan's floor under every layer that a task uses, for each of the budgets; protected layers keep
+    all that they have."""
     grain, names = plan.grain, in_scope(model, owners, plan)
     if not plan.floor:
-        return tuple({} for _ in budgets)
-    shapes = weight_shapes(model, names)
-    used, sizes, units = (
-        [name for name in names if owners[name]],
-        grain.costs(shapes),
-        grain.unit_costs(shapes),
+        return tuple(NO_FLOORS for _ in budgets)
+    shapes, used = weight_shapes(model, names), [name for name in names if owners[name]]
+    sizes, units = grain.costs(shapes), grain.unit_costs(shapes)
+    protected = matching(names, plan.protect, model) if grain.granularity.whole else frozenset()
+    apart = frozenset() if plan.trunk_share is None else shared_layers(names, owners)
+    return tuple(
+        Floors(floor_counts(sizes, budget, plan.floor, used, units, protected), apart) for budget in budgets
     )
-    return tuple(floor_counts(sizes, budget, plan.floor, used, units) for budget in budgets)
 
 
 def make_scorer(
@@ -262,14 +265,26 @@ def make_mask(
         )
     else:
         scores = spare(scored, score_network(scored))
-        mask = _published_rule(scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
+        mask = _published_rule(model, scores, plan, plan.keep_ratio, {name: weights[name] for name in names})
     mask = mask if plan.removes else {name: mask[name] for name in names}
     if plan.shuffle:
-        shuffled = shuffle_within_layers(grain.units(mask), seed)
-        device = next(iter(weights.values())).device
-        mask = grain.masked(shuffled, {name: kept.shape for name, kept in mask.items()}, device)
+        mask = _shuffled(model, mask, grain, seed)
     check_same_everywhere(mask, electorate.gather)
     return mask
+
+
+def _shuffled(model: nn.Module, mask: Mask, grain: Grain, seed: int) -> Mask:
+    """Other units of every layer, as many; at least one of each slice that is divided by its own norm."""
+    units = shuffle_within_layers(grain.units(mask), seed)
+    axes = {} if grain.granularity.removes else divided(model)
+    for name in axes.keys() & units.keys():
+        kept, lots = units[name], generator(seed, "slices", name)
+        place = torch.arange(kept.numel()).reshape(kept.shape)
+        weights = grain.spread(place, mask[name].shape).to(kept.device)
+        drawn = torch.randperm(kept.numel(), generator=lots).to(kept.device)
+        units[name] = keep_slices(kept, weights, axes[name], drawn)
+    device = next(iter(mask.values())).device
+    return grain.masked(units, {name: kept.shape for name, kept in mask.items()}, device)
 
 
 def choose_mask(model: nn.Module, plan: Plan, owners: Owners, scores: Mapping[str, Scores]) -> Mask:
@@ -302,10 +317,14 @@ def _asked(
 
 
 def _published_rule(
-    scores: Mapping[str, Scores], plan: Plan, keep_ratio: float, weights: Mapping[str, Tensor]
+    model: nn.Module,
+    scores: Mapping[str, Scores],
+    plan: Plan,
+    keep_ratio: float,
+    weights: Mapping[str, Tensor],
 ) -> Mask:
     """A keep ratio for every voter; protected layers stay dense, are ranked by nobody; orphans are pruned."""
-    protected = matching(weights, plan.protect)
+    protected = matching(weights, plan.protect, model)
     free = {voter: {name: of[name] for name in of if name not in protected} for voter, of in scores.items()}
     unranked = {
         name: torch.full(weight.shape, name in protected, dtype=torch.bool, device=weight.device)

@@ -74,8 +74,23 @@ class Schedule:
 
 
 def make_schedule(until: float, every: float, fraction: float, iterations: int) -> Schedule:
-    """until and every in steps, or below 1 as fractions of `iterations`."""
+    """until and every in steps, or below 1 as fractions of `iterations`.
+
+    Raises ValueError for an end after the run, and where `every` is more than `until`, so that nothing would
+    move. A run that is too short for an `every` in steps before an `until` in fractions moves nothing.
+    """
     steps = [round(value * iterations) if value < 1 else round(value) for value in (until, every)]
+    if steps[0] > iterations:
+        raise ValueError(
+            f"dynamic.until {until:g} is after the end of the run, which has {iterations} steps: choose a "
+            "step in it, or a share of it below 1"
+        )
+    alike = (until < 1) == (every < 1)
+    if (alike and every > until) or (until >= 1 > every and steps[1] > steps[0]):
+        raise ValueError(
+            f"dynamic.every {every:g} is more than dynamic.until {until:g}, and the mask would never move: "
+            "both are steps, or below 1 shares of the run"
+        )
     return Schedule(steps[0], max(steps[1], 1), fraction)
 
 
@@ -244,7 +259,9 @@ class Regrowth(Masked):
         needs = {"magnitude": {name: whole(weights[name]).abs() for name in moving}}
         if self.growth.drop != "magnitude":
             needs = self._needs(step, batch, active, replace(self.growth, criterion=self.growth.drop))
-        kept, after = self._exchange(active, drops, spare(self.model, needs, active), votes)
+        kept, after = self._exchange(
+            active, drops, spare(self.model, needs, active, self.growth.grain), votes
+        )
         for name in moving:
             self._start_at_zero(weights[name], ~kept[name])
         return sum(int((active[name] & ~kept[name]).count_nonzero()) for name in moving), mask | after
@@ -256,7 +273,7 @@ class Regrowth(Masked):
         drops = {}
         for name, kept in mask.items():
             active = int(kept.count_nonzero())
-            held = number_of_slices(kept, axes[name]) if name in axes else 0
+            held = number_of_slices(kept, axes[name]) * unit[name] if name in axes else 0
             # no more than is inactive: a full layer would only lose and regrow the same weights
             drop = min(int(fraction * active), kept.numel() - active, active - held)
             drops[name] = drop // unit[name] * unit[name]

@@ -19,7 +19,7 @@ from .budgets import Budget, Pool
 from .choosing import WEIGHTS
 from .divided import spare
 from .filling import Refill
-from .floors import Floors, choose_above
+from .floors import NO_FLOORS, Floors, choose_above
 from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
@@ -75,13 +75,13 @@ def progressive(
     revive: each budget chooses among all weights; the scores should be those of the weights before pruning.
     """
     everything = mask = start or dense_mask(model, [name for pool in budgets[0] for name in pool.names])
-    for budget, least in zip(budgets, floors or [{}] * len(budgets), strict=True):
+    for budget, least in zip(budgets, floors or [NO_FLOORS] * len(budgets), strict=True):
         with pruned(model, mask):
             scores = score_network(model)
         among = everything if revive else mask
         if refill is not None:
             budget = refill(budget, scores, among)
-        mask = choose_above(spare(model, scores, among), budget, arbiter, least, among, grain)
+        mask = choose_above(spare(model, scores, among, grain), budget, arbiter, least, among, grain)
     return mask
 
 
@@ -131,7 +131,7 @@ class Rounds(Masked):
         if every < 1:
             raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
-        self.floors = tuple(floors) or ({},) * len(self.budgets)
+        self.floors = tuple(floors) or (NO_FLOORS,) * len(self.budgets)
         self.every = every
         self.gather = gather
         self.done = 0
@@ -149,7 +149,7 @@ class Rounds(Masked):
             return {}
         budget, floors = self.budgets[self.done], self.floors[self.done]
         with torch.enable_grad():
-            scores = spare(self.model, self.score(self.model), self.mask)
+            scores = spare(self.model, self.score(self.model), self.mask, self.grain)
         mask = choose_above(scores, budget, self.arbiter, floors, self.mask, self.grain)
         check_same_everywhere(mask, self.gather)
         self._set_mask(mask)

@@ -85,11 +85,13 @@ def sparsify(
     floor: every layer that a task uses keeps at least this share of the overall density, and one weight;
         0 = no floor. arbiter: a name in ARBITERS. criterion: a name in CRITERIA, None = the method's.
     voters: "tasks", "joint", or a name in WEIGHTINGS for the sum of the losses in weights that the tasks'
-        gradients give; None = the method's.
+        gradients give; None = the method's. The first two also say who votes on growth.
     rounds: score again so many times on the way to the budget, None = the method's.
     scope: "all", or "backbone" = what several tasks share. protect: patterns of layers that stay dense and
         count. include, exclude: patterns or a predicate, which weights are considered (see `coverage`).
-    unowned: "leave_out" or "prune" weights that no task uses. score_init: "own" weights, or a "xavier" copy.
+    unowned: "leave_out" or "prune" weights that no task uses: before all others, but for the share that a
+        budget by layer ("erk", "uniform", "waterfill") gives each layer. score_init: "own" weights, or a
+        "xavier" copy.
     keep_ratio: the published rule instead of the ratio, without a floor; see `keep_by_ratio`.
     schedule: when the mask moves: a Schedule for a method that regrows (rigl), a Pace for one that prunes on
         its way (gmp, granet, top_kast), whose `fraction` is half for a row that regrows. backward: share of
@@ -162,8 +164,8 @@ def sparsify(
                 model, mask, None, row, plan, electorate, schedule.end, seed, rhythm, rhythm, held, forward
             )
         )
-    if row.grow is not None and schedule is not None:
-        asked = electorate.voters(row.grow_voters)
+    if row.grow is not None and plan.grow_voters is not None and schedule is not None:
+        asked = electorate.voters(plan.grow_voters)
         growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
         return regrowth(model, mask, None, schedule, growth, **held)
     if row.retrain:

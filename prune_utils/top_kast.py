@@ -44,8 +44,8 @@ class TopKast(Regrowth):
         gather: Gather | None = None,
         **known: Any,
     ) -> None:
-        """mask: the first A; the network still holds the dense weights. forward, backward: budgets of A and
-        B, of the same pools. gather: as of Growth. known: owners and asked, as of Masked.
+        """mask: the first A, by whatever rule; the network still holds the dense weights. forward, backward:
+        budgets of A and B, of the same pools. gather: as of Growth. known: owners and asked, as of Masked.
         """
         if sharded(model):
             raise ValueError("Top-KAST keeps whole weights aside, so it takes no sharded network")
@@ -55,7 +55,7 @@ class TopKast(Regrowth):
         values = {name: find_weight(model, name).detach().clone() for name in mask}
         super().__init__(model, mask, optimizer, pace, Growth((), gather=gather), **known)
         self.budgets = forward, backward
-        self._trained = self._largest(values, backward)
+        self._trained = self._around(mask, values, backward)
         self._values = values  # of all weights while a step is taken, of those outside A between steps
         self._part()
 
@@ -133,6 +133,19 @@ class TopKast(Regrowth):
         for name, weight in self.weights.items():  # whoever comes back to B starts with fresh state
             self._forget(weight, before[name] & ~self._trained[name])
         return 0, self._largest(self._values, self.budgets[0])
+
+    def _around(self, mask: Mask, values: Scores, budget: Budget) -> Mask:
+        """The first B: all of A, and the largest of the others."""
+        above = 1 + max((float(value.abs().max()) for value in values.values() if value.numel()), default=0.0)
+        first = {n: value.masked_fill(mask[n].to(value.device), above) for n, value in values.items()}
+        trained = self._largest(first, budget)
+        for name, kept in mask.items():
+            outside = int((kept & ~trained[name].to(kept.device)).count_nonzero())
+            if outside:
+                raise ValueError(
+                    f"the first mask keeps {outside} weights of {name!r} more than the backward set holds"
+                )
+        return trained
 
     def _largest(self, values: Scores, budget: Budget) -> Mask:
         magnitude = {"magnitude": {name: value.abs() for name, value in values.items()}}

@@ -158,7 +158,7 @@ def owners_from_graph(
     include, exclude: as `coverage` takes them; among: the coverage itself, if it is known already.
     unowned: what happens to weights that no task uses. "leave_out": they stay dense, are no key of the result
         and stand in its `coverage` as unowned; "prune": they are keys without a task, count in the total and
-        are pruned before all others.
+        are pruned before all others of their pool; a budget by layer leaves them its share.
     Every batch is run in train mode and the first one in evaluation mode too (if the network and the losses
     can); where the two disagree, the structure is random (layers are dropped) and more passes are united.
     Raises ValueError: no batch, a task without a loss in any batch, a loss that is no single value or depends

@@ -98,7 +98,8 @@ def prepare_pruning(experiment: Experiment, method: Method, options: Options) ->
         )
     experiment.check_dest()
     saved = start_of_pruning(experiment, method, options)
-    pruning = Pruning(experiment, method, moved(experiment, saved.network), before=saved.origin)
+    network, given = moved(experiment, saved.network), bool(options.init_from)
+    pruning = Pruning(experiment, method, network, before=saved.origin, given=given)
     pruning.check()
     check_export(options.export_published, saved.network)
     return pruning

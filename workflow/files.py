@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,16 @@ GOES_ON = "--overwrite replaces it, --resume goes on with a run, --name or --des
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside settings."""
+    """What the command line says beside settings.
+
+    said: the settings of pruning that it gives by itself (pruning.py), for a file that was made with others.
+    """
 
     init_from: str | None = None
     overwrite: bool = False
     resume: bool = False
     export_published: str | None = None
+    said: Mapping[str, Any] | None = None
 
 
 def refuse_existing(paths: Iterable[Path], options: Options, advice: str = REPLACED) -> None:

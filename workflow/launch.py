@@ -26,7 +26,7 @@ from .networks import (
     rewind_path,
     save_network,
 )
-from .pruning import Pruning
+from .pruning import Pruning, mask_changes
 from .running import Run, training_plan
 from .weighting import check_weighting
 
@@ -117,16 +117,22 @@ def training_run(experiment: Experiment, method: Method | None, options: Options
         )
         return run, source
     if saved.mask is None:
-        pruning = Pruning(experiment, method, network)
+        pruning = Pruning(experiment, method, network, given=bool(options.init_from))
         mask = pruning.make_mask()
         source = f"{source}, {pruning.starts}"
     else:
         pruning = Pruning(experiment, method, network, asked_of(saved), made=True)
-        pruning.check_certificate(saved.content.get("certificate"), source)
+        pruning.check_certificate(saved.content.get("certificate"), source, options.said)
         mask = {name: kept.to(experiment.fabric.device) for name, kept in saved.mask.items()}
     if not pruning.plan.removes:
         check_plan(network, pruning.plan, pruning.electorate.owners)
     sparsifier = pruning.sparsifier(mask, optimizer, plan.steps)
+    if sparsifier.moves and not mask_changes(experiment, method, plan.steps):
+        dynamic = experiment.config.dynamic
+        experiment.say(
+            f"the mask never moves: dynamic.until {dynamic.until:g} of {plan.steps} steps is over before "
+            f"dynamic.every {dynamic.every:g}"
+        )
     run = Run(experiment, network, optimizer, sparsifier, plan, stem, pruning, before=saved.origin)
     return run, source
 

@@ -176,7 +176,7 @@ class Preflight:
     def options(self, given: Options) -> Options:
         """Those of the command, with its exported file in the folder that goes away."""
         inside = str(self.experiment.dest / "published.pth") if given.export_published else None
-        return Options(given.init_from, export_published=inside)
+        return Options(given.init_from, export_published=inside, said=given.said)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ on a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from configs.schema import Config
 from models.multitask import MultiTaskNet
 from prune_utils.channelwise import link
-from prune_utils.courses import Course, changes, make_sparsifier, rhythm
+from prune_utils.courses import Course, changes, check_growth, make_sparsifier, rhythm
 from prune_utils.criteria import find_criterion
 from prune_utils.granularity import WEIGHT
 from prune_utils.masked import Masked
@@ -39,6 +40,17 @@ from .processes import gatherer
 
 # settings that decide what the scored batches show; with the seed, enough to take the scores again
 SEEN = ("crop", "size", "scale", "hflip", "val_fraction")
+# settings that decide which weights a mask keeps: a command that trains it must not say others
+CHOOSING = (
+    *("budget", "criterion", "voters", "arbiter", "scope", "protect"),
+    *("trunk_share", "shuffle", "keep_ratio", "rounds"),
+)
+
+
+def said_of_pruning(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command line says by itself of how its mask is chosen. flags: its settings, by section."""
+    said = {name: getattr(config.prune, name) for name in flags.get("prune", {}) if name in CHOOSING}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 class NumberedBatches:
@@ -76,6 +88,7 @@ class Pruning:
 
     asked: what its certificates say was asked for; None = what the plan says. before: the origin in the file
     that the network is from. made: whether its mask is there already, so that no channels are looked for.
+    given: whether somebody names the file of its weights, so that scores are taken on these.
     """
 
     experiment: Experiment
@@ -84,11 +97,14 @@ class Pruning:
     asked: dict[str, Any] | None = None
     before: Sequence[str] = ()
     made: bool = False
+    given: bool = False
 
     @cached_property
     def plan(self) -> Plan:
         """The method's row and the settings in one. ValueError for what does not go together."""
-        plan = make_plan(self.method, self.experiment.config.prune)
+        settings = self.experiment.config.prune
+        settings = replace(settings, score_init="own") if self.given else settings
+        plan = make_plan(self.method, settings)
         if plan.counted:
             plan = replace(plan, uses=weight_uses(*self._on_paper))
         if plan.removes and not self.made:
@@ -117,16 +133,21 @@ class Pruning:
     def check(self) -> None:
         """ValueError or OSError for settings or data that cannot work, before any work is done."""
         config = self.experiment.config
+        check_growth(self.method, config.dynamic)
         check_plan(self.network, self.plan, self.electorate.owners)
         if find_criterion(self.plan.criterion).needs_gradient:
             self.experiment.check_data("train")
         if self.plan.retrain:
             self.experiment.check_data("train", config.run.select_on)
 
-    def check_certificate(self, proof: dict[str, Any] | None, source: str) -> None:
-        """ValueError where a sparse network was made for another method, ratio or protocol than this one's.
+    def check_certificate(
+        self, proof: dict[str, Any] | None, source: str, said: Mapping[str, Any] | None = None
+    ) -> None:
+        """ValueError where a sparse network was made for another method, ratio or protocol than this one's,
+        or chosen otherwise than the command says.
 
-        proof: its certificate; published networks have none and are taken at their word.
+        proof: its certificate; published networks have none and are taken at their word. said: what the
+        command line itself says of how masks are chosen (`said_of_pruning`).
         """
         made = proof["asked"] if proof else {}
         if "max_drop" in made:
@@ -138,11 +159,14 @@ class Pruning:
             made = {"granularity": WEIGHT.name, "ratio_of": "params"} | made
         now: dict[str, Any] = {"granularity": self.plan.granularity, "ratio_of": self.plan.ratio_of}
         now |= {"method": self.plan.method, "ratio": self.plan.ratio}
-        for name, value in (now | {"protocol": self.experiment.config.run.protocol}).items():
-            if made.get(name, value) != value:
+        now |= {"protocol": self.experiment.config.run.protocol} | dict(said or {})
+        for name, value in now.items():
+            was, asked = _plain(made.get(name, value)), _plain(value)
+            if was != asked:
                 flag = name.replace("_", "-")
                 raise ValueError(
-                    f"{source} was made with --{flag} {made[name]}, this command says --{flag} {value}: "
+                    f"{source} was made with --{flag} {_words(was)}, "
+                    f"this command says --{flag} {_words(asked)}: "
                     "give both commands the same, or make the sparse network again with --overwrite"
                 )
 
@@ -254,6 +278,18 @@ class Pruning:
         prune = replace(config.prune, num_batches=count)
         scored = replace(self.experiment, config=replace(config, prune=prune))
         return {"numbered": NumberedBatches(scored)}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as files hold it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _words(value: Any) -> str:
+    """A setting as a command line says it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def mask_changes(experiment: Experiment, method: Method, steps: int) -> int:

@@ -58,6 +58,10 @@ def test_erk_by_hand():
     assert [pool.keep for pool in erk_budget(SHAPES, 30)] == [2, 20, 8]  # a and then c are full
 
 
+def test_erk_leaves_a_layer_nothing_whose_share_rounds_to_nothing():
+    assert [pool.keep for pool in erk_budget({"a": (32, 16), "b": (32, 32), "c": (4, 32)}, 2)] == [1, 1, 0]
+
+
 def test_erk_keeps_densities_in_proportion():
     shapes = {"x": (64, 32, 3, 3), "y": (128, 64, 3, 3), "z": (256, 128, 1, 1)}
     density = {p.names[0]: p.keep / math.prod(shapes[p.names[0]]) for p in erk_budget(shapes, 12_000)}

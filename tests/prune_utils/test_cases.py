@@ -247,6 +247,9 @@ def test_a_layer_that_no_task_uses_may_be_pruned_or_named():
         pu.choose(scores, budget, "unanimous")
     mask = pu.choose(scores, budget, "unanimous", among=pu.dense_mask(model, owners))
     assert int(mask["unused.weight"].count_nonzero()) == 200 - 180  # after all that have an owner
+    for rule, kept in {"global": 0, "erk": 62}.items():  # a budget by layer leaves it its share
+        pruned = pu.sparsify(model, LOSSES, [BATCH], 80, budget=rule, unowned="prune", floor=0).mask
+        assert int(pruned["unused.weight"].count_nonzero()) == kept
     with pytest.raises(ValueError, match="unowned 'burn' is not one of leave_out, prune"):
         pu.owners_from_graph(model, LOSSES, BATCH, unowned="burn")
 

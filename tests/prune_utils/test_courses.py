@@ -9,6 +9,7 @@ from prune_utils import (
     Course,
     Electorate,
     Pace,
+    Schedule,
     choose,
     count,
     keep_count,
@@ -35,7 +36,7 @@ class Dynamic:
     until: float = 6
     every: float = 2
     fraction: float = 0.5
-    memory: float = 0.5
+    memory: float = 0.0
     salient: float = 0.3
     drop: str = "magnitude"
     progress: float = 0.0
@@ -54,9 +55,8 @@ def course(net, name, optimizer, steps=9, gradual=None, **settings):
     plan = make_plan(method(name), Settings(**settings))
     electorate = Electorate(net.losses, net.weights, net.owners)
     mask = make_mask(net.model, plan, electorate, list(enumerate(net.batches)))
-    return Course(
-        net.model, mask, optimizer, method(name), plan, electorate, steps, 0, Dynamic(), gradual or Gradual()
-    )
+    row, dynamic = method(name), Dynamic(memory=0.5 if method(name).grow else 0.0)
+    return Course(net.model, mask, optimizer, row, plan, electorate, steps, 0, dynamic, gradual or Gradual())
 
 
 @pytest.mark.parametrize("name", ["disparse_dynamic", "disparse_granet"])
@@ -70,6 +70,68 @@ def test_growth_takes_the_settings_of_moving_masks(name, tiny):
     for step, batch in zip(range(1, 7), net.batches * 6, strict=False):
         sparsifier.after_step(step, batch)
     assert set(sparsifier.state_dict()["progress"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["disparse_gmp", "gmp", "top_kast", "snip", "ac_dc"])
+@pytest.mark.parametrize("asked", [{"memory": 0.5}, {"drop": "snip"}, {"progress": 1.0}])
+def test_a_row_that_grows_nothing_refuses_settings_of_growth(name, asked, tiny):
+    made = course(tiny("a", "b"), name, None)
+    ((setting, value),) = asked.items()
+    said = rf"dynamic.{setting} {value} says how weights grow, and method {name} grows none: leave it out \("
+    with pytest.raises(ValueError, match=said):
+        make_sparsifier(replace(made, dynamic=Dynamic(**asked)))
+    assert make_sparsifier(replace(made, dynamic=Dynamic())).mask
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "names"),
+    [
+        ("disparse_dynamic", None, "a b"),
+        ("disparse_dynamic", "tasks", "a b"),
+        ("disparse_dynamic", "joint", "joint"),
+        ("rigl", None, "joint"),
+        ("rigl", "tasks", "a b"),
+        ("srigl", "tasks", "a b"),
+        ("granet", None, "joint"),
+        ("granet", "tasks", "a b"),
+        ("disparse_granet", None, "a b"),
+        ("disparse_granet", "joint", "joint"),
+        ("set", "joint", "joint"),
+    ],
+)
+@pytest.mark.parametrize("library", [False, True])
+def test_voters_that_are_asked_for_vote_on_growth_too(tiny, name, asked, names, library):
+    net = tiny("a", "b")
+    if library:
+        pace = Pace(1, 4, 1) if "granet" in name else Schedule(4, 1)
+        made = sparsify(net.model, net.losses, net.batches, 50, name, voters=asked, schedule=pace)
+    else:
+        made = make_sparsifier(course(net, name, None, ratio=50, voters=asked))
+    assert [voter.name for voter in made.growth.voters] == names.split()
+    said = make_plan(method(name), Settings(ratio=50, voters=asked)).asked["grow_voters"]
+    assert said == ("joint" if names == "joint" else "tasks")
+    if library:
+        assert made.certificate["asked"]["grow_voters"] == said
+
+
+def test_weights_of_the_sum_are_for_the_first_mask_alone():
+    asked = make_plan(method("rigl"), Settings(voters="upgrad", start_mask="snip", score_init="own"))
+    assert (asked.voters, asked.grow_voters) == ("upgrad", "joint")
+
+
+def test_a_row_that_grows_nothing_says_nothing_of_growth():
+    assert "grow_voters" not in make_plan(method("disparse_gmp"), Settings(voters="joint")).asked
+
+
+@pytest.mark.parametrize("first", [{"criterion": "random"}, {"criterion": "snip"}, {"start_mask": "snip"}])
+def test_top_kast_trains_the_weights_of_any_first_mask(tiny, first):
+    net = tiny("a", "b")
+    optimizer = OPTIMIZERS["sgd"](net.model.parameters())
+    made = course(net, "top_kast", optimizer, ratio=80, gradual=Gradual(4, 8, 4), **first)
+    kast, weights = make_sparsifier(made), prunable(net.model)
+    assert not any((kept & ~kast.trained[layer]).any() for layer, kept in kast.mask.items())
+    next(iter(train(net, kast, optimizer, 1)))
+    assert sum(int((weights[layer][kept] != 0).sum()) for layer, kept in kast.mask.items()) == 51
 
 
 def test_a_pruning_ranks_on_the_batches_that_it_is_given(tiny):

@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from prune_utils import Pool, count, keep_count, make_budget, make_mask, make_plan, method, score, weighted
+from prune_utils import (
+    Pool,
+    count,
+    keep_count,
+    make_budget,
+    make_mask,
+    make_plan,
+    method,
+    score,
+    sparsify,
+    weighted,
+)
 from prune_utils.arbiters import ARBITERS
 from prune_utils.budgets import split_budget
 from prune_utils.filling import fill, layer_masses, waterfill
@@ -203,3 +214,16 @@ def test_an_impossible_share_is_refused(tiny, tasks, settings, message):
     net = tiny(*tasks)
     with pytest.raises(ValueError, match=message):
         make_room(net.model, make_plan(method("snip"), TrunkSettings(**settings)), net.owners)
+
+
+def test_a_share_of_multiply_adds_is_called_so(tiny):
+    """17,472 of them for three images: 75 a weight of the three convolutions, 3 of a head."""
+    net = tiny("a", "b")
+    asked = {"ratio": 50, "trunk_share": 0.1, "ratio_of": "macs"}
+    with pytest.raises(
+        ValueError, match="asks for 874 of the 8736 kept multiply-adds in .* 7464 is the near"
+    ):
+        sparsify(net.model, net.losses, net.batches, **asked)
+    mask = sparsify(net.model, net.losses, net.batches, 80, trunk_share=0.75, ratio_of="macs", floor=0).mask
+    shared = count({name: mask[name] for name in ("stem.weight", "trunk.weight")})
+    assert 75 * shared == 2550  # of round(0.75 * 3494) = 2620, to less than one weight

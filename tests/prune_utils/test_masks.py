@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_utils import apply, count, dense_mask, mask_hash, prunable, shuffle_within_layers, size
+from prune_utils import apply, count, dense_mask, mask_hash, prunable, shuffle_within_layers, size, sparsify
 from prune_utils.masks import check_same_everywhere, matching
 
 
@@ -78,6 +78,29 @@ def test_patterns_match_whole_layer_names():
     assert matching(names, ["*.conv", "stem"]) == set(names)
     with pytest.raises(ValueError, match="pattern 'tsak' matches no prunable layer; .* task1.conv"):
         matching(names, ["tsak"])
+
+
+class Tied(nn.Module):
+    """`up` and `down` hold one weight, which the network calls first by the name of `up`."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.out = (nn.Linear(6, 6, bias=False) for _ in range(3))
+        self.down.weight = self.up.weight
+
+    def forward(self, x):
+        return self.out(self.down(self.up(x).relu()))
+
+
+@pytest.mark.parametrize("asked", ["up", "down", "down.weight", "d*"])
+@pytest.mark.parametrize("rule", [{"ratio": 40}, {"keep_ratio": 0.5}, {"ratio": 40, "budget": "erk"}])
+def test_a_tied_weight_is_protected_by_each_of_its_names(asked, rule):
+    net, losses = Tied(), {"a": lambda out, _: out.square().sum()}
+    include = ["up.weight", "out.weight"]
+    batches = [(torch.ones(2, 6), None)]
+    mask = sparsify(net, losses, batches, include=include, protect=[asked], **rule).mask
+    assert count({"up": mask["up.weight"]}) == 36 and 0 < count(mask) - 36 < 36
+    assert matching(mask, [asked], net) == {"up.weight"}
 
 
 def test_processes_must_hold_the_same_mask():

@@ -359,6 +359,40 @@ def test_a_plan_complains_before_anything_is_computed(settings, words):
         make_plan(method("disparse_static"), Settings(**settings))
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("gmp", {"shuffle": True}, "permutes the weights of one choice, and method gmp chooses again"),
+        ("ac_dc", {"shuffle": True}, "method ac_dc chooses again while it trains: choose a method that"),
+        ("top_kast", {"shuffle": True}, "method top_kast chooses again while it trains"),
+        ("imp", {"shuffle": True}, "shuffle permutes the weights of one choice, and retrain makes several"),
+        ("top_kast", {"keep_ratio": 0.05, "budget": "global"}, "keep ratio 0.05 is .* or method top_kast"),
+        ("set", {"voters": "tasks"}, "voters 'tasks' have no say in method set, which draws its first mask"),
+    ],
+)
+def test_what_a_row_cannot_do_is_refused(name, settings, words):
+    with pytest.raises(ValueError, match=words):
+        make_plan(method(name), Settings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("imp", {"shuffle": True, "rounds": 1}),
+        ("rigl", {"shuffle": True, "start_mask": "snip"}),
+        ("synflow", {"shuffle": True}),
+        ("set", {"voters": "joint"}),
+        ("set", {"voters": "joint", "start_mask": "disparse_static"}),
+        ("rigl", {"keep_ratio": 0.05, "budget": "global"}),
+    ],
+)
+def test_what_a_row_can_do_is_planned(name, settings):
+    asked = make_plan(method(name), Settings(**settings)).asked
+    assert {key: asked[key] for key in settings if key != "start_mask"} == {
+        key: value for key, value in settings.items() if key != "start_mask"
+    }
+
+
 def test_a_new_criterion_is_one_function_and_one_line(tiny, monkeypatch):
     """Keep what is closest to 1: registered here, used by a new row and by an old one."""
     near_one = Criterion(lambda w, g, chance: -(w - 1).abs(), formula="-|w - 1|")

@@ -50,6 +50,43 @@ def test_schedule_in_steps_or_fractions():
     assert make_schedule(0.75, 0.01, 0.3, 20) == Schedule(15, 1, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("until", "every", "said"),
+    [
+        (
+            15_000,
+            50,
+            "dynamic.until 15000 is after the end of the run, which has 2000 steps: choose a step in it",
+        ),
+        (2001, 0.05, "dynamic.until 2001 is after the end of the run, which has 2000 steps"),
+        (
+            1,
+            50,
+            "dynamic.every 50 is more than dynamic.until 1, and the mask would never move: both are steps",
+        ),
+        (0.5, 0.6, "dynamic.every 0.6 is more than dynamic.until 0.5, and the mask would never move"),
+        (90, 0.05, "dynamic.every 0.05 is more than dynamic.until 90, and the mask would never move"),
+    ],
+)
+def test_a_schedule_that_never_moves_or_ends_after_the_run_is_refused(until, every, said):
+    with pytest.raises(ValueError, match=said):
+        make_schedule(until, every, 0.5, 2000)
+
+
+@pytest.mark.parametrize(
+    ("until", "every", "steps", "expected"),
+    [
+        (0.75, 250, 60, (45, 250)),
+        (2000, 2000, 2000, (2000, 2000)),
+        (0.1, 0.1, 3, (0, 1)),
+        (100, 0.05, 2000, (100, 100)),
+    ],
+)
+def test_a_short_run_of_the_usual_settings_goes_on(until, every, steps, expected):
+    schedule = make_schedule(until, every, 0.5, steps)
+    assert (schedule.until, schedule.every) == expected
+
+
 @pytest.mark.parametrize("values", [(10, 0, 0.5), (-1, 5, 0.5), (10, 5, 1.5), (10, 5, float("nan"))])
 def test_schedule_is_checked(values):
     with pytest.raises(ValueError, match="dynamic"):

@@ -47,6 +47,26 @@ def test_by_hand():
     assert kast.state_dict()["trained"]["weight"].tolist() == [[False, True, True, True]]
 
 
+def test_a_first_mask_by_another_rule_is_inside_b():
+    """A is the two smallest; B is A and the largest of the others, and A's weights train."""
+    model, optimizer = row([4.0, 3.0, 2.0, 1.0])
+    mask = {"weight": torch.tensor([[False, False, True, True]])}
+    kast = TopKast(model, mask, optimizer, Pace(2, 4, 2), pools(2), pools(3))
+    assert kast.trained["weight"].tolist() == [[True, False, True, True]]
+    step(model, optimizer, kast, 1, [0.5, 9.0, 0.5, -0.5])
+    assert model.weight.tolist() == [[0, 0, 1.5, 1.5]]
+    step(model, optimizer, kast, 2, [0.0, 0.0, 0.0, 0.0])
+    assert model.weight.tolist() == [[3.5, 3, 0, 0]]  # from the first event on the largest of all
+    assert kast.trained["weight"].tolist() == [[True, True, True, False]]
+
+
+def test_a_first_mask_that_b_cannot_hold_is_refused():
+    model, optimizer = row([4.0, 3.0, 2.0, 1.0])
+    mask = {"weight": torch.ones(1, 4, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="keeps 1 weights of 'weight' more than the backward set holds"):
+        TopKast(model, mask, optimizer, Pace(2, 4, 2), pools(2), pools(3))
+
+
 def test_exploration_pays_its_decay_divided_by_the_density():
     """Weight decay 0.1: A shrinks by 0.1 w, B outside A by 0.1 w / D with D = 1/4, the rest not at all."""
     model, optimizer = row([8.0, 4.0, 2.0, 1.0], decay=0.1)

@@ -62,7 +62,7 @@ def voted_pools(scores, keep):
 
 
 def test_every_part_of_a_plan_is_restored_or_refused():
-    by_the_row, of_the_network = {"method", "revive", "starts"}, {"uses", "linked"}
+    by_the_row, of_the_network = {"method", "revive", "starts", "grow_voters"}, {"uses", "linked"}
     known = {*voted.CERTIFIED, *voted.ONE_VOTE} | by_the_row | of_the_network
     assert {part.name for part in fields(Plan)} <= known
 
