@@ -20,6 +20,7 @@ from .results import (
     DENSE,
     Result,
     differing_machines,
+    differing_pruning,
     differing_settings,
     mixed,
     read_results,
@@ -196,6 +197,9 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     differing = differing_settings(results)
     if differing:
         notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")
+    pruned = differing_pruning(results)
+    if pruned:
+        notes.append(f"seeds of one row were pruned with different settings: {'; '.join(pruned)}")
     return notes + machine_notes(results)
 
 
