@@ -99,9 +99,9 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
     return Report(shown, scores, _verdicts(entries, options, apart))
 
 
-def tables_by_ratio(folder: Path, dataset: str, ratios: Sequence[float], split: str) -> str:
-    """One table for each sparsity, as compare_runs.py shows them."""
-    results = [r for r in read_results([folder]) if r.dataset == dataset and r.split == split]
+def tables_by_ratio(files: Sequence[Path], ratios: Sequence[float]) -> str:
+    """One table for each sparsity, as compare_runs.py shows them. files: the results."""
+    results = read_results(files)
     texts = []
     for ratio in ratios:
         chosen = [result for result in results if result.ratio in (None, ratio)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from common.choices import printable
 from common.files import read_json
-from common.names import BASELINE, PROTOCOLS
+from common.names import BASELINE, PROTOCOLS, ratio_text
 from configs.load import result_settings
 
 DENSE = "dense"
@@ -289,7 +289,10 @@ def label_of(name: str, dataset: str, method: str, ratio: float | None) -> str:
     """The method with its variant, `disparse_static:rounds=12`; an experiment's own name as it is."""
     if name == f"{dataset}_{BASELINE}" and method == BASELINE:
         return DENSE
-    middle = name.removeprefix(f"{dataset}_").removesuffix("" if ratio is None else f"_{ratio:g}")
+    middle = name.removeprefix(f"{dataset}_")
+    if ratio is not None:
+        endings = f"_{ratio_text(ratio)}", f"_{ratio:g}"  # the second: of earlier versions
+        middle = middle.removesuffix(next(filter(middle.endswith, endings), ""))
     return middle.replace("+", ":") if middle.startswith(method) else name
 
 

@@ -160,3 +160,9 @@ def test_rows_may_be_pruned_otherwise_and_a_dense_network_is_not_pruned(tmp_path
     pruned(tmp_path, "baseline", 0, num_batches=4)
     pruned(tmp_path, "baseline", 1, num_batches=5)
     assert differing_pruning(read_results([tmp_path])) == []
+
+
+@pytest.mark.parametrize("said", ["99.99999", "100"])  # the second: of an earlier version
+def test_the_ratio_is_no_part_of_a_label(tmp_path, said):
+    write(tmp_path, "snip", 0, (1, 1, 1), ratio=99.99999, name=f"nyuv2_snip+rounds=2_{said}")
+    assert read_results([tmp_path])[0].label == "snip:rounds=2"
