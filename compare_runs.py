@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from common.choices import not_one_of
 from common.command_line import Parser, described
-from common.files import replacing
+from common.files import check_apart, replacing
 from common.names import PROTOCOLS
 from common.text import files_table
 from configs.load import DATASETS
@@ -77,17 +77,36 @@ def write_page(results: list[Result], path: Path, panels: int) -> Path:
     return path
 
 
+def curves_file(result: Result) -> Path:
+    """Where launch_training.py keeps the learning curves of the run behind a result."""
+    return result.path.parent / f"{result.name}_training.csv"
+
+
+def check_targets(asked: argparse.Namespace, results: list[Result]) -> None:
+    """ValueError where a file to be written is a result, or the learning curves of its run."""
+    targets = [("--html", asked.html), ("--curves", asked.curves)]
+    targets += [("--write", asked.write + ending) for ending in ENDINGS.values() if asked.write]
+    read = [file for result in results for file in (result.path, curves_file(result))]
+    for said, path in targets:
+        if path:
+            check_apart(path, said, *read, what="a file of these runs")
+
+
 def draw(results: list[Result], path: Path) -> Path:
     """The learning curves of the runs behind these results, one picture."""
+    from comparison.results import mixed
     from training.curves import draw_curves, read_curves
 
     seeds = len({result.seed for result in results}) > 1
-    runs = {}
+    apart = [field for field in mixed(results) if field != "ratio"]  # which stands in every title
+    runs, protocols = {}, {}
     for result in results:
         ratio = "" if result.ratio is None else f" {result.ratio:g} %"
-        title = f"{result.label}{ratio}" + (f", seed {result.seed}" if seeds else "")
-        runs[title] = read_curves(result.path.parent / f"{result.name}_training.csv")
-    return draw_curves(runs, path, results[0].protocol)
+        marks = "".join(f" [{getattr(result, field)}]" for field in apart)
+        title = f"{result.label}{ratio}{marks}" + (f", seed {result.seed}" if seeds else "")
+        runs[title] = read_curves(curves_file(result))
+        protocols[title] = result.protocol
+    return draw_curves(runs, path, protocols)
 
 
 def main() -> None:
@@ -109,7 +128,9 @@ def main() -> None:
                     f"--html shows everything as it was trained, {said} is for tables: leave it out"
                 )
     wanted = {field: getattr(asked, field) for field in ("dataset", "protocol", "split", "ratio")}
-    results = select(read_results(asked.folders), wanted)
+    found = read_results(asked.folders)
+    check_targets(asked, found)
+    results = select(found, wanted)
     mix = tuple(field.strip() for field in asked.mix.split(",") if field.strip())
     options = Options(asked.metric_protocol, mix, asked.published, asked.against, asked.measure)
     made = report(results, options) if asked.write or not asked.html else None  # which a page does not need

@@ -208,8 +208,11 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     else:
         failures = run_here(jobs, times, at_once, stop, study.dest)
     times = Times(study.dest)  # with those that another process measured
-    if any(job.result.is_file() for job in jobs):
-        print("\n" + tables_by_ratio(study.dest, study.dataset, study.ratios, study.split))
+    for job in failures:
+        tell(f"failed: seed {job.seed} {job.name}")
+    finished = [job.result for job in jobs if job.result.is_file()]
+    if finished:
+        print("\n" + tables_by_ratio(finished, study.ratios))
     print(f"\nall runs below {study.dest} together took {duration(times.total)}")
     if failures:
         raise ValueError(f"{len(failures)} of {len(jobs)} runs failed; the same command tries them again")

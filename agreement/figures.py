@@ -121,8 +121,8 @@ def _bars(axes: Axes, row: Bars) -> None:
             if low is not None and high is not None:
                 axes.plot([index] * 2, [100 * low, 100 * high], color=INK, linewidth=1.6, zorder=3)
         keys.append(_key("lowest to highest seed", color=INK, linewidth=1.6))
-    if row.chance is not None:
-        known = [(index, 100 * value) for index, value in enumerate(row.chance) if value is not None]
+    known = [(index, 100 * value) for index, value in enumerate(row.chance or ()) if value is not None]
+    if known:
         places, heights = zip(*known, strict=True)
         axes.scatter(places, heights, marker="_", s=90, color=COLOURS[4], linewidth=2.2, zorder=4)
         style: dict[str, Any] = {"marker": "_", "markersize": 9, "markeredgewidth": 2.2, "linestyle": ""}
@@ -201,8 +201,13 @@ def pair_matrices(result: Mapping, curve: int = 0) -> Figure:
     return figure
 
 
+def _percents(values: Sequence[float | None]) -> list[float]:
+    """Shares in percent; nan, which is drawn nowhere, for None."""
+    return [float("nan") if value is None else 100 * value for value in values]
+
+
 def _matrix(axes: Axes, title: str, matrix: list[list[float | None]], tasks: Sequence[str]) -> None:
-    shades = [[float("nan") if cell is None else 100 * cell for cell in row] for row in matrix]
+    shades = list(map(_percents, matrix))
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=180)  # the darkest shade still carries dark text
     for down, row in enumerate(matrix):
         for right, cell in enumerate(row):
@@ -266,14 +271,16 @@ def against_sparsity(results: Sequence[Mapping]) -> Figure:
     for index, result in enumerate(results):
         curves = sorted(result["curves"], key=lambda curve: curve["sparsity"])
         x = [100 * curve["sparsity"] for curve in curves]
-        y, low, high = ([100 * curve["overall"][key] for curve in curves] for key in ("mean", "low", "high"))
+        y, low, high = (
+            _percents([curve["overall"][key] for curve in curves]) for key in ("mean", "low", "high")
+        )
         style: dict[str, Any] = {
             "color": COLOURS[index % len(COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
         }
         axes.plot(x, y, label=f"{result['dataset']}, {len(result['tasks'])} tasks", linewidth=1.8, **style)
         axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
-        chance = [100 * curve["chance"] for curve in curves]
+        chance = _percents([curve["chance"] for curve in curves])
         label = f"{result['dataset']}, random masks"
         axes.plot(x, chance, label=label, linewidth=1.2, linestyle=":", **style, markerfacecolor="white")
     axes.set_ylim(0, 100)

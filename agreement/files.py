@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.figures import write_figure
 from common.files import replacing, write_json
 from common.text import percent, table
 from models.published import published_name
@@ -20,13 +21,13 @@ def paths(folder: Path, stem: str) -> dict[str, Path]:
 
 
 def write(result: dict, where: Mapping[str, Path]) -> Files:
-    """Write all three; returns what holds what."""
+    """Write all three, once all are made; returns what holds what."""
+    curves = range(len(result["curves"]))
+    bars, text = agreement_bars([bars_of(result, curve) for curve in curves]), plain_text(result)
     write_json(where["json"], result)
     with replacing(where["txt"]) as path:
-        path.write_text(plain_text(result), encoding="utf-8")
-    curves = range(len(result["curves"]))
-    with replacing(where["png"]) as path:
-        agreement_bars([bars_of(result, curve) for curve in curves]).savefig(path, format="png")
+        path.write_text(text, encoding="utf-8")
+    write_figure(bars, where["png"])
     return [
         (where["json"], "everything: curves, pairs, densities, watershed"),
         (where["txt"], "agreement by layer in the published form"),

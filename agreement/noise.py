@@ -7,8 +7,8 @@ from argparse import Namespace
 
 from common.numbers import parse_numbers, parse_seeds
 from common.text import files_table
-from configs.arguments import flags_tree, parser
-from configs.load import load
+from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
+from configs.load import Tree, load
 from configs.origins import settings_table
 from configs.schema import Config
 from prune_utils.methods import Method, method
@@ -20,6 +20,13 @@ EXAMPLES = """\
   python3 -m agreement.noise --dataset nyuv2 --batches 1,10,50 --methods snip --budgets erk --ratio 90"""
 COMMON = ("--dataset", "--data-root", "--dest", "--config", "--set", "--ratio", "--batches", "--seeds")
 METHODS = ("disparse_static", "snip")
+LEAVE = "leave it out"
+UNUSED = {  # settings of pruning that this command does not read -> what to do instead
+    "budget": "--budgets {} names those to compare",
+    "num_batches": "--batches {} says how many are in a set",
+    **dict.fromkeys(("channel_multiple", "pt_criterion", "rounds", "retrain", "round_iterations"), LEAVE),
+    **dict.fromkeys(("shuffle", "start_from", "rewind_step", "start_mask"), LEAVE),
+}
 
 
 def arguments() -> Namespace:
@@ -60,8 +67,15 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(sorted(sizes))
 
 
-def _check(config: Config) -> None:
-    """ValueError for a setting that the comparison of masks does not know."""
+def _check(config: Config, given: Tree) -> None:
+    """ValueError for a setting that the comparison of masks does not know. given: what the command line says,
+    as a file may be for other commands, too."""
+    for field, value in given.get("prune", {}).items():
+        if field in UNUSED:
+            flag = field.replace("_", "-")
+            said = f"--{flag}" if flag in FLAGS | SWITCHES else f"prune.{field}"
+            said += "" if value is True else f" {value}"
+            raise ValueError(f"{said} would change nothing here: {UNUSED[field].format(value)}")
     prune = config.prune
     for flag, value, only in (
         ("--keep-ratio", prune.keep_ratio, None),
@@ -81,7 +95,7 @@ def main() -> None:
     if asked.print_config:
         print(settings_table(config, asked, None))
         return
-    _check(config)
+    _check(config, flags_tree(asked))
     rows, sizes = _methods(asked.methods), _sizes(asked.batches)
     seeds, budgets = tuple(parse_seeds(asked.seeds, config.run.seed)), _words("--budgets", asked.budgets)
     terminal.check_targets(asked.dest)

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from common.figures import COLOURS, INK, new_figure, plain_axes
+from common.figures import COLOURS, INK, new_figure, plain_axes, write_figure
 from common.files import replacing, write_json
 
 from .scatter import SUMS, Value
@@ -27,14 +27,14 @@ def paths(folder: Path, stem: str) -> dict[str, Path]:
 
 
 def write(result: Mapping, where: Mapping[str, Path]) -> Files:
-    """Write all three; returns what holds what."""
+    """Write all three, once the picture is made; returns what holds what."""
+    drawn = picture(result)
     write_json(where["json"], dict(result))
     with replacing(where["csv"]) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, Value._fields)
         writer.writeheader()
         writer.writerows(result["values"])
-    with replacing(where["png"]) as path:
-        picture(result).savefig(path, format="png")
+    write_figure(drawn, where["png"])
     return [
         (where["json"], "every figure, and the settings"),
         (where["csv"], "every figure, one a line"),

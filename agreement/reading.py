@@ -34,8 +34,8 @@ def _maybe(shape: Callable[[object], str]) -> Callable[[object], str]:
     return lambda value: "" if value is None else shape(value)
 
 
-SPREAD = {"mean": _share, "low": _share, "high": _share}
-LAYER = {name: _maybe(_share) for name in (*SPREAD, "chance")}
+SPREAD = dict.fromkeys(("mean", "low", "high"), _maybe(_share))  # None where no task keeps a weight
+LAYER = SPREAD | {"chance": _maybe(_share)}
 MATRIX = [[_maybe(_share)]]
 SHAPE = {
     "dataset": _text,
@@ -47,7 +47,7 @@ SHAPE = {
             "keep_ratio": _share,
             "sparsity": _share,
             "overall": SPREAD,
-            "chance": _share,
+            "chance": _maybe(_share),
             "layers": [LAYER],
             "pairs": {"tasks": [_text], "overall": MATRIX, "stages": {}},
             "density": {},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.files import write_json
+from common.files import check_apart, write_json
 from common.names import BASELINE
 from configs.arguments import flags_tree, parser
 from configs.load import load
@@ -25,6 +25,7 @@ def main() -> None:
     arguments.add_argument("--init-from", required=True, metavar="FILE", help="the dense network")
     arguments.add_argument("--out", required=True, metavar="FILE", help="JSON to write")
     asked = arguments.parse_args()
+    check_apart(asked.out, "--out", asked.weights, asked.init_from)
     config = load(asked.dataset, asked.config, flags_tree(asked))
     experiment = open_experiment(config, BASELINE, asked.dest, None)
     tasks = experiment.tasks

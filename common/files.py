@@ -46,11 +46,13 @@ def check_file(path: str | Path, said: str) -> None:
         raise type(error)(f"{said} {path} cannot be written: {error}") from None
 
 
-def check_apart(path: str | Path, said: str, *sources: str | Path | None) -> None:
-    """ValueError where a file to be written is one that is read; None = not asked."""
+def check_apart(
+    path: str | Path, said: str, *sources: str | Path | None, what: str = "the network itself"
+) -> None:
+    """ValueError where a file to be written is one that is read; None = not asked. what: the sources are."""
     for source in (source for source in sources if source is not None):
         if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
-            raise ValueError(f"{said} {path} is the network itself, which would be lost: name another file")
+            raise ValueError(f"{said} {path} is {what}, which would be lost: name another file")
 
 
 def read_json(path: Path) -> Any:

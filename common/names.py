@@ -13,6 +13,11 @@ def network_file(path: Path) -> Path:
     return path / HUB_MODEL if path.is_dir() else path
 
 
+def ratio_text(ratio: float) -> str:
+    """A sparsity in percent as names and command lines have it, without loss: 90, 99.5."""
+    return repr(float(ratio)).removesuffix(".0")
+
+
 def result_file(name: str, split: str) -> str:
     """The file of an experiment's scores on a split of the data: {name}.json for test, as documented."""
     return f"{name}.json" if split == "test" else f"{name}_{split}.json"

@@ -28,7 +28,7 @@ from workflow.saved import read_saved, write_saved
 from .entries import gather
 from .grid import decimals, heading, number, spread
 from .report import setups
-from .results import Result, differing_settings, label_of, read_results
+from .results import ROWS_OWN, SEED, Result, differing_settings, label_of, read_results
 from .verdicts import LEVEL, quantile
 
 TERMS = {
@@ -219,7 +219,9 @@ def results_of(content: Mapping[str, Any], folders: Sequence[Path], split: str) 
 
 def _trained_alike(own: Result, other: Result) -> bool:
     """Whether both are of the same settings, and of weights chosen in the same way."""
-    return own.made.get("weights") == other.made.get("weights") and not differing_settings([own, other])
+    apart = ROWS_OWN if own.ratio is None else SEED  # a dense network is not pruned
+    same = not differing_settings([own, other], apart)
+    return own.made.get("weights") == other.made.get("weights") and same
 
 
 def write_hub(content: dict[str, Any], text: str, folder: Path, half: bool = False) -> list[tuple[Path, str]]:
@@ -279,6 +281,9 @@ def main(words: list[str] | None = None) -> int:
         if not isinstance(content["config"], dict):
             raise ValueError(f"{path} does not say how it was trained: it has no field 'config'")
         results = results_of(content, [Path(f) for f in asked.results or [path.parent]], asked.split)
+        if out is not None:
+            shown = (asked.speed, *(result.path for result in results))
+            check_apart(out, "--out", *shown, what="a file that is shown")
         text = card(content, results, _read_speed(asked.speed), asked.terms)
         files = write_hub(content, text, Path(asked.hub), asked.half) if asked.hub else []
         if out is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.figures import COLOURS, DIM, FAINT, INK, new_figure, plain_axes
+from common.figures import COLOURS, DIM, FAINT, INK, new_figure, plain_axes, write_figure
 
 from .entries import Entry
 from .grid import heading
@@ -48,8 +48,7 @@ def draw_forest(entries: Sequence[Entry], effects: Mapping[Column, float], title
     panels[0].set_ylim(places[-1] + 2, -2)
     figure.suptitle(f"{title}: difference from the dense network of the same seed", color=INK, fontsize=12)
     figure.supxlabel(KEY, color=DIM, fontsize=9)
-    figure.savefig(path)
-    return path
+    return write_figure(figure, path)
 
 
 def wrapped(label: str) -> str:

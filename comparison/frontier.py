@@ -20,12 +20,12 @@ from statistics import fmean
 from typing import Any
 
 from common.command_line import Parser, ending
-from common.figures import COLOURS, FAINT, INK, new_figure, plain_axes
-from common.files import read_json
+from common.figures import COLOURS, FAINT, INK, new_figure, plain_axes, write_figure
+from common.files import read_json, replacing
 from common.text import files_table
 
 from .entries import DELTA, gather
-from .results import DENSE, Result, read_results, refuse_mixtures
+from .results import DENSE, Result, read_results, refuse_mixtures, refuse_other_images
 
 COSTS = {  # field of a Point -> what it is, its unit
     "latency": ("latency", "ms"),
@@ -66,10 +66,10 @@ def main(words: list[str] | None = None) -> int:
     def work() -> int:
         points = points_of(asked.folders, asked.batch, asked.threads)
         dest = Path(asked.dest)
-        dest.mkdir(parents=True, exist_ok=True)
         title = f"batch {asked.batch}, {asked.threads} threads"
         table, picture = dest / "frontier.md", dest / "frontier.png"
-        table.write_text(markdown(points, title))
+        with replacing(table) as temporary:
+            temporary.write_text(markdown(points, title), encoding="utf-8")
         draw(points, title, picture)
         files = [(table, "every network in every runtime"), (picture, "delta against each cost")]
         networks = {point.network for point in points}
@@ -88,6 +88,7 @@ def points_of(folders: Iterable[str | Path], batch: int, threads: int) -> list[P
     places = [Path(folder) for folder in folders]
     results = read_results(places)
     refuse_mixtures(results, ("ratio",))
+    refuse_other_images(results)
     speeds = _speeds(places)
     dense = [result for result in results if result.label == DENSE]
     if not dense:
@@ -230,8 +231,7 @@ def draw(points: Sequence[Point], title: str, path: Path) -> Path:
     keys.append(Line2D([], [], color=INK, linewidth=1.0, label="nothing is cheaper and better"))
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=12)
     figure.suptitle(f"What a network keeps against what it costs, {title}", color=INK, fontsize=14)
-    figure.savefig(path)
-    return path
+    return write_figure(figure, path)
 
 
 if __name__ == "__main__":

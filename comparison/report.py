@@ -20,6 +20,7 @@ from .results import (
     DENSE,
     Result,
     differing_machines,
+    differing_pruning,
     differing_settings,
     mixed,
     read_results,
@@ -98,9 +99,9 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
     return Report(shown, scores, _verdicts(entries, options, apart))
 
 
-def tables_by_ratio(folder: Path, dataset: str, ratios: Sequence[float], split: str) -> str:
-    """One table for each sparsity, as compare_runs.py shows them."""
-    results = [r for r in read_results([folder]) if r.dataset == dataset and r.split == split]
+def tables_by_ratio(files: Sequence[Path], ratios: Sequence[float]) -> str:
+    """One table for each sparsity, as compare_runs.py shows them. files: the results."""
+    results = read_results(files)
     texts = []
     for ratio in ratios:
         chosen = [result for result in results if result.ratio in (None, ratio)]
@@ -196,6 +197,9 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     differing = differing_settings(results)
     if differing:
         notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")
+    pruned = differing_pruning(results)
+    if pruned:
+        notes.append(f"seeds of one row were pruned with different settings: {'; '.join(pruned)}")
     return notes + machine_notes(results)
 
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.choices import printable
 from common.files import read_json
-from common.names import BASELINE, PROTOCOLS
+from common.names import BASELINE, PROTOCOLS, ratio_text
 from configs.load import result_settings
 
 DENSE = "dense"
 APART = ("dataset", "protocol", "split", "ratio")  # what one table must not mix unless told to
-# what legitimately differs between the rows of a table: a section, and the seeds that it averages over
-ROWS_OWN = ("prune", "run.seed")
+SEED = ("run.seed",)  # what alone legitimately differs within a row of a table
+ROWS_OWN = ("prune", *SEED)  # and between its rows: a section, and the seeds that it averages over
 
 
 class Column(NamedTuple):
@@ -289,7 +289,10 @@ def label_of(name: str, dataset: str, method: str, ratio: float | None) -> str:
     """The method with its variant, `disparse_static:rounds=12`; an experiment's own name as it is."""
     if name == f"{dataset}_{BASELINE}" and method == BASELINE:
         return DENSE
-    middle = name.removeprefix(f"{dataset}_").removesuffix("" if ratio is None else f"_{ratio:g}")
+    middle = name.removeprefix(f"{dataset}_")
+    if ratio is not None:
+        endings = f"_{ratio_text(ratio)}", f"_{ratio:g}"  # the second: of earlier versions
+        middle = middle.removesuffix(next(filter(middle.endswith, endings), ""))
     return middle.replace("+", ":") if middle.startswith(method) else name
 
 
@@ -352,15 +355,31 @@ def differing_machines(results: Iterable[Result]) -> list[str]:
     return lines
 
 
-def differing_settings(results: list[Result]) -> list[str]:
-    """Settings, but those of pruning, in which the results differ, as `section.field (values)`."""
+def differing_settings(results: Iterable[Result], apart: Sequence[str] = ROWS_OWN) -> list[str]:
+    """Settings in which the results differ, as `section.field (values)`. apart: sections and settings that
+    may."""
     seen: dict[str, set[str]] = {}
     for result in results:
         for section, fields in result_settings(result.settings).items():
-            for field, value in fields.items() if section not in ROWS_OWN else ():
-                if f"{section}.{field}" not in ROWS_OWN:
+            for field, value in fields.items() if section not in apart else ():
+                if f"{section}.{field}" not in apart:
                     seen.setdefault(f"{section}.{field}", set()).add(str(value))
     return [f"{name} ({', '.join(sorted(values))})" for name, values in seen.items() if len(values) > 1]
+
+
+def differing_pruning(results: Iterable[Result]) -> list[str]:
+    """Settings of pruning in which the seeds of one row differ, as `label at ratio: prune.field (values)`."""
+    rows: dict[tuple, list[Result]] = {}
+    for result in results:
+        if result.ratio is not None:  # a dense network is not pruned
+            marks = tuple(getattr(result, field) for field in APART)
+            rows.setdefault((result.label, *marks), []).append(result)
+    lines = []
+    for (label, *_), members in rows.items():
+        found = [name for name in differing_settings(members, SEED) if name.startswith("prune.")]
+        if found:
+            lines.append(f"{label} at {members[0].ratio:g} %: {', '.join(found)}")
+    return lines
 
 
 def _distinct(results: list[Result], field: str) -> list:

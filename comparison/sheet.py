@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from common.command_line import Parser, ending
+from common.files import check_apart, replacing
 from prune_utils.inventory import Layer, inventory, markdown
 from prune_utils.masks import check_mask
 from prune_utils.picture import draw
@@ -32,6 +33,9 @@ def main(words: list[str] | None = None) -> int:
     asked = _parser().parse_args(words)
 
     def work() -> int:
+        for said, out in (("--png", asked.png), ("--markdown", asked.markdown)):
+            if out:
+                check_apart(out, said, asked.file)
         content = read(Path(asked.file))
         shape = _size(asked.size, content)
         layers = layers_of(content, asked.model, shape)
@@ -39,7 +43,6 @@ def main(words: list[str] | None = None) -> int:
         print(format_certificate(cert) if cert else "a dense network: nothing is pruned")
         for path, write in ((asked.png, _png), (asked.markdown, _markdown)):
             if path:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
                 print(f"wrote {write(content, layers, shape, Path(path))}")
         return 0
 
@@ -78,7 +81,8 @@ def layers_of(content: dict[str, Any], model: str, shape: tuple[int, int]) -> li
 
 
 def build(model: str, how: dict[str, Any]) -> nn.Module:
-    """The network on the meta device: shapes without values. ValueError for a class that is not there."""
+    """The network on the meta device: shapes without values. ValueError for a class that is not there,
+    or that is called otherwise."""
     module, _, name = model.partition(":")
     sys.path.insert(0, os.getcwd())  # a user's own module lies where the command is started
     try:
@@ -87,8 +91,13 @@ def build(model: str, how: dict[str, Any]) -> nn.Module:
         raise ValueError(f"--model {model} names no class of an importable module: {error}") from error
     finally:
         sys.path.pop(0)
-    with torch.device("meta"):
-        return kind(**how)
+    try:
+        with torch.device("meta"):
+            return kind(**how)
+    except TypeError as error:
+        raise ValueError(
+            f"--model {model} is not called as the file's field 'network' says: {error}"
+        ) from error
 
 
 def _size(asked: str | None, content: dict[str, Any]) -> tuple[int, int]:
@@ -113,7 +122,8 @@ def _png(content: dict[str, Any], layers: list[Layer], shape: tuple[int, int], p
 
 def _markdown(content: dict[str, Any], layers: list[Layer], shape: tuple[int, int], path: Path) -> Path:
     note = f"Multiply-adds for one image of {shape[0]} x {shape[1]}."
-    path.write_text(f"# {_title(content)}\n\n{note}\n\n{markdown(layers)}")
+    with replacing(path) as temporary:
+        temporary.write_text(f"# {_title(content)}\n\n{note}\n\n{markdown(layers)}", encoding="utf-8")
     return path
 
 

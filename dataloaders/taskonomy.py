@@ -67,9 +67,10 @@ def make_layout(data: Data, protocol: str) -> Layout:
 
 def locate(root: Path, record: str) -> Path:
     """Where the file "building/domain/file" lies, in either order of folders."""
-    building, *middle, name = Path(record).parts
-    if len(middle) == 1:
-        by_domain = root / middle[0] / "taskonomy" / building / name
+    parts = Path(record).parts
+    if len(parts) == 3:
+        building, domain, name = parts
+        by_domain = root / domain / "taskonomy" / building / name
         if by_domain.exists():
             return by_domain
     return root / record

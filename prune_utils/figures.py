@@ -7,7 +7,10 @@ needs no display and no global state. matplotlib is imported where something is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from .files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +32,13 @@ def new_figure(width: float, height: float, dpi: int = DPI, arrange: bool = True
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """The figure as a file, whole or not at all, in the format that the name's ending says (png without)."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png")
+    return path
 
 
 def plain_axes(axes: Axes, grid: Literal["x", "y"] | None = "y") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .figures import COLOURS, FAINT, INK, new_figure, plain_axes, short_names
+from .figures import COLOURS, FAINT, INK, new_figure, plain_axes, short_names, write_figure
 from .inventory import Group, Layer, amount, groups
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def draw(layers: Sequence[Layer], title: str, shape: Sequence[int], path: Path) 
         for column, group in enumerate(row):
             place = grid[number, :] if len(row) == 1 and len(group.layers) >= WIDE else grid[number, column]
             _densities(figure.add_subplot(place), group, colours[group.name], whole)
-    figure.savefig(path)
-    return path
+    return write_figure(figure, path)
 
 
 def _rows(parts: Sequence[Group]) -> list[list[Group]]:

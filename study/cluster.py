@@ -3,7 +3,8 @@
 The dense networks that others start from are one array; all other runs are a second one, which waits for the
 first to end. `array_parallelism` holds the limit, for all as only one array runs at a time. A run that is
 preempted or reaches its time limit saves a checkpoint, is queued again and goes on from it. Every run is
-claimed, so that the same folder may be worked on from other machines at the same time.
+claimed, so that the same folder may be worked on from other machines at the same time; a dense network that
+another process trains is waited for.
 """
 
 from __future__ import annotations
@@ -28,21 +29,31 @@ from .isolated import ROOT, Stopped, save_running
 from .plan import Job
 from .runner import Times, claim_and_run, remaining
 
-TICK = 2.0  # seconds between looks at the queue
+TICK = 2.0  # seconds between looks at the queue, or at a run that another process is at
 REQUEUES = 100  # time limits that one run may reach
 
 
 @dataclass(frozen=True)
 class Element:
-    """One run of a study, as it is called on a cluster's node. It returns as `claim_and_run`."""
+    """One run of a study, as it is called on a cluster's node. It returns as `claim_and_run`.
+
+    awaited: whether others start when it has ended, so that it does not end while another process is at it.
+    """
 
     job: Job
     dest: Path
     devices: int = 1
+    awaited: bool = False
 
     def __call__(self) -> tuple[str | None, str | None]:
         with StopRequest() as stop:
-            return claim_and_run(self.job, Times(self.dest), stop, None, self.devices)
+            while True:
+                done = claim_and_run(self.job, Times(self.dest), stop, None, self.devices)
+                if done[0] is not None or not self.awaited:
+                    return done
+                if stop.number is not None:
+                    raise Stopped(stop.number)
+                time.sleep(TICK)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Before it is preempted: saved, and to be called again, which goes on."""
@@ -97,7 +108,8 @@ def hand_in(
         if handed:
             _after(executor, [one for _, one in handed])
         with _refusal(handed), executor.batch():
-            ones = [executor.submit(Element(job, dest.absolute(), devices)) for job in stage]
+            awaited = stage is first
+            ones = [executor.submit(Element(job, dest.absolute(), devices, awaited)) for job in stage]
         handed += zip(stage, ones, strict=True)
     return handed
 

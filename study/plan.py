@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from common.choices import nearest, not_one_of
-from common.names import BASELINE, result_file
+from common.names import BASELINE, ratio_text, result_file
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
-from configs.load import Tree, carried, overlay, paths, settings
+from configs.load import Tree, as_tree, carried, overlay, paths, settings
+from configs.schema import Config
 from prune_utils.methods import METHODS, Method, method
 
 OURS = ("ratio", "seed", "name", "dest", "method", "dataset")  # said once for the whole study
@@ -37,10 +38,18 @@ class Variant:
         return self.row.name if self.row else BASELINE
 
     @property
+    def _words(self) -> list[str]:
+        return [f"{flag}={value}" for flag, value in self.flags]
+
+    @property
+    def text(self) -> str:
+        """As --methods takes it: `disparse_static:rounds=12`."""
+        return ":".join([self.method, *self._words])
+
+    @property
     def label(self) -> str:
         """The form for file names: `disparse_static+rounds=12`."""
-        words = [f"{flag}={value}" for flag, value in self.flags]
-        return "+".join([self.method, *(re.sub(r"[^\w.=-]+", "_", word) for word in words)])
+        return "+".join([self.method, *(re.sub(r"[^\w.=-]+", "_", word) for word in self._words)])
 
     @property
     def training(self) -> str:
@@ -72,11 +81,13 @@ class Variant:
 
 
 def parse_variant(text: str) -> Variant:
-    """`METHOD[:flag=value...]`, a flag of create_pruned_net.py or a setting `section.field`.
+    """`METHOD[:flag=value...]`, a flag of create_pruned_net.py or a setting `section.field`. A value may hold
+    colons (`granularity=2:4`): what comes next begins with `name=`.
 
     Raises ValueError with the choices for whatever is not known.
     """
-    name, *assignments = text.split(":")
+    name, colon, rest = text.partition(":")
+    assignments = re.split(r":(?=[\w.-]+=)", rest) if colon else []
     if name == BASELINE and assignments:
         raise ValueError(f"'{text}': {BASELINE} has no variants, its flags are for the whole study")
     flags = []
@@ -145,13 +156,29 @@ def as_text(value: Any) -> str:
 
 
 def parse_methods(text: str) -> list[Variant]:
-    """Comma-separated variants; `all` is every method as it is. The dense baseline is always the first."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    """Comma-separated variants; `all` is every method as it is. The dense baseline is always the first.
+
+    The value of a list may hold commas (`protect=a,b`): it ends before a method's name.
+    """
+    words: list[str] = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        if words and word.partition(":")[0] not in ("all", BASELINE, *METHODS) and _ends_in_list(words[-1]):
+            words[-1] += f",{word}"
+        else:
+            words.append(word)
     if not words:
         raise ValueError(f"--methods needs all, or names from {', '.join(METHODS)}")
     listed = [part for word in words for part in (METHODS if word == "all" else [word])]
     variants = [parse_variant(word) for word in (BASELINE, *listed)]
     return list(dict.fromkeys(variants))
+
+
+def _ends_in_list(text: str) -> bool:
+    """Whether the last value of a variant is one of a setting that takes several."""
+    flag = "".join(re.findall(r":([\w.-]+)=", text)[-1:])
+    flag = flag if "." in flag else flag.replace("_", "-")
+    section, _, field = (FLAGS[flag].settings[0] if flag in FLAGS else flag).partition(".")
+    return isinstance(as_tree(Config()).get(section, {}).get(field), list)
 
 
 def single_tasks(tasks: tuple[str, ...], widths: tuple[float | None, ...]) -> tuple[Variant, ...]:
@@ -253,6 +280,7 @@ class Study:
             for seed in self.seeds:
                 sparse = [variant for variant in self.variants if variant.row]
                 plan += [self._job(variant, ratio, seed, seen[variant]) for variant in sparse]
+        _refuse_one_name(plan)
         return plan
 
     def _seen(self, variant: Variant) -> list[str]:
@@ -269,9 +297,9 @@ class Study:
         reference = variant.row is None and bool(variant.flags)
         # apart: a dense run keeps early weights under a name that methods look for
         folder = self.dest / f"seed{seed}" / (ALONE if reference else "")
-        name = f"{self.dataset}_{variant.label}" + ("" if ratio is None else f"_{ratio:g}")
+        name = f"{self.dataset}_{variant.label}" + ("" if ratio is None else f"_{ratio_text(ratio)}")
         where = ["--dataset", self.dataset, "--method", variant.method, "--name", name, "--dest", str(folder)]
-        where += [] if ratio is None else ["--ratio", f"{ratio:g}"]
+        where += [] if ratio is None else ["--ratio", ratio_text(ratio)]
         tuned = [*self.shared, *self.tuned, "--seed", str(seed), *variant.words()]
         if variant.row is None and not reference:
             tuned += self._rewind_words()
@@ -291,3 +319,16 @@ class Study:
             steps = ", ".join(sorted(asked))
             raise ValueError(f"a dense run keeps its weights of one rewind-step, not of several: {steps}")
         return ["--rewind-step", *asked] if asked - {"the default"} else []
+
+
+def _refuse_one_name(jobs: Iterable[Job]) -> None:
+    """ValueError where two different runs would have the same files."""
+    taken: dict[tuple[Path, str], Job] = {}
+    for job in jobs:
+        other = taken.setdefault((job.folder, job.name), job)
+        if other != job:
+            both = " and ".join(
+                one.variant.text + ("" if one.ratio is None else f" at {ratio_text(one.ratio)} %")
+                for one in (other, job)
+            )
+            raise ValueError(f"{both} would both be named {job.name}: leave one of them out")

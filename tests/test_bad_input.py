@@ -139,6 +139,14 @@ CASES = [
         "--init-from {dense} --export-published {root}/../{folder}/dense.pth",
         ["--export-published", "dense.pth is the network itself"],
     ),
+    *(
+        (
+            script,
+            f"{how} --init-from {{dense}} --preflight {{dense}}",
+            ["--preflight", "is the network itself"],
+        )
+        for script, how in ((LAUNCH, "--method baseline"), (CREATE, "--method disparse_pt"))
+    ),
     (LAUNCH, "--method baseline --data-root {scrambled}", ["record", "img/", "no complete picture"]),
     (LAUNCH, "--method rigl --set dynamic.fraction=2", ["dynamic.fraction", "2", "between 0 and 1"]),
     (LAUNCH, "--method rigl --set dynamic.until=13", ["dynamic.until 13", "12 steps", "below 1"]),

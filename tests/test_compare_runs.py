@@ -45,6 +45,45 @@ def test_page_curves_and_tables_are_all_written(page, compare, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "flag", "lost"),
+    [
+        (("--html", "out/seed0/nyuv2_random_90.json"), "--html", "nyuv2_random_90.json"),
+        (("--html", "out/seed0/nyuv2_random_90_training.csv"), "--html", "nyuv2_random_90_training.csv"),
+        (("--write", "out/seed0/nyuv2_random_90_training"), "--write", "nyuv2_random_90_training.csv"),
+        (("--curves", "out/seed0/nyuv2_baseline.json"), "--curves", "nyuv2_baseline.json"),
+    ],
+)
+def test_no_file_that_is_compared_is_written_over(words, flag, lost, compare, tmp_path):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    said = f"{flag} out/seed0/{lost} is a file of these runs, which would be lost: name another file"
+    with pytest.raises(ValueError) as caught:
+        compare(*words)
+    assert str(caught.value) == said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("protocol", ("metric", "paper")), ("dataset", ("nyuv2", "cityscapes")), ("split", ("test", "val"))],
+)
+def test_curves_of_runs_that_differ_in_a_field_alone_are_told_apart(
+    field, values, compare, tmp_path, monkeypatch
+):
+    drawn = {}
+    monkeypatch.setattr("training.curves.draw_curves", lambda runs, path, protocol: drawn.update(protocol))
+    write(tmp_path / "other", "random", 0, (10.0, 4.0, 0.5), **{field: values[1]})
+    for path in (tmp_path / "other").rglob("*.json"):
+        path.with_name(f"{path.stem}_training.csv").write_text(RECORD)
+    compare("other", "--mix", field, "--metric-protocol", "metric", "--curves", "curves.png")
+    other = "paper" if field == "protocol" else "metric"
+    assert drawn == {
+        f"dense [{values[0]}]": "metric",
+        f"random 90 % [{values[0]}]": "metric",
+        f"random 90 % [{values[1]}]": other,
+    }
+
+
+@pytest.mark.parametrize(
     "words", [("--against", "none"), ("--measure", "all"), ("--metric-protocol", "paper"), ("--published",)]
 )
 def test_what_a_page_alone_does_not_show_is_refused(words, compare, tmp_path):

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.figures import COLOURS, INK, new_figure, plain_axes
-from common.files import replacing
+from common.figures import COLOURS, INK, new_figure, plain_axes, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,28 +40,29 @@ def read_curves(path: Path) -> Curves:
     return curves
 
 
-def draw_curves(runs: Mapping[str, Curves], path: Path, protocol: str, title: str = "") -> Path:
+def draw_curves(
+    runs: Mapping[str, Curves], path: Path, protocol: str | Mapping[str, str], title: str = ""
+) -> Path:
     """One column for each task: above its loss, below its first measure on the validation split.
 
     runs: title -> curves. With one run the training loss stands beside that of validation; several runs show
-    validation alone, a colour each. protocol: of the measures.
+    validation alone, a colour each. protocol: of the measures, of all runs or by title.
     """
     tasks = _tasks(runs)
+    protocols = dict.fromkeys(runs, protocol) if isinstance(protocol, str) else protocol
     figure = new_figure(max(3.6 * len(tasks), 6.5), 5.6)
     if title:
         figure.suptitle(title, color=INK, fontsize=11)
     grid = figure.subplots(2, len(tasks), squeeze=False, sharex=True)
     for column, task in enumerate(tasks):
         _losses(grid[0, column], runs, task)
-        _measure(grid[1, column], runs, task, protocol)
+        _measure(grid[1, column], runs, task, protocols)
         grid[0, column].set_title(task, color=INK, fontsize=11)
     keys, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         keys, labels, loc="outside lower center", ncols=min(len(keys), 4), frameon=False, labelcolor=INK
     )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:] or "png")
-    return path
+    return write_figure(figure, path)
 
 
 def _tasks(runs: Mapping[str, Curves]) -> list[str]:
@@ -89,15 +89,21 @@ def _losses(axes: Axes, runs: Mapping[str, Curves], task: str) -> None:
     plain_axes(axes)
 
 
-def _measure(axes: Axes, runs: Mapping[str, Curves], task: str, protocol: str) -> None:
+def _measure(axes: Axes, runs: Mapping[str, Curves], task: str, protocols: Mapping[str, str]) -> None:
     """The first measure of the task that the files hold, as they are in people's order."""
-    start = f"{protocol}/{task}/"
-    known = (name for curves in runs.values() for _, name in curves if name.startswith(start))
-    measure = next(known, None)
-    for number, curves in enumerate(runs.values()):
-        if measure is not None:
-            _plot(axes, curves, measure, _style(number, curves.get(("evaluate", measure), ())))
-    axes.set_ylabel((measure or start).removeprefix(start).replace("_", " "), color=INK)
+    starts = {run: f"{protocols[run]}/{task}/" for run in runs}
+    known = (
+        name.removeprefix(starts[run])
+        for run, curves in runs.items()
+        for _, name in curves
+        if name.startswith(starts[run])
+    )
+    measure = next(known, "")
+    for number, (run, curves) in enumerate(runs.items()):
+        if measure:
+            name = starts[run] + measure
+            _plot(axes, curves, name, _style(number, curves.get(("evaluate", name), ())))
+    axes.set_ylabel(measure.replace("_", " "), color=INK)
     axes.set_xlabel("step", color=INK)
     plain_axes(axes)
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from common.choices import not_one_of, printable
 from common.commands import script
 from common.files import read_json, write_json
-from common.names import BASELINE, network_file, result_file
+from common.names import BASELINE, network_file, ratio_text, result_file
 from configs.load import (
     Tree,
     as_tree,
@@ -56,7 +56,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     path = Path(asked.weights) if asked.weights else Path(asked.dest) / f"best_{name}.pth"
     path = network_file(path)
     if not path.is_file():
-        wanted = "" if method == BASELINE else f" --ratio {ratio:g}"
+        wanted = "" if method == BASELINE else f" --ratio {ratio_text(ratio)}"
         wanted += f" --name {asked.name}" if asked.name else ""
         raise FileNotFoundError(
             f"there is no network {path}: `{script('launch_training.py')} --dataset {asked.dataset} "

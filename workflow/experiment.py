@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from common import commands
 from common.files import check_folder
 from common.lock import locked
-from common.names import BASELINE
+from common.names import BASELINE, ratio_text
 from configs.schema import Config
 from dataloaders import DATASETS, DataSet
 from dataloaders.base import Records
@@ -36,7 +36,7 @@ from .processes import check_graphs, make_fabric
 
 def experiment_name(dataset: str, method: str, ratio: float) -> str:
     """The stem of every file of an experiment: nyuv2_disparse_static_90, nyuv2_snip_92.5, nyuv2_baseline."""
-    return f"{dataset}_{BASELINE}" if method == BASELINE else f"{dataset}_{method}_{ratio:g}"
+    return f"{dataset}_{BASELINE}" if method == BASELINE else f"{dataset}_{method}_{ratio_text(ratio)}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Experiment:
 
     def command(self, script: str, method: str) -> str:
         """The command line that makes a missing file, with the settings that this command was given."""
-        ratio = "" if method == BASELINE else f" --ratio {self.config.prune.ratio:g}"
+        ratio = "" if method == BASELINE else f" --ratio {ratio_text(self.config.prune.ratio)}"
         dataset = self.config.data.dataset
         usual = experiment_name(dataset, method, self.config.prune.ratio)
         name = "" if method == BASELINE or self.name == usual else f" --name {self.name}"

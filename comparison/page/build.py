@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,8 +19,6 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from common.files import read_json
-from common.numbers import seeds_text
-from configs.load import as_tree, load, result_settings
 from prune_utils.report import format_certificate
 
 from ..entries import DELTA, Entry, gather
@@ -29,6 +26,7 @@ from ..grid import Grid
 from ..report import Options, report, setups
 from ..results import DENSE, Result
 from . import charts
+from .repeat import commands
 
 HERE = Path(__file__).parent
 CHART = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
@@ -215,40 +213,3 @@ def _panels(shown: Sequence[Shown]) -> list[str]:
 
 def _embedded(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def commands(results: Sequence[Result]) -> list[str]:
-    """What repeats these results: one command for all that share their settings, without the data's place."""
-    studies: dict[tuple[str, ...], list[Result]] = {}
-    for result in results:
-        studies.setdefault(tuple(_differences(result)), []).append(result)
-    lines = []
-    for words, members in studies.items():
-        first = members[0]
-        methods = list(dict.fromkeys(m.label for m in members if m.ratio is not None))
-        seeds = seeds_text(sorted({m.seed for m in members}))
-        ratios = ",".join(f"{r:g}" for r in sorted({m.ratio for m in members if m.ratio is not None}))
-        line = ["python3", "reproduce.py", "--dataset", first.dataset]
-        if methods:
-            line += ["--methods", ",".join(methods), "--ratios", ratios]
-            line += ["--seeds", seeds, "--split", first.split]
-            lines.append(shlex.join([*line, *words]))
-            continue
-        for member in members:
-            line = ["python3", "launch_training.py", "--dataset", first.dataset, "--method", member.method]
-            lines.append(shlex.join([*line, "--seed", str(member.seed), *words]))
-    return lines
-
-
-def _differences(result: Result) -> list[str]:
-    """`--set` words for everything that changes a result and is not the data set's own setting."""
-    flags = {word.partition("=")[0].replace("-", "_") for word in result.label.split(":")[1:]}
-    own = {"prune.ratio", "run.seed", *flags, *(f"prune.{flag}" for flag in flags)}
-    usual = result_settings(as_tree(load(result.dataset)))
-    words = []
-    for section, fields in result_settings(result.settings).items():
-        for field, value in fields.items():
-            if f"{section}.{field}" not in own and usual.get(section, {}).get(field) != value:
-                text = value if isinstance(value, str) else json.dumps(value)
-                words += ["--set", f"{section}.{field}={text}"]
-    return words

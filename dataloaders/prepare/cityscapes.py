@@ -125,6 +125,7 @@ def convert(job: Job) -> None:
         return
     image = read(read_colour, job.image)
     label, disparity = read(read_grey8, job.label), read(read_grey16, job.disparity)
+    mtan.same_size(job.image, image, label, disparity)
     label = train_ids(_picked(label, job.size), job.label.stem.endswith("TrainIds"))
     image = cv2.resize(image, job.size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
     planes = (

@@ -97,12 +97,12 @@ def colours(path: Path) -> np.ndarray:
     return np.clip(stored, 0, 1)
 
 
-def same_size(files: Files, *planes: np.ndarray) -> None:
-    """ValueError unless all planes of an image have its size."""
+def same_size(image: Path | str, *planes: np.ndarray) -> None:
+    """ValueError unless all planes of an image have its size. image: how it is named; the first plane."""
     for plane in planes:
         if plane.shape[:2] != planes[0].shape[:2]:
             sizes = " and ".join(f"{p.shape[0]} x {p.shape[1]}" for p in (planes[0], plane))
-            raise ValueError(f"{files.planes['image']} and its targets differ in size: {sizes}")
+            raise ValueError(f"{image} and its targets differ in size: {sizes}")
 
 
 # -------------------------------------------------------------------------------- NYUv2
@@ -190,7 +190,7 @@ def convert_nyuv2(job: NyuJob) -> None:
     image, depth = colours(files.planes["image"]), grid(files.planes["depth"])
     label = class_numbers(files.planes["label"], NYU_CLASSES)
     stored = np.array(read(map_image, files.planes["normal"]), np.float32)
-    same_size(files, image, label, depth, stored)
+    same_size(files.planes["image"], image, label, depth, stored)
     length = np.linalg.norm(stored, axis=-1)
     if not np.isfinite(length).all() or length.max() > 1.1 * 3**0.5:
         raise ValueError(f"{files.planes['normal']} holds values that are no normals in [-1, 1]")
@@ -247,7 +247,7 @@ def convert_cityscapes(job: CityJob) -> None:
         return
     image, depth = colours(files.planes["image"]), grid(files.planes["depth"])
     label = class_numbers(files.planes["label"], job.classes)
-    same_size(files, image, label, depth)
+    same_size(files.planes["image"], image, label, depth)
     labels = [coarser(label, TO_2), coarser(label, TO_7), label]
     if job.classes == 7:
         labels = [coarser(label, CITY_TO_2), label]

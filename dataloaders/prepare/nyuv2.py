@@ -53,9 +53,7 @@ class Job:
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Options of this data set."""
-    p.add_argument(
-        "--classes", type=int, choices=(40, 13), default=40, help="classes: 40, or the official 13"
-    )
+    p.add_argument("--classes", type=int, choices=(40, 13), help="classes: 40, or the official 13")
     p.add_argument("--mapping", type=Path, help="classMapping40.mat (default: in SOURCE)")
     p.add_argument("--mapping13", type=Path, help="class13Mapping.mat (default: in SOURCE)")
     p.add_argument("--splits", type=Path, help="splits.mat (default: in SOURCE)")
@@ -67,7 +65,10 @@ def add_options(p: argparse.ArgumentParser) -> None:
 def plan(a: argparse.Namespace) -> Plan:
     """What is to be done; every input is checked."""
     if mtan.is_layout(a.source):
+        _refuse_options(a)
+        a.classes = mtan.NYU_CLASSES  # what the folder is marked with
         return mtan.plan_nyuv2(a.source, a.dest)
+    a.classes = a.classes or CLASSES
     folder = a.source if a.source.is_dir() else a.source.parent
     labeled = folder / LABELED if a.source.is_dir() else a.source
     splits = read_splits(wanted(a.splits or folder / "splits.mat", "--splits"))
@@ -88,6 +89,18 @@ def plan(a: argparse.Namespace) -> Plan:
                 a.normals / f"{number:04d}.png", "--normals, which needs one PNG for each image from 0001 on"
             )
     return Plan("nyuv2", jobs, convert)
+
+
+def _refuse_options(a: argparse.Namespace) -> None:
+    """ValueError for an option that means nothing where SOURCE is in MTAN's layout."""
+    layout = "SOURCE is in MTAN's layout"
+    for option in ("normals", "splits", "mapping", "mapping13"):
+        value = getattr(a, option)
+        if value is not None:
+            raise ValueError(f"--{option} {value} is for the official download, {layout}: leave it out")
+    if a.classes not in (None, mtan.NYU_CLASSES):
+        has = f"{layout}, which has {mtan.NYU_CLASSES} classes"
+        raise ValueError(f"--classes {a.classes}: {has}: leave it out")
 
 
 def read_mapping(path: Path) -> np.ndarray:
@@ -176,6 +189,7 @@ def convert(job: Job) -> None:
         )
     if job.normals is not None:
         normal = read(read_channels, job.normals / f"{job.number:04d}.png")[..., ::-1]  # RGB as stored
+        mtan.same_size(f"image {job.number} of {job.labeled}", image, normal)
     else:
         found, known = normals_from_depth(depth)
         normal = encode_normals(found, known & (raw > 0))

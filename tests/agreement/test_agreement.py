@@ -4,13 +4,17 @@ import ast
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import iou_analysis
 from agreement.analysis import Sample, branch_after, describe_curve
-from agreement.files import plain_text, tables
+from agreement.figures import against_sparsity, agreement_bars, bars_of
+from agreement.files import paths, plain_text, tables
+from agreement.files import write as write_files
 from agreement.overlap import overlap
+from agreement.reading import read_result
 from dataloaders.synthetic import write
 from workflow import terminal
 
@@ -173,3 +177,37 @@ def test_tables_and_plain_text_leave_no_layer_out():
     assert "--branch-after stages.0.0" in text and "1 of 1" in text
     names = ["conv1", "blocks.0.0.conv1", "blocks.0.0.conv2", "blocks.1.0.conv1", "blocks.1.0.conv2"]
     assert list(ast.literal_eval(plain_text(result))) == [f"backbone.{name}" for name in names]
+
+
+def of_nothing():
+    """What an analysis finds where no task keeps a shared weight."""
+    none = torch.zeros(20, dtype=torch.bool)
+    overlaps = {row["name"]: overlap({"a": none, "b": none}) for row in LAYERS}
+    density = {task: {name: 0.0 for name in overlaps} for task in "ab"}
+    curve = {"keep_ratio": 0.1} | describe_curve([Sample(overlaps, density, 1.0)], LAYERS, ["a", "b"])
+    return {"dataset": "nyuv2", "tasks": ["a", "b"], "seeds": [0], "layers": LAYERS, "curves": [curve]}
+
+
+def test_tasks_that_keep_nothing_are_written_read_and_drawn(tmp_path):
+    result = of_nothing()
+    where = paths(tmp_path, "none")
+    write_files(result, where)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.json", "none.png", "none.txt"]
+    again = read_result(where["json"])
+    assert again["curves"][0]["chance"] is None and again["curves"][0]["overall"]["mean"] is None
+    (axes,) = agreement_bars([bars_of(again)]).axes
+    assert not axes.collections  # no mark of random masks
+    keys = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "random masks of these densities" not in keys and "agreement" in keys
+    line, random = against_sparsity([again]).axes[0].lines
+    assert np.isnan(line.get_ydata()).all() and np.isnan(random.get_ydata()).all()
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_no_file(tmp_path, monkeypatch):
+    def broken(rows):
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("agreement.files.agreement_bars", broken)
+    with pytest.raises(ValueError, match="no picture"):
+        write_files(of_nothing(), paths(tmp_path, "none"))
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import fields
 from itertools import product
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from torch import nn
 from agreement import noise
 from agreement.noise_files import enough, tables
 from agreement.scatter import Value, _ious, _ranks, _scores, largest, spearman, without_dropout
+from configs.schema import Prune
 from prune_utils import score, task_voters
 from tests.tiny import RUN
 from workflow import terminal
@@ -58,6 +60,15 @@ def test_the_command_writes_everything(monkeypatch, rooms, tmp_path, capsys):
         (("--methods", ","), "--methods needs at least one name"),
         (("--budgets", "none"), "budget 'none'"),
         (("--criterion", "fisher"), "leave out --criterion fisher"),
+        (("--budget", "erk"), "--budget erk would change nothing here: --budgets erk names those to compare"),
+        (
+            ("--num-batches", "5"),
+            "--num-batches 5 would change nothing here: --batches 5 says how many are in a set",
+        ),
+        (("--set", "prune.num_batches=5"), "--num-batches 5 would change nothing here: --batches 5"),
+        (("--rounds", "3"), "--rounds 3 would change nothing here: leave it out"),
+        (("--shuffle",), "--shuffle would change nothing here: leave it out"),
+        (("--set", "prune.pt_criterion=lamp"), "prune.pt_criterion lamp would change nothing here: leave it"),
     ],
 )
 def test_mistakes_are_one_sentence(monkeypatch, rooms, tmp_path, capsys, more, message):
@@ -134,3 +145,21 @@ def test_tables_are_means_over_seeds():
     ]
     result = {"dataset": "nyuv2", "ratio": 95, "batch_size": 8, "seeds": [0, 1], "sizes": [1], "values": rows}
     assert "| snip | erk | on | unsigned | 0.38 / 0.38 / 0.38 | more than 1 |" in tables(result)
+
+
+USED = {
+    "ratio",
+    "ratio_of",
+    "trunk_share",
+    "arbiter",
+    "scope",
+    "protect",
+    "batch_size",
+    "score_init",
+    "factors",
+}
+ONE = {"granularity", "keep_ratio", "criterion", "voters"}  # which have one value here
+
+
+def test_every_setting_of_pruning_is_used_or_refused():
+    assert {field.name for field in fields(Prune)} == USED | ONE | set(noise.UNUSED)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import contract
+from benchmarks import contract, contract_losses
 from benchmarks.contract_pieces import GRID, Piece, pieces, unfinished
 from benchmarks.contract_tables import Reached, of_grid, tables
 from study.isolated import Stopped
@@ -402,3 +403,14 @@ def test_pieces_run_side_by_side_are_skipped_and_tabulated(many_rooms, tmp_path,
     assert said.code == 0 and "seed0_imp_50: done; " in said.out and "0 of 1 left" in said.out
     shown = call("benchmarks/contract.py", ["--dest", str(tmp_path / "out"), "--table"], capsys)
     assert "contracts asked for: 2" in shown.out and f"{LOOSE}  gmp" in shown.out
+
+
+def test_losses_are_not_written_over_a_network(tmp_path, monkeypatch):
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_text(name)
+    a, b = (str(tmp_path / name) for name in ("a.pth", "b.pth"))
+    words = ["--weights", a, "--init-from", b, "--out", a]
+    monkeypatch.setattr(sys, "argv", ["contract_losses", *words])
+    with pytest.raises(ValueError, match="^--out .*a.pth is the network itself, which would be lost"):
+        contract_losses.main()
+    assert (tmp_path / "a.pth").read_text() == "a.pth"

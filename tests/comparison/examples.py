@@ -2,6 +2,8 @@
 
 import json
 
+from common.names import ratio_text
+
 DIRECTIONS = {
     "seg": {
         "mIoU": {"unit": "%", "larger_is_better": True},
@@ -20,7 +22,7 @@ def write(folder, method, seed, figures, **fields):
     variant = fields.pop("variant", "")
     dataset = fields.setdefault("dataset", "nyuv2")
     dense = method == "baseline"
-    name = f"{dataset}_{method}{variant}" + ("" if dense else f"_{ratio:g}")
+    name = f"{dataset}_{method}{variant}" + ("" if dense else f"_{ratio_text(ratio)}")
     miou, seg, edge = figures
     constant = fields.pop("constant", None)
 

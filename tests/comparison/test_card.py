@@ -168,6 +168,35 @@ def test_a_card_never_takes_the_place_of_its_network(hub, words, named, capsys):
     assert held(hub) == before
 
 
+@pytest.mark.parametrize("flag", ["--speed", "--results"])
+def test_a_card_takes_the_place_of_no_file_that_it_shows(flag, saved, tmp_path, capsys):
+    path, _ = saved
+    shown = write_own(tmp_path / "out", 0, (9.0, 1.0, 0.5), step=12)
+    words = ["--results", str(shown)]
+    if flag == "--speed":
+        shown = tmp_path / "speed.json"
+        shown.write_text('{"rows": []}')
+        words = ["--speed", str(shown)]
+    before = shown.read_bytes()
+    assert card.main([str(path), *words, "--out", str(shown)]) == 2
+    said = f"error: --out {shown} is a file that is shown, which would be lost: name another file\n"
+    assert capsys.readouterr().err == said
+    assert shown.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("prune", "seeds"), [({"criterion": "magnitude"}, "1"), ({"num_batches": 1}, "1"), ({}, "2")]
+)
+def test_seeds_that_were_pruned_otherwise_are_not_shown_beside_the_own_one(prune, seeds, saved, tmp_path):
+    path, _ = saved
+    write_own(tmp_path / "out", 0, (10.0, 1.0, 0.5), step=12)
+    other = write_own(tmp_path / "out", 1, (12.0, 1.0, 0.5), step=90)
+    content = json.loads(other.read_text())
+    content["config"]["prune"] |= prune
+    other.write_text(json.dumps(content))
+    assert scores(path, tmp_path / "out")[1] == [seeds]
+
+
 def test_the_network_of_a_folder_is_exported_beside_it_under_its_whole_name(hub, capsys):
     before = held(hub)
     place = hub / "model.safetensors"

@@ -77,6 +77,30 @@ def test_a_picture_and_a_table_are_written(study, capsys):
     assert (study / "out" / "frontier.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize(("ending", "broken"), [("md", "markdown"), ("png", "draw")])
+def test_files_are_written_whole_or_not_at_all(study, capsys, monkeypatch, ending, broken):
+    path = study / "out" / f"frontier.{ending}"
+    path.parent.mkdir()
+    path.write_text("earlier")
+
+    def full_disk(*how, **more):
+        raise OSError(28, "No space left on device")
+
+    name = "comparison.frontier.markdown" if broken == "markdown" else "matplotlib.figure.Figure.savefig"
+    monkeypatch.setattr(name, full_disk)
+    assert frontier.main([str(study), "--dest", str(study / "out")]) == 2
+    assert f"error: cannot write {path}: No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "earlier"
+    assert not [left for left in path.parent.iterdir() if left.name.endswith(".part")]
+
+
+def test_scores_of_other_images_are_refused(study):
+    write(study, "baseline", 0, (50.0, 0.2, 0.4), samples=12, first_sample="a.png")
+    write(study, "snip", 0, (40.0, 0.2, 0.4), samples=3, first_sample="a.png")
+    with pytest.raises(ValueError, match="scores of other images do not stand side by side: .* of 12 from a"):
+        points_of([study], 1, 2)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

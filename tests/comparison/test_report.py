@@ -111,6 +111,14 @@ def test_scores_of_other_images_get_no_verdict(tmp_path):
         report(results, Options(mix=("split",), against="dense [test]"), SETUPS)
 
 
+def test_seeds_of_one_row_that_were_pruned_otherwise_are_noted(results):
+    note = "seeds of one row were pruned with different settings: snip at 90 %: prune.num_batches (50, 7)"
+    assert note not in report(results, Options(), SETUPS).scores.notes
+    one = next(result for result in results if result.label == "snip")
+    one.settings["prune"]["num_batches"] = 7
+    assert note in report(results, Options(), SETUPS).scores.notes
+
+
 def test_without_dense_there_is_no_delta_and_it_says_so(results):
     sparse = [result for result in results if result.ratio is not None]
     made = report(sparse, Options(), SETUPS)

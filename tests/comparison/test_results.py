@@ -5,6 +5,7 @@ import pytest
 
 from comparison.results import (
     differing_machines,
+    differing_pruning,
     differing_settings,
     read_results,
     refuse_mixtures,
@@ -133,3 +134,35 @@ def test_settings_that_differ_are_named_but_not_seeds_or_pruning(tmp_path):
     write(tmp_path, "snip", 0, (1, 1, 1))
     write(tmp_path, "random", 1, (1, 1, 1), ratio=95, iterations=200)
     assert differing_settings(read_results([tmp_path])) == ["optim.iterations (100, 200)"]
+
+
+def pruned(folder, method, seed, **prune):
+    """A result whose settings of pruning are these beside those of the example."""
+    path = write(folder, method, seed, (1, 1, 1), ratio=prune.pop("ratio", 90))
+    content = json.loads(path.read_text())
+    content["config"]["prune"] |= prune
+    path.write_text(json.dumps(content))
+
+
+def test_seeds_of_one_row_that_were_pruned_otherwise_are_told(tmp_path):
+    pruned(tmp_path, "snip", 0, criterion="snip", num_batches=50)
+    pruned(tmp_path, "snip", 1, criterion="magnitude", num_batches=1)
+    pruned(tmp_path, "snip", 2, criterion="snip")  # an older file: 50 is the default
+    assert differing_pruning(read_results([tmp_path])) == [
+        "snip at 90 %: prune.num_batches (1, 50), prune.criterion (magnitude, snip)"
+    ]
+
+
+def test_rows_may_be_pruned_otherwise_and_a_dense_network_is_not_pruned(tmp_path):
+    pruned(tmp_path, "snip", 0, num_batches=1)
+    pruned(tmp_path, "random", 1, num_batches=2)
+    pruned(tmp_path, "snip", 1, num_batches=3, ratio=95)
+    pruned(tmp_path, "baseline", 0, num_batches=4)
+    pruned(tmp_path, "baseline", 1, num_batches=5)
+    assert differing_pruning(read_results([tmp_path])) == []
+
+
+@pytest.mark.parametrize("said", ["99.99999", "100"])  # the second: of an earlier version
+def test_the_ratio_is_no_part_of_a_label(tmp_path, said):
+    write(tmp_path, "snip", 0, (1, 1, 1), ratio=99.99999, name=f"nyuv2_snip+rounds=2_{said}")
+    assert read_results([tmp_path])[0].label == "snip:rounds=2"

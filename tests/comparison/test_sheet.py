@@ -37,6 +37,43 @@ def test_mistakes_are_one_sentence_and_status_2(tmp_path, capsys, words, message
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("flag", ["--png", "--markdown"])
+def test_a_sheet_never_takes_the_place_of_its_network(tmp_path, capsys, flag):
+    words = saved(tmp_path)
+    before = (tmp_path / "pair.pth").read_bytes()
+    assert main([*words, flag, str(tmp_path / "." / "pair.pth")]) == 2
+    said = (
+        f"error: {flag} {tmp_path / 'pair.pth'} is the network itself, which would be lost: name another file"
+    )
+    assert capsys.readouterr() == ("", f"{said}\n")
+    assert (tmp_path / "pair.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(("flag", "writer"), [("--png", "Figure.savefig"), ("--markdown", "markdown")])
+def test_a_sheet_is_written_whole_or_not_at_all(tmp_path, capsys, monkeypatch, flag, writer):
+    (tmp_path / "out").write_text("earlier")
+    place = "matplotlib.figure." if flag == "--png" else "comparison.sheet."
+
+    def full_disk(*how, **more):
+        if flag == "--png":
+            how[1].write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(place + writer, full_disk)
+    assert main([*saved(tmp_path), flag, str(tmp_path / "out")]) == 2
+    assert f"error: cannot write {tmp_path / 'out'}: No space left on device" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pair.pth"]
+
+
+def test_a_class_that_is_called_otherwise_is_named(tmp_path, capsys):
+    words = saved(tmp_path, network={"depth": 3})
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --model {MODEL} is not called as the file's field 'network' says: ")
+    assert "'depth'" in error and error.count("\n") == 1
+
+
 def test_files_that_are_no_networks(tmp_path, capsys):
     assert main([str(tmp_path / "none.pth")]) == 2
     (tmp_path / "bad.pth").write_text("no network")

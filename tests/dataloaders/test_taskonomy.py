@@ -58,6 +58,18 @@ def test_folders_in_either_order(tmp_path, by_domain):
     assert np.array_equal(sample.planes["seg"], small.numbers(0, 18))
 
 
+def test_a_record_without_folders_is_missing(tmp_path):
+    root = small.taskonomy(tmp_path)
+    path = root / DATASETS["taskonomy"].index_file
+    path.write_text(path.read_text().replace("hall/rgb/0.png", "0.png"))
+    records = small.opened(small.settings("taskonomy", root))
+    said = "0.png (record 0 of split 'test') is missing"
+    assert records.missing(0) == [said]
+    with pytest.raises(BrokenSample) as caught:
+        records[0]
+    assert str(caught.value) == said
+
+
 @pytest.mark.parametrize("protocol", ["paper", "metric"])
 def test_geometry_of_the_protocols(tmp_path, protocol):
     records = small.opened(small.settings("taskonomy", small.taskonomy(tmp_path)), protocol=protocol)

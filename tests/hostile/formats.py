@@ -303,12 +303,13 @@ def agreement() -> dict:
 
 
 def agreement_legal(path: Path, fault: str) -> bool:
-    """A layer of which no task keeps a weight has no agreement; a rule may find no watershed; which layers a
-    task owns is not told elsewhere."""
+    """Layers, or a network, of which no task keeps a weight have no agreement; a rule may find no watershed;
+    which layers a task owns is not told elsewhere."""
     none = fault == "nothing" and (path[:3] == ("curves", 0, "layers") or path[2:3] == ("watershed",))
     none |= fault == "nothing" and path[2:3] == ("pairs",) and len(path) > 5
     own = path[2:3] == ("density",) and fault in ("missing", "an empty dictionary") and len(path) > 3
-    return own or none and len(path) > 3
+    whole = fault == "nothing" and (path[2:] == ("chance",) or path[2:3] == ("overall",) and len(path) > 3)
+    return own or whole or none and len(path) > 3
 
 
 def times() -> list:

@@ -188,6 +188,48 @@ def test_flags_that_do_not_go_together(words, sentence, monkeypatch):
         reproduce.work(reproduce.arguments(), StopRequest())
 
 
+class Looks:
+    """Stands for claim_and_run: another process is at the run for two looks; `at` is called at each."""
+
+    def __init__(self, at=lambda: None):
+        self.count, self.at = 0, at
+
+    def __call__(self, job, times, stop, threads, devices):
+        self.count += 1
+        self.at()
+        return (None, None) if self.count < 3 else ("finished before", None)
+
+
+@pytest.mark.parametrize(("awaited", "looks", "outcome"), [(True, 3, "finished before"), (False, 1, None)])
+def test_a_dense_network_that_others_need_is_waited_for(awaited, looks, outcome, tmp_path, monkeypatch):
+    claims = Looks()
+    monkeypatch.setattr(cluster, "claim_and_run", claims)
+    monkeypatch.setattr(cluster, "TICK", 0.01)
+    run = jobs(tmp_path)[0]
+    assert cluster.Element(run, tmp_path / "study", awaited=awaited)() == (outcome, None)
+    assert claims.count == looks
+
+
+def test_who_waits_for_another_process_can_be_told_to_stop(tmp_path, monkeypatch):
+    claims = Looks(at=lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(cluster, "claim_and_run", claims)
+    with pytest.raises(cluster.Stopped) as stopped:
+        cluster.Element(jobs(tmp_path)[0], tmp_path / "study", awaited=True)()
+    assert (stopped.value.number, claims.count) == (signal.SIGTERM, 1)
+
+
+def test_what_others_need_is_what_is_waited_for(sbatch, tmp_path, monkeypatch):
+    handed = []
+    submit = submitit.SlurmExecutor.submit
+    monkeypatch.setattr(
+        submitit.SlurmExecutor, "submit", lambda self, one: (handed.append(one), submit(self, one))[1]
+    )
+    runs = [*jobs(tmp_path, seeds=(0,)), *jobs(tmp_path, "snip", seeds=(1,))]
+    cluster.hand_in(runs, tmp_path / "study", cluster.slurm(tmp_path / "study", 1, 1, {}))
+    assert [(one.job.seed, one.job.name) for one in handed if one.awaited] == [(0, "nyuv2_baseline")]
+    assert len(handed) == len(runs)
+
+
 # --------------------------------------------------------------------------- carried out
 @pytest.mark.slow
 def test_a_study_by_a_local_executor(tmp_path):

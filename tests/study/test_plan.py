@@ -189,3 +189,54 @@ def test_a_setting_of_a_variant_lies_over_that_of_the_study(tmp_path):
     rigl, snip = (settings(job) for job in plan.jobs() if job.seed == 0 and job.variant.row)
     assert (rigl["dynamic"]["every"], rigl["prune"]["shuffle"]) == (5, True)
     assert (snip["dynamic"]["every"], snip["prune"]["shuffle"]) == (3, False)
+
+
+def test_a_value_of_a_variant_may_hold_colons_and_commas(tmp_path):
+    text = "disparse_static:granularity=2:4:rounds=3,snip:protect=heads.*, stem.*:granularity=block:4x1,rigl"
+    variants = parse_methods(f"{text}:shuffle=true,all")
+    assert [variant.flags for variant in variants[:4]] == [
+        (),
+        (("granularity", "2:4"), ("rounds", "3")),
+        (("protect", "heads.*,stem.*"), ("granularity", "block:4x1")),
+        (("shuffle", "true"),),
+    ]
+    assert [variant.method for variant in variants[4:]] == list(METHODS)
+    assert variants[1].label == "disparse_static+granularity=2_4+rounds=3"
+    plan = replace(study(tmp_path, text, (50.0,)), tuned=())
+    found = {job.variant.method: settings(job)["prune"] for job in plan.jobs()}
+    assert found["disparse_static"]["granularity"] == "2:4" and found["disparse_static"]["rounds"] == 3
+    assert found["snip"]["granularity"] == "block:4x1"
+    assert found["snip"]["protect"] == ["heads.*", "stem.*"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("snip,disparse", "^method 'disparse' is not one of"),
+        ("snip:rounds=3,rigl,disparse:rounds=2", "^method 'disparse' is not one of"),
+        ("snip:rounds=3,disparse:rounds=2", "^method 'disparse' is not one of"),
+        ("snip:criterion=fisher,disparse", "^method 'disparse' is not one of"),
+        ("snip:protect", "^'snip:protect': 'protect' is not one of .*each with =value"),
+        ("snip:", "^'snip:': '' is not one of"),
+    ],
+)
+def test_what_no_value_goes_on_with_is_a_mistake(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_methods(text)
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    plan = study(tmp_path, "snip:protect=heads.*,snip:protect=heads.?")
+    with pytest.raises(ValueError) as caught:
+        plan.jobs()
+    assert str(caught.value) == (
+        "snip:protect=heads.* at 90 % and snip:protect=heads.? at 90 % would both be named "
+        "nyuv2_snip+protect=heads.__90: leave one of them out"
+    )
+
+
+def test_a_ratio_is_said_without_loss(tmp_path):
+    ratios = (90.0, 99.5, 99.99999, 0.0)
+    jobs = [job for job in study(tmp_path, "snip", ratios, (0,)).jobs() if job.ratio is not None]
+    assert [job.name.removeprefix("nyuv2_snip_") for job in jobs] == ["90", "99.5", "99.99999", "0"]
+    assert [settings(job)["prune"]["ratio"] for job in jobs] == list(ratios)

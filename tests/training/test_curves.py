@@ -73,6 +73,20 @@ def test_several_runs_show_validation_alone(record, monkeypatch, tmp_path):
     assert [label for label, _ in drawn[0]] == ["dense", "sparse"]
 
 
+def test_every_run_shows_the_measure_of_its_own_protocol(record, tmp_path, monkeypatch):
+    curves = read_curves(record)
+    paper = {(phase, name.replace("metric/", "paper/")): [(20, 11.0)] for phase, name in curves}
+    seen = []
+    monkeypatch.setattr(
+        "training.curves._plot", lambda axes, of, name, style: seen.append((of is paper, name))
+    )
+    draw_curves({"a": curves, "b": paper}, tmp_path / "x.png", {"a": "metric", "b": "paper"})
+    assert [of for of in seen if of[1].endswith("mIoU")] == [
+        (False, "metric/seg/mIoU"),
+        (True, "paper/seg/mIoU"),
+    ]
+
+
 def test_nothing_validated_is_said(tmp_path):
     with pytest.raises(ValueError, match="no run was evaluated"):
         draw_curves({"run": {("train", "seg"): [(1, 2.0)]}}, tmp_path / "curves.png", "paper")

@@ -13,7 +13,7 @@ from tests.dataloaders import small
 from training.resume import OtherRun, checkpoint_paths
 from workflow import launch as launching
 from workflow.create import create, refuse_create
-from workflow.experiment import open_experiment
+from workflow.experiment import experiment_name, open_experiment
 from workflow.files import Options, refuse_existing
 from workflow.launch import launch, refuse_launch
 from workflow.networks import load_network, new_network, published, save_network
@@ -160,3 +160,8 @@ def test_what_a_kill_before_the_end_keeps_from_being_written_is_written_when_res
     launch(dense, None, Options(resume=True, export_published=str(path)))
     assert not checkpoint_paths(dense.dest, stem)
     assert_published(path, dense, dense.best_path)
+
+
+def test_the_ratio_stands_in_a_name_without_loss():
+    names = [experiment_name("nyuv2", "snip", ratio) for ratio in (90, 99.5, 99.99999)]
+    assert names == ["nyuv2_snip_90", "nyuv2_snip_99.5", "nyuv2_snip_99.99999"]

@@ -118,3 +118,20 @@ def test_archives_and_other_capitals_are_named(source, tmp_path, capsys):
     (source / "disparity_trainvaltest.zip").write_bytes(b"")
     assert main(["cityscapes", str(source), str(tmp_path / "out")]) == 2
     assert "but disparity_trainvaltest.zip does: unpack it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("plane", "dtype"),
+    [
+        ("disparity/train/aachen/aachen_000000_000019_disparity.png", np.uint16),
+        ("gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png", np.uint8),
+    ],
+)
+def test_a_target_of_another_size_costs_its_record(source, tmp_path, capsys, plane, dtype):
+    cv2.imwrite(str(source / plane), np.full((16, 64), 7, dtype))
+    assert main(["cityscapes", str(source), str(tmp_path / "out"), "--workers", "1"]) == 1
+    image = source / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
+    said = f"{image} and its targets differ in size: 32 x 64 and 16 x 64"
+    assert f"1 records are left out:\n  {said}\n" in capsys.readouterr().out
+    index = json.loads((tmp_path / "out/cityscape.json").read_text())
+    assert [record[0] for record in index["train"]] == ["train/image/bochum_000000_000038.npy"]

@@ -143,3 +143,31 @@ def test_cityscapes(tmp_path, folder, highest, finest, coarse):
     if finest is None:
         with pytest.raises(ValueError, match="no record of split 'test' has a target for task 'seg'"):
             DATASETS["cityscapes"].open(Data(**{**data.__dict__, "classes": 19}), "test", tasks, "metric")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--normals", "n"],
+            "--normals n is for the official download, SOURCE is in MTAN's layout: leave it out",
+        ),
+        (["--splits", "s.mat"], "--splits s.mat is for the official download"),
+        (["--mapping", "m.mat"], "--mapping m.mat is for the official download"),
+        (["--mapping13", "m.mat"], "--mapping13 m.mat is for the official download"),
+        (["--classes", "40"], "--classes 40: SOURCE is in MTAN's layout, which has 13 classes: leave it out"),
+    ],
+)
+def test_options_of_the_official_download_are_refused(tmp_path, capsys, words, said):
+    source = nyuv2(tmp_path / "mtan")
+    assert main(["nyuv2", str(source), str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_its_thirteen_classes_may_be_said(tmp_path):
+    source = nyuv2(tmp_path / "mtan")
+    assert run("nyuv2", source, tmp_path / "out") == 0
+    words = ["--workers", "1", "--classes", "13"]
+    assert main(["nyuv2", str(source), str(tmp_path / "out"), *words]) == 0  # the same as before

@@ -81,6 +81,19 @@ def test_given_normals(source, tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out/normal_mask/0002.png")), given)
 
 
+def test_given_normals_of_another_size_cost_their_record(source, tmp_path, capsys):
+    folder, *_ = source
+    (tmp_path / "normals").mkdir()
+    for number, height in ((1, HEIGHT), (2, HEIGHT), (3, HEIGHT // 2)):
+        cv2.imwrite(str(tmp_path / f"normals/{number:04d}.png"), np.full((height, WIDTH, 3), 9, np.uint8))
+    assert run(folder, tmp_path / "out", "--normals", str(tmp_path / "normals")) == 1
+    said = f"image 3 of {folder}/nyu_depth_v2_labeled.mat and its targets differ in size: 24 x 32 and 12 x 32"
+    assert f"1 records are left out:\n  {said}\n" in capsys.readouterr().out
+    index = json.loads((tmp_path / "out/nyu_v2_3task.json").read_text())
+    assert [record[0] for record in index["train"]] == ["img/0001.png"]
+    assert not list((tmp_path / "out").rglob("0003.*"))
+
+
 def test_restart_keeps_finished_records(source, tmp_path):
     folder, *_ = source
     dest = tmp_path / "out"
