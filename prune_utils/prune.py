@@ -6,7 +6,7 @@ chooses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -27,7 +27,7 @@ from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
 from .parameters import device_of, find_parameters
 from .plan import INITS, SCOPES, Plan
-from .rounds import geometric_keeps, nest, progressive
+from .rounds import geometric_keeps, nest, nest_above, progressive
 from .scoring import score
 from .seeds import generator
 from .shards import whole as all_of
@@ -168,9 +168,9 @@ def make_floors(
     model: nn.Module, plan: Plan, owners: Owners, budgets: Iterable[Budget]
 ) -> tuple[Floors, ...]:
     """The plan's floor under every layer that a task uses, for each of the budgets; protected layers keep
-    all that they have."""
+    all that they have. None where parts keep what the granularity says."""
     grain, names = plan.grain, in_scope(model, owners, plan)
-    if not plan.floor:
+    if not plan.floor or not grain.granularity.whole:
         return tuple(NO_FLOORS for _ in budgets)
     shapes, used = weight_shapes(model, names), [name for name in names if owners[name]]
     sizes, units = grain.costs(shapes), grain.unit_costs(shapes)
@@ -179,6 +179,19 @@ def make_floors(
     return tuple(
         Floors(floor_counts(sizes, budget, plan.floor, used, units, protected), apart) for budget in budgets
     )
+
+
+def above_floors(
+    model: nn.Module, plan: Plan, owners: Owners, budgets: Sequence[Budget]
+) -> tuple[tuple[Budget, ...], tuple[Floors, ...]]:
+    """Nested budgets that hold the plan's floors, and these. Budgets that scores change, or whose rounds
+    revive what is pruned, take them in when they choose.
+
+    Raises ValueError where floors ask for more than a budget keeps.
+    """
+    floors = make_floors(model, plan, owners, budgets)
+    late = plan.revive or plan.budget in REFILLS
+    return tuple(budgets) if late else nest_above(budgets, floors), floors
 
 
 def make_scorer(
@@ -252,13 +265,15 @@ def make_mask(
     score_network = make_scorer(scored, plan, electorate, batches, seed, forward)
     if plan.keep_ratio is None:
         if keep is None:
-            budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
+            budgets = make_budgets(model, plan, electorate.owners)
         else:
             budgets = (make_room(model, plan, electorate.owners).budget(keep),)
+        budgets, floors = above_floors(model, plan, electorate.owners, budgets)
+        if plan.retrain:
+            budgets, floors = budgets[:1], floors[:1]
         read_once = find_criterion(plan.criterion).batches is not None  # the few that it needs are kept
         if isinstance(batches, Iterator) and len(budgets) > 1 and not read_once:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
-        floors = make_floors(model, plan, electorate.owners, budgets)
         refill = make_refill(model, plan, electorate.owners)
         mask = progressive(
             scored, score_network, budgets, plan.weigh, floors, plan.revive, among, grain, refill

@@ -26,7 +26,7 @@ from .methods import Method
 from .methods import method as find_method
 from .plan import Settings, make_plan
 from .preparing import prepare
-from .prune import make_budgets, make_floors, make_mask, make_scorer
+from .prune import above_floors, make_budgets, make_mask, make_scorer
 from .ratios import fixed_ratio
 from .regrow import Growth, Schedule
 from .rounds import Rounds
@@ -169,18 +169,17 @@ def sparsify(
         growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
         return regrowth(model, mask, None, schedule, growth, **held)
     if row.retrain:
-        budgets = make_budgets(model, plan, owners)[1:]
-        floors = make_floors(model, plan, owners, budgets)
+        budgets, floors = above_floors(model, plan, owners, make_budgets(model, plan, owners))
         scored = make_scorer(model, plan, electorate, taken.numbered, seed, forward)
         return Rounds(
             model,
             mask,
-            budgets,
+            budgets[1:],
             every,
             gather,
             score=scored,
             arbiter=plan.weigh,
-            floors=floors,
+            floors=floors[1:],
             grain=plan.grain,
             **known,
         )
