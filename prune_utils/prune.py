@@ -26,7 +26,7 @@ from .floors import NO_FLOORS, Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
 from .parameters import device_of, find_parameters
-from .plan import INITS, SCOPES, Plan
+from .plan import INITS, SCOPES, Plan, check_factors
 from .rounds import geometric_keeps, nest, nest_above, progressive
 from .scoring import score
 from .seeds import generator
@@ -63,9 +63,7 @@ def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
 def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
     """Raises ValueError for a scope, a pattern, a ratio or factors that this network cannot meet."""
     tasks = sorted({task for of in owners.values() for task in of})
-    for task in plan.factors or ():
-        if task not in tasks:
-            raise ValueError(f"factor of task {task!r}: the tasks are {', '.join(tasks)}")
+    check_factors(plan, tasks)
     if plan.keep_ratio is None:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
