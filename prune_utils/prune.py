@@ -127,9 +127,12 @@ def _check_split(plan: Plan, budget: Budget, trunk: frozenset[str]) -> None:
     asked, kept = round(share * keep), sum(pool.keep for pool in budget if trunk.issuperset(pool.names))
     if kept != asked:
         what = "weights" if plan.ratio_of == "params" else "multiply-adds"
+        shares = (f"{kept / keep:.{digits}f}" for digits in range(2, 18))
+        nearest = next((said for said in shares if round(float(said) * keep) == kept), f"{kept / keep}")
         raise ValueError(
             f"trunk share {share:g} asks for {asked} of the {keep} kept {what} in layers of several tasks, "
-            f"and {kept} is the nearest that sizes and protected layers allow: use another share or ratio"
+            f"and {kept} ({nearest}) is the nearest that sizes and protected layers allow: use another "
+            "share or ratio"
         )
 
 
