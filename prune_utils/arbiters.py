@@ -25,18 +25,20 @@ class Arbiter:
 
     votes: number of owners -> keep-votes that a weight needs. standings: scores of one voter and its
     candidates -> its standings. factors: voter -> a > 0, 1 where it is missing; its standings are divided by
-    it, so that a voter of factor 2 keeps about twice as much of what it wants.
+    it, so that a voter of factor 2 keeps about twice as much of what it wants. name: what certificates call
+    one that is not registered.
     """
 
     votes: Callable[[int], int]
     standings: Standings = rank_fractions
     factors: Mapping[str, float] = field(default_factory=dict)
+    name: str = "own"
 
     def __post_init__(self) -> None:
         if self.factors and self.standings is not rank_fractions:
             raise ValueError("factors divide rank fractions, not other standings")
         for voter, factor in self.factors.items():
-            if not 0 < factor < float("inf"):
+            if not isinstance(factor, int | float) or not 0 < factor < float("inf"):
                 raise ValueError(f"factor {factor!r} of voter {voter!r} is not above 0 and finite")
 
     def __call__(self, owners: int) -> int:
@@ -52,7 +54,7 @@ def weighted(factors: Mapping[str, float]) -> Arbiter:
 
     Equal factors are the unanimous arbiter. Raises ValueError for a factor that is not above 0.
     """
-    return Arbiter(lambda owners: 1, factors=dict(factors))
+    return Arbiter(lambda owners: 1, factors=dict(factors), name="weighted")
 
 
 ARBITERS: dict[str, Arbiter] = {
@@ -74,6 +76,13 @@ def find_arbiter(arbiter: str | Arbiter) -> Arbiter:
     if arbiter not in ARBITERS:
         raise ValueError(not_one_of("arbiter", arbiter, sorted(ARBITERS)))
     return ARBITERS[arbiter]
+
+
+def arbiter_name(arbiter: str | Arbiter) -> str:
+    """What it is registered as, or calls itself."""
+    if isinstance(arbiter, str):
+        return arbiter
+    return next((name for name, known in ARBITERS.items() if known is arbiter), arbiter.name)
 
 
 def arbitrate(standings: Mapping[str, Scores], arbiter: str | Arbiter) -> Scores:

@@ -43,7 +43,7 @@ def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(
             f"{type(optimizer).__name__} is not a torch.optim.Optimizer, whose step can be followed: call "
-            "mask_gradients before and after_step after its step"
+            "mask_gradients() before its step and after_step(step, batch) after it, step = 1, 2, ..."
         )
     return optimizer
 

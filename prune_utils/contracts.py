@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,8 @@ def contract(
         smaller network keeps the limits; the network is then as it was, and so it is, with its `.grad` and
         requires_grad, after whatever a score or `finetune` raises.
     """
+    if not callable(finetune):
+        raise ValueError(f"finetune is {finetune!r}, not a function of the network and what holds its mask")
     row = find_method(method)
     plan = _plan(row, criterion, floor, protect, granularity, ratio_of)
     taken = read_batches(batches, losses)
@@ -239,7 +241,8 @@ def check_voted(row: Method, plan: Plan) -> None:
     network."""
     if not row.needs_dense or row.start != "dense" or row.retrain or plan.voters != "tasks":
         raise ValueError(
-            f"method {row.name!r} has not its tasks vote once on a trained network, as disparse_pt does"
+            f"a contract needs a method whose tasks vote once on a trained network, such as disparse_pt, not "
+            f"{row.name!r}"
         )
     if not find_granularity(plan.granularity).whole:
         raise ValueError(
@@ -302,6 +305,11 @@ class _Judge:
         with same_modes(model):
             found = self.scores[name](model)
         if not isinstance(found, Tensor):
+            if not isinstance(found, SupportsFloat):
+                raise ValueError(
+                    f"score {name!r} is a {type(found).__name__}: give one number, or a tensor of one for "
+                    "every image"
+                )
             return torch.tensor(float(found), dtype=torch.float64)
         if found.dim() > 1 or not found.numel():
             raise ValueError(

@@ -21,7 +21,7 @@ from .masked import Masked
 from .masks import Mask, count, size
 from .methods import Method
 from .plan import Plan
-from .prune import make_floors, make_refill, make_room
+from .prune import above_floors, make_refill, make_room
 from .regrow import Growth, Regrowth, Timing, make_schedule
 from .rounds import nest
 from .top_kast import TopKast
@@ -160,13 +160,13 @@ def _gradual(course: Course) -> Masked:
     room = make_room(course.model, plan, course.electorate.owners)
     events = gradual_budgets(PACES[course.row.pace](pace), room.total, room.keep, room.budget)
     ranking = course.growth(plan.voters, plan.criterion)
-    floors = make_floors(course.model, plan, course.electorate.owners, events.values())
+    budgets, floors = above_floors(course.model, plan, course.electorate.owners, list(events.values()))
     return Gradual(
         course.model,
         course.mask,
         course.optimizer,
         pace,
-        events,
+        dict(zip(events, budgets, strict=True)),
         ranking,
         course.regrowth,
         dict(zip(events, floors, strict=True)),

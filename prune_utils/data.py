@@ -84,6 +84,12 @@ class Taken(NamedTuple):
     first: list[Any]  # one batch, or none where there is none
     by_task: bool  # whether every task has its own
 
+    def first_of_each(self, number: int) -> Any:
+        """The first so many, numbered; of every task's own where it has some."""
+        if self.by_task:
+            return {task: batches[:number] for task, batches in self.numbered.items()}
+        return self.numbered[:number]
+
 
 def read_batches(
     batches: Iterable[Any] | Mapping[str, Iterable[Any]], tasks: Collection[str], number: int | None = None

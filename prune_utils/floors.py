@@ -94,6 +94,14 @@ def choose_above(
         pools = parted
 
 
+def lifted(budget: Budget, floors: Floors) -> Budget:
+    """The budget with every pool of one layer at its floor, at the cost of the others.
+
+    Raises ValueError where the floors ask for more than the budget keeps.
+    """
+    return tuple(_lifted(budget, floors))
+
+
 def holds(budget: Budget, floors: Floors) -> bool:
     """Whether the budget keeps what the floors ask for."""
     try:

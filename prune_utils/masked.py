@@ -20,7 +20,7 @@ from .lookup import find_weight
 from .masks import Mask, apply, check_mask, count, size
 from .report import certificate
 from .shards import is_shard, part, part_like, settle, whole_like
-from .verifying import verify
+from .verifying import check_asked, verify
 from .voters import Owners
 from .zeroing import zero_pruned
 
@@ -113,9 +113,12 @@ class Masked:
         """Whether the network is what the certificate says; see `prune_utils.verify`.
 
         model: another network of the same layers, e.g. an average of the weights; None = the masked one.
-        Raises ValueError that names the first layer that is not.
+        Raises ValueError that names the first layer that is not; and, from the last change of its size on,
+            for a mask that keeps another number than the ratio asks for.
         """
         self.settle()
+        if self.ready:
+            check_asked(self.certificate, self._whole())
         return verify(self.model if model is None else model, self._whole(), self.certificate)
 
     def attach(self, *optimizers: Any) -> Masked:

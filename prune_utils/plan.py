@@ -6,7 +6,7 @@ Nothing is computed here, and no network is known: prune.py makes the mask.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .arbiters import Arbiter, find_arbiter
+from .arbiters import Arbiter, arbiter_name, find_arbiter
 from .budgets import BUDGETS, check_ratio
 from .channelwise import Channelwise, Linked, channel_grain
 from .criteria import find_criterion
@@ -36,13 +36,13 @@ from .weightings import WEIGHTINGS, find_weighting
 
 @dataclass(frozen=True)
 class Plan:
-    """A method's row and the user's settings in one: nothing is left open. Plain values."""
+    """A method's row and the user's settings in one: nothing is left open."""
 
     method: str
     criterion: str
     voters: str
     budget: str
-    arbiter: str
+    arbiter: str | Arbiter
     scope: str
     protect: tuple[str, ...]
     ratio: float
@@ -75,8 +75,8 @@ class Plan:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What a certificate says of it."""
-        asked = asdict(replace(self, linked=None))
+        """What a certificate says of it, in plain values."""
+        asked = asdict(replace(self, linked=None, arbiter=arbiter_name(self.arbiter)))
         del asked["linked"]
         if self.grow_voters is None:
             del asked["grow_voters"]
@@ -160,7 +160,7 @@ class Settings:
     criterion: str | None = None
     pt_criterion: str = "magnitude"
     budget: str | None = None
-    arbiter: str = "unanimous"
+    arbiter: str | Arbiter = "unanimous"
     scope: str = "all"
     protect: str | Iterable[str] = ()
     rounds: int | None = None
@@ -199,7 +199,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         score_init=mask_row.score_init or settings.score_init,
         revive=mask_row.revive,
         starts=row.starts,
-        factors=dict(settings.factors) or None,
+        factors=dict(settings.factors or find_arbiter(settings.arbiter).factors) or None,
         floor=getattr(settings, "floor", 0.0),  # settings may leave these out
         granularity=_granularity(row, getattr(settings, "granularity", WEIGHT.name)),
         ratio_of=getattr(settings, "ratio_of", RATIO_OF[0]),
@@ -233,7 +233,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
     if plan.keep_ratio is not None and (not by_rank or plan.factors or ranked_again):
         raise ValueError(
             f"keep ratio {plan.keep_ratio} is a rule for one ranking before training, not for arbiter "
-            f"{plan.arbiter} or method {plan.method}"
+            f"{arbiter_name(plan.arbiter)} or method {plan.method}"
         )
     if plan.keep_ratio is not None and (plan.budget != "global" or plan.rounds > 1):
         raise ValueError(
@@ -241,6 +241,13 @@ def make_plan(row: Method, settings: Any) -> Plan:
             f"and {plan.rounds} rounds"
         )
     return plan
+
+
+def check_factors(plan: Plan, tasks: Collection[str]) -> None:
+    """Raises ValueError for a factor of none of these tasks."""
+    for task in plan.factors or ():
+        if task not in tasks:
+            raise ValueError(f"factor of task {task!r}: the tasks are {', '.join(map(str, tasks))}")
 
 
 def _check_voters(plan: Plan) -> None:

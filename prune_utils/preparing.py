@@ -12,8 +12,9 @@ from .channelwise import link
 from .covering import Choice, coverage
 from .data import ByTask, Forward
 from .multiply_adds import weight_uses
-from .plan import Plan
+from .plan import Plan, check_factors
 from .removing import Call
+from .text import not_one_of
 from .voters import Batch, Electorate, Gather, Loss, owners_from_graph
 
 
@@ -36,6 +37,10 @@ def prepare(
     given: steps with the batch of every task. first: one batch, or none where nobody has any; the
     others as of `sparsify`. The network is left untouched. Raises ValueError as those do that it calls.
     """
+    check_factors(plan, losses)
+    for task in loss_weights or ():
+        if task not in losses:
+            raise ValueError(not_one_of("loss weight of task", str(task), list(map(str, losses))))
     covered = coverage(model, include, exclude, batches=first, forward=forward)
     for batch in first:
         if plan.counted:
@@ -44,7 +49,7 @@ def prepare(
             example, call = example_of(batch, forward)
             plan = replace(plan, linked=link(model, example, plan.protect, call))
     owners = owners_from_graph(model, losses, *given, forward=forward, among=covered, unowned=unowned)
-    return plan, Electorate(losses, loss_weights or dict.fromkeys(losses, 1.0), owners, gather)
+    return plan, Electorate(losses, dict.fromkeys(losses, 1.0) | dict(loss_weights or {}), owners, gather)
 
 
 def example_of(batch: Batch, forward: Forward | None) -> tuple[tuple[Any, ...], Call | None]:

@@ -6,7 +6,7 @@ chooses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,8 +26,8 @@ from .floors import NO_FLOORS, Floors, floor_counts
 from .granularity import WEIGHT, Grain, find_granularity
 from .masks import Mask, Scores, check_same_everywhere, dense_mask, matching, shuffle_within_layers
 from .parameters import device_of, find_parameters
-from .plan import INITS, SCOPES, Plan
-from .rounds import geometric_keeps, nest, progressive
+from .plan import INITS, SCOPES, Plan, check_factors
+from .rounds import geometric_keeps, nest, nest_above, progressive
 from .scoring import score
 from .seeds import generator
 from .shards import whole as all_of
@@ -63,9 +63,7 @@ def in_scope(model: nn.Module, owners: Owners, plan: Plan) -> list[str]:
 def check_plan(model: nn.Module, plan: Plan, owners: Owners) -> None:
     """Raises ValueError for a scope, a pattern, a ratio or factors that this network cannot meet."""
     tasks = sorted({task for of in owners.values() for task in of})
-    for task in plan.factors or ():
-        if task not in tasks:
-            raise ValueError(f"factor of task {task!r}: the tasks are {', '.join(tasks)}")
+    check_factors(plan, tasks)
     if plan.keep_ratio is None:
         make_budgets(model, plan, owners)
     else:  # the ratio follows
@@ -129,9 +127,12 @@ def _check_split(plan: Plan, budget: Budget, trunk: frozenset[str]) -> None:
     asked, kept = round(share * keep), sum(pool.keep for pool in budget if trunk.issuperset(pool.names))
     if kept != asked:
         what = "weights" if plan.ratio_of == "params" else "multiply-adds"
+        shares = (f"{kept / keep:.{digits}f}" for digits in range(2, 18))
+        nearest = next((said for said in shares if round(float(said) * keep) == kept), f"{kept / keep}")
         raise ValueError(
             f"trunk share {share:g} asks for {asked} of the {keep} kept {what} in layers of several tasks, "
-            f"and {kept} is the nearest that sizes and protected layers allow: use another share or ratio"
+            f"and {kept} ({nearest}) is the nearest that sizes and protected layers allow: use another "
+            "share or ratio"
         )
 
 
@@ -168,9 +169,9 @@ def make_floors(
     model: nn.Module, plan: Plan, owners: Owners, budgets: Iterable[Budget]
 ) -> tuple[Floors, ...]:
     """The plan's floor under every layer that a task uses, for each of the budgets; protected layers keep
-    all that they have."""
+    all that they have. None where parts keep what the granularity says."""
     grain, names = plan.grain, in_scope(model, owners, plan)
-    if not plan.floor:
+    if not plan.floor or not grain.granularity.whole:
         return tuple(NO_FLOORS for _ in budgets)
     shapes, used = weight_shapes(model, names), [name for name in names if owners[name]]
     sizes, units = grain.costs(shapes), grain.unit_costs(shapes)
@@ -179,6 +180,19 @@ def make_floors(
     return tuple(
         Floors(floor_counts(sizes, budget, plan.floor, used, units, protected), apart) for budget in budgets
     )
+
+
+def above_floors(
+    model: nn.Module, plan: Plan, owners: Owners, budgets: Sequence[Budget]
+) -> tuple[tuple[Budget, ...], tuple[Floors, ...]]:
+    """Nested budgets that hold the plan's floors, and these. Budgets that scores change, or whose rounds
+    revive what is pruned, take them in when they choose.
+
+    Raises ValueError where floors ask for more than a budget keeps.
+    """
+    floors = make_floors(model, plan, owners, budgets)
+    late = plan.revive or plan.budget in REFILLS
+    return tuple(budgets) if late else nest_above(budgets, floors), floors
 
 
 def make_scorer(
@@ -252,13 +266,15 @@ def make_mask(
     score_network = make_scorer(scored, plan, electorate, batches, seed, forward)
     if plan.keep_ratio is None:
         if keep is None:
-            budgets = make_budgets(model, plan, electorate.owners)[: 1 if plan.retrain else None]
+            budgets = make_budgets(model, plan, electorate.owners)
         else:
             budgets = (make_room(model, plan, electorate.owners).budget(keep),)
+        budgets, floors = above_floors(model, plan, electorate.owners, budgets)
+        if plan.retrain:
+            budgets, floors = budgets[:1], floors[:1]
         read_once = find_criterion(plan.criterion).batches is not None  # the few that it needs are kept
         if isinstance(batches, Iterator) and len(budgets) > 1 and not read_once:
             raise ValueError("several rounds read the batches several times: pass a list, not an iterator")
-        floors = make_floors(model, plan, electorate.owners, budgets)
         refill = make_refill(model, plan, electorate.owners)
         mask = progressive(
             scored, score_network, budgets, plan.weigh, floors, plan.revive, among, grain, refill

@@ -339,8 +339,10 @@ class Regrowth(Masked):
         voters = [voter.among(moving) for voter in growth.voters]
         gather = gather_for(self.model, growth.gather)
         mean = gather and (lambda gradient: [torch.stack(tuple(gather(gradient))).mean(0)])
-        batches: Any = [(step, batch)] if numbered is None else numbered
-        if numbered is None and find_criterion(growth.criterion).needs_gradient:
+        batches: Any = [(step, batch)]
+        if numbered is not None:
+            batches = follow(numbered, self._home, device_of(self.model))
+        elif find_criterion(growth.criterion).needs_gradient:
             batch = self._batch(batch)
             tasks = [task for voter in voters for task in voter.by_task]
             batches = [(step, batch)]

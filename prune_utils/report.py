@@ -63,6 +63,7 @@ def certificate(
         "of_all": of_all,
         "warnings": [
             *_uncovered(of_all),
+            *_idle(getattr(owners, "idle", ())),
             *_warnings(layers, {layer_name(n) for n in mask if len(owners.get(n, ())) > 1}, whole["density"]),
         ],
     }
@@ -195,6 +196,12 @@ def _uncovered(of_all: Mapping[str, Any] | None) -> list[str]:
         f"the ratio speaks of {of_all['share']:.2%} of all parameters only; not considered are {parts}: "
         "`include` takes patterns of what to consider as well"
     ]
+
+
+def _idle(tasks: Sequence[str]) -> list[str]:
+    if not tasks:
+        return []
+    return [f"no considered weight is owned by {', '.join(tasks)}, which has no say: all of it is left alone"]
 
 
 def _group(tasks: frozenset[str], everybody: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from .budgets import Budget, Pool
 from .choosing import WEIGHTS
 from .divided import spare
 from .filling import Refill
-from .floors import NO_FLOORS, Floors, choose_above
+from .floors import NO_FLOORS, Floors, choose_above, lifted
 from .granularity import Grain
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
@@ -53,6 +53,21 @@ def nest(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
         pairs = zip(nested[place], nested[place + 1], strict=True)
         nested[place] = tuple(Pool(pool.names, max(pool.keep, later.keep)) for pool, later in pairs)
     return tuple(nested)
+
+
+def nest_above(budgets: Sequence[Budget], floors: Sequence[Floors]) -> tuple[Budget, ...]:
+    """Nested budgets with their floors (of each budget) in them: none of their pools grows from one to the
+    next, unless the whole does. Who pays for floors may change on the way down; a layer that has paid is not
+    to be given back later what it no longer has.
+
+    Raises ValueError where floors ask for more than a budget keeps.
+    """
+    found = [lifted(budget, least) for budget, least in zip(budgets, floors, strict=True)]
+    keeps = [sum(pool.keep for pool in budget) for budget in found]
+    for place in reversed(range(len(found) - 1)):
+        if keeps[place] >= keeps[place + 1]:
+            found[place] = nest(found[place : place + 2])[0]
+    return tuple(found)
 
 
 def progressive(

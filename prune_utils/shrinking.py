@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from .arbiters import Arbiter
 from .covering import Choice
 from .data import Forward, read_batches
 from .methods import method as find_method
@@ -34,7 +35,8 @@ def remove_channels(
     forward: Forward | None = None,
     loss_weights: Mapping[str, float] | None = None,
     seed: int = 0,
-    arbiter: str = "unanimous",
+    arbiter: str | Arbiter = "unanimous",
+    factors: Mapping[str, float] | None = None,
     criterion: str | None = None,
     voters: str | None = None,
     protect: Iterable[str] = (),
@@ -49,7 +51,8 @@ def remove_channels(
         first batch (of="macs"); met to one channel. multiple: what remains of a layer's channels is a
         multiple of this. method: a row that makes its mask before training, or of a trained network.
     protect: patterns of layers that keep their channels. The outputs' channels always stay.
-    losses, batches, forward, loss_weights, arbiter, criterion, voters, include, exclude: as of `sparsify`.
+    losses, batches, forward, loss_weights, arbiter, factors, criterion, voters, include, exclude: as of
+        `sparsify`.
     Optimizers and masks of the network are to be made afterwards.
 
     >>> import torch
@@ -66,6 +69,7 @@ def remove_channels(
         ratio=ratio,
         criterion=criterion,
         arbiter=arbiter,
+        factors=factors or {},
         protect=protect,
         score_init=score_init,
         voters=voters,

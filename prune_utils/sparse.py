@@ -15,18 +15,20 @@ from typing import Any
 
 from torch import nn
 
+from .arbiters import Arbiter
 from .courses import Course, make_sparsifier, regrowth
 from .covering import Choice
+from .criteria import find_criterion
 from .data import Forward, read_batches
 from .gathering import check_alike
 from .gradual import Pace
-from .granularity import WEIGHT
+from .granularity import WEIGHT, find_granularity
 from .masked import Masked
 from .methods import Method
 from .methods import method as find_method
-from .plan import Settings, make_plan
+from .plan import Plan, Settings, make_plan
 from .preparing import prepare
-from .prune import make_budgets, make_floors, make_mask, make_scorer
+from .prune import above_floors, make_budgets, make_mask, make_scorer
 from .ratios import fixed_ratio
 from .regrow import Growth, Schedule
 from .rounds import Rounds
@@ -48,7 +50,8 @@ def sparsify(
     budget: str | None = None,
     trunk_share: float | None = None,
     floor: float = 0.1,
-    arbiter: str = "unanimous",
+    arbiter: str | Arbiter = "unanimous",
+    factors: Mapping[str, float] | None = None,
     criterion: str | None = None,
     voters: str | None = None,
     rounds: int | None = None,
@@ -62,6 +65,7 @@ def sparsify(
     keep_ratio: float | None = None,
     num_batches: int | None = None,
     schedule: Schedule | Pace | None = None,
+    pruning_batches: int = 1,
     backward: float = 0.1,
     every: int = 100,
     initial: Mapping[str, Any] | None = None,
@@ -79,11 +83,13 @@ def sparsify(
     ratio_of: "params", or "macs" = the ratio is of multiply-adds in a forward pass of the first batch.
     method: a name in METHODS. A network that a method calls trained must be trained already.
     forward: forward(network, batch) -> predictions, None = network(batch[0]).
-    loss_weights: task -> weight in the sum of the losses, for methods that look at it; None = all 1.
+    loss_weights: task -> weight in the sum of the losses, for methods that look at it; 1 where it is missing.
     budget: a name in BUDGETS, None = the method's. "erk" fixes every layer's density, "waterfill" takes it
         from the scores. trunk_share: of the kept weights, in layers of several tasks; None = as it comes.
     floor: every layer that a task uses keeps at least this share of the overall density, and one weight;
-        0 = no floor. arbiter: a name in ARBITERS. criterion: a name in CRITERIA, None = the method's.
+        0 = no floor. criterion: a name in CRITERIA, None = the method's.
+    arbiter: a name in ARBITERS, or one of your own. factors: task -> number above 0 that its ranks are
+        divided by: a task of factor 2 keeps about twice as much of what it wants; None = the arbiter's.
     voters: "tasks", "joint", or a name in WEIGHTINGS for the sum of the losses in weights that the tasks'
         gradients give; None = the method's. The first two also say who votes on growth.
     rounds: score again so many times on the way to the budget, None = the method's.
@@ -94,8 +100,11 @@ def sparsify(
         "xavier" copy.
     keep_ratio: the published rule instead of the ratio, without a floor; see `keep_by_ratio`.
     schedule: when the mask moves: a Schedule for a method that regrows (rigl), a Pace for one that prunes on
-        its way (gmp, granet, top_kast), whose `fraction` is half for a row that regrows. backward: share of
-        all weights that top_kast trains beside the kept; it takes floor=0.
+        its way (gmp, granet, top_kast), whose `fraction` is half for a row that regrows.
+    pruning_batches: on so many of the batches, the first ones, each pruning of a gradual method ranks weights
+        by gradients, whole and summed (a forward pass and a backward pass for every voter each); 1 = on the
+        batch of its step, where `batch` is not set the next of `batches`.
+    backward: share of all weights that top_kast trains beside the kept; it takes floor=0.
     every: steps between the rounds of a method that trains between them. initial: state dict that a method
         rewinds the network to.
     gather: a tensor of every process. None = those of torch.distributed, if there are several processes: then
@@ -115,6 +124,8 @@ def sparsify(
         it was. Source of the default method: DiSparse, Sun et al., CVPR 2022, section 3.
     """
     row = find_method(method)
+    if find_granularity(granularity).removes:
+        raise ValueError("granularity 'channel' leaves a smaller network and no mask: call remove_channels")
     _check(model, losses, row, schedule, initial)
     settings = Settings(
         ratio=ratio if ratio is not None else fixed_ratio(granularity) or 90.0,
@@ -123,6 +134,7 @@ def sparsify(
         budget=budget,
         trunk_share=trunk_share,
         arbiter=arbiter,
+        factors=factors or {},
         scope=scope,
         protect=protect,
         rounds=rounds,
@@ -134,9 +146,11 @@ def sparsify(
         ratio_of=ratio_of,
     )
     plan = make_plan(row, settings)
-    if plan.removes:
-        raise ValueError("granularity 'channel' leaves a smaller network and no mask: call remove_channels")
+    ranks = _ranks_in_training(row, plan, pruning_batches)
     taken = read_batches(batches, losses, num_batches)
+    if pruning_batches > max(1, len(taken.steps)):
+        there = len(taken.steps)
+        raise ValueError(f"pruning_batches {pruning_batches} is more than the {there} batches given")
     plan, electorate = prepare(
         *(model, plan, losses, taken.given, taken.first),
         forward=forward,
@@ -153,9 +167,12 @@ def sparsify(
     mask = make_mask(model, plan, electorate, taken.numbered, seed, forward)
     if initial is not None:
         model.load_state_dict(initial)
-    known = {"owners": owners, "asked": plan.asked | {"seed": seed, "batches": len(taken.steps)}}
+    asked = plan.asked | {"seed": seed, "batches": len(taken.steps)}
+    known = {"owners": owners, "asked": asked | ({"pruning_batches": pruning_batches} if ranks else {})}
     # without `forward` no batch is a mapping, but for those by task
     held = known | {"batches": taken.steps, "by_task": taken.by_task or forward is None}
+    if pruning_batches > 1:
+        held["numbered"] = taken.first_of_each(pruning_batches)
     if isinstance(schedule, Pace):
         fraction = schedule.settled(regrows=row.grow is not None).fraction or 0.0
         rhythm = _Rhythm(schedule.start, schedule.end, schedule.every, fraction, backward)
@@ -165,26 +182,39 @@ def sparsify(
             )
         )
     if row.grow is not None and plan.grow_voters is not None and schedule is not None:
-        asked = electorate.voters(plan.grow_voters)
-        growth = Growth(asked, row.grow, arbiter, seed, gather, forward, grain=plan.grain)
+        growing = electorate.voters(plan.grow_voters)
+        growth = Growth(growing, row.grow, plan.weigh, seed, gather, forward, grain=plan.grain)
         return regrowth(model, mask, None, schedule, growth, **held)
     if row.retrain:
-        budgets = make_budgets(model, plan, owners)[1:]
-        floors = make_floors(model, plan, owners, budgets)
+        budgets, floors = above_floors(model, plan, owners, make_budgets(model, plan, owners))
         scored = make_scorer(model, plan, electorate, taken.numbered, seed, forward)
         return Rounds(
             model,
             mask,
-            budgets,
+            budgets[1:],
             every,
             gather,
             score=scored,
             arbiter=plan.weigh,
-            floors=floors,
+            floors=floors[1:],
             grain=plan.grain,
             **known,
         )
     return Masked(model, mask, **known)
+
+
+def _ranks_in_training(row: Method, plan: Plan, number: int) -> bool:
+    """Whether the method's prunings in training read batches. Raises ValueError for a number of batches that
+    is none, or that no pruning reads."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"pruning_batches {number!r} is not a whole number of at least 1")
+    ranks = row.course == "gradual" and find_criterion(plan.criterion).needs_gradient
+    if number > 1 and not ranks:
+        raise ValueError(
+            f"pruning_batches {number} is for methods whose prunings in training rank weights by gradients, "
+            f"such as disparse_gmp, not for {row.name} with criterion {plan.criterion}"
+        )
+    return ranks
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .files import replacing
 from .masks import mask_hash
+from .parameters import unwrap
 from .positions import CODINGS, shortest
 from .shards import is_shard, part, shared_out, whole, writes
 
@@ -56,7 +57,8 @@ def save_sparse(
 ) -> Path:
     """Write a network's state with its mask and certificate; whole or not at all.
 
-    model: the network, or its state dict. mask: parameter name -> bool tensor, True = kept; None = dense.
+    model: the network, whose wrappers (torch.compile, DataParallel, ...) leave no trace, or its state dict.
+    mask: parameter name -> bool tensor, True = kept; None = dense.
     half: kept float32 weights in 16 bits; tensors that the mask does not name keep their type, so that a
         dense network has none.
     extra: plain JSON values to travel along. Of a sharded network all processes call this, the first writes.
@@ -65,7 +67,7 @@ def save_sparse(
     """
     if half and mask is None:
         raise ValueError("half is for the kept weights of a mask, and this network is dense: leave it out")
-    state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
+    state = unwrap(model).state_dict() if isinstance(model, nn.Module) else dict(model)
     _check_state(state, mask)
     _check_certificate(certificate, mask, "the certificate")
     spread = any(map(is_shard, state.values()))
@@ -102,12 +104,13 @@ def save_sparse(
 
 
 def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
-    """Load a sparse file into a network of the user's own class; returns what the file holds.
+    """Load a sparse file into a network of the user's own class, wrapped or not; returns what the file holds.
 
     Raises ValueError in one sentence where the file is damaged, contradicts itself, or is of another network:
         a tensor missing, unknown, or of another shape or type. The network is untouched then.
     """
     header, tensors = _read(Path(path))
+    model = unwrap(model)
     own = model.state_dict()
     for name, shape in _claims(path, header).items():  # before memory is taken for them
         if name not in own:

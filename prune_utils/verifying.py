@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .granularity import WEIGHT, check_parts, find_granularity
+from .granularity import WEIGHT, Grain, check_parts, find_granularity
 from .lookup import find_values
 from .masks import Mask, count, layer_counts, layer_name, mask_hash, overall, size
 
@@ -72,6 +72,28 @@ def check_certificate(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]
             raise ValueError(
                 f"layer {layer!r} of 'layers' in the certificate is not what the mask says: {counts}"
             )
+
+
+def check_asked(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:
+    """ValueError where the mask keeps another number than was asked for: of single weights another one at
+    all, of units and multiply-adds more, or so many fewer that each layer could keep one unit more.
+
+    Nothing is asked of what the granularity keeps in every part.
+    """
+    keep, asked = certificate["asked_keep"], certificate["asked"]
+    granularity = find_granularity(asked.get("granularity", WEIGHT.name))
+    if keep is None or not granularity.whole:
+        return
+    macs = asked.get("ratio_of", "params") == "macs"
+    grain = Grain(granularity, asked["uses"] if macs else None)
+    kept, shapes = grain.cost(mask), {name: of.shape for name, of in mask.items()}
+    spare = sum(unit - 1 for unit in grain.unit_costs(shapes).values())
+    if not keep - spare <= kept <= keep:
+        what = "multiply-adds" if macs else "weights"
+        raise ValueError(
+            f"the mask keeps {kept:,} {what}, and ratio {asked['ratio']:g} asks for {keep:,}: it was "
+            "changed, or not made for this ratio"
+        )
 
 
 def check_granularity(certificate: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:

@@ -123,12 +123,14 @@ def total(values: Iterable[Tensor | None]) -> Tensor | None:
 class Ownership(dict[str, frozenset[str]]):
     """Parameter name -> the tasks that own it, of everything that a ratio speaks of.
 
-    coverage: every parameter of the network, and why those that are no key here are left alone.
+    coverage: every parameter of the network, and why those that are no key here are left alone. idle: tasks
+    that own nothing, whose parameters are all left alone.
     """
 
-    def __init__(self, owners: Owners, coverage: Coverage) -> None:
+    def __init__(self, owners: Owners, coverage: Coverage, idle: Sequence[str] = ()) -> None:
         super().__init__(owners)
         self.coverage = coverage
+        self.idle = tuple(idle)
 
     @property
     def shapes(self) -> dict[str, Any]:
@@ -155,22 +157,25 @@ def owners_from_graph(
     batches: batches as arguments, whose owners are united; or one mapping task -> iterable of that task's own
         batches. A loss may return None for a batch without its task. forward: forward(network, batch) for a
         network that does not take `batch[0]`.
-    include, exclude: as `coverage` takes them; among: the coverage itself, if it is known already.
+    include, exclude: as `coverage` takes them, which looks at the first batch too; among: the coverage
+        itself, if it is known already.
     unowned: what happens to weights that no task uses. "leave_out": they stay dense, are no key of the result
         and stand in its `coverage` as unowned; "prune": they are keys without a task, count in the total and
         are pruned before all others of their pool; a budget by layer leaves them its share.
     Every batch is run in train mode and the first one in evaluation mode too (if the network and the losses
     can); where the two disagree, the structure is random (layers are dropped) and more passes are united.
     Raises ValueError: no batch, a task without a loss in any batch, a loss that is no single value or depends
-        on no weight, a graph that hides weights, an unknown choice for `unowned`.
+        on no parameter of the network, a graph that hides weights, an unknown choice for `unowned`. A task
+        that owns none of the weights, as they are excluded or frozen, stands in `idle` of the result.
     """
     if unowned not in UNOWNED_CHOICES:
         raise ValueError(not_one_of("unowned", unowned, UNOWNED_CHOICES))
-    covered = coverage(model, include, exclude) if among is None else among
-    weights = find_parameters(model, covered.names)
     steps = list(by_task_steps(losses, batches))
     if not steps:
         raise ValueError("finding owners needs at least one batch, and there is none")
+    first_batch = list(steps[0].values())[:1]
+    covered = among or coverage(model, include, exclude, batches=first_batch, forward=forward)
+    weights = find_parameters(model, covered.names)
     owned: dict[str, set[str]] = {name: set() for name in weights}
     with untouched(model, weights.values()):
         look = _Look(model, losses, weights, forward)
@@ -195,11 +200,18 @@ def owners_from_graph(
         for draw in range(MORE_DRAWS if several else 0):
             seed_streams(model, mix_seed("owners again", draw))
             _unite(owned, look(steps[draw % len(steps)]))
+    idle = sorted(set(losses).difference(*owned.values()))
+    for task in idle:
+        if task not in look.touching:
+            raise ValueError(
+                f"loss of task {task!r} depends on no parameter of this network: on features that are "
+                "detached, or on a module outside of it"
+            )
     lost = [name for name, tasks in owned.items() if not tasks]
     if unowned == "leave_out":
         covered = covered.without(lost, UNOWNED)
         owned = {name: tasks for name, tasks in owned.items() if tasks}
-    return Ownership({name: frozenset(tasks) for name, tasks in owned.items()}, covered)
+    return Ownership({name: frozenset(tasks) for name, tasks in owned.items()}, covered, idle)
 
 
 def by_task_steps(losses: Mapping[str, Any], batches: tuple[Any, ...]) -> Iterable[Mapping[str, Any]]:
@@ -218,15 +230,20 @@ def by_task_steps(losses: Mapping[str, Any], batches: tuple[Any, ...]) -> Iterab
 
 @dataclass(frozen=True)
 class _Look:
-    """Which weights each task's loss reaches in the graph of one step: {task: names}."""
+    """Which weights each task's loss reaches in the graph of one step: {task: names}.
+
+    touching: tasks whose loss reached any parameter of the network in a step so far.
+    """
 
     model: nn.Module
     losses: Mapping[str, Loss]
     weights: Mapping[str, Tensor]
     forward: Forward | None
+    touching: set[str] = field(default_factory=set)
 
     def __call__(self, step: Mapping[str, Any]) -> dict[str, set[str]]:
         names = {id(weight): name for name, weight in self.weights.items()}
+        parameters = {id(parameter): parameter for parameter in self.model.parameters()}
         predictions: dict[int, Any] = {}
         found = {}
         for task, batch in step.items():
@@ -235,8 +252,12 @@ class _Look:
             value = self.losses[task](predictions[id(batch)], targets_of(batch))
             value = loss_value(f"task {task!r}", value)
             if value is not None:
-                look = reached_shards if any(map(is_shard, self.weights.values())) else reached_leaves
-                reached = look(value, self.weights.values())
+                if any(map(is_shard, self.weights.values())):
+                    reached = reached_shards(value, parameters.values())
+                else:
+                    reached = reached_leaves(value, self.weights.values())
+                if any(id(leaf) in parameters for leaf in reached):
+                    self.touching.add(task)
                 found[task] = {names[id(leaf)] for leaf in reached if id(leaf) in names}
         return found
 

@@ -35,13 +35,28 @@ class Engine:
 
     def __init__(self, graph: Graph) -> None:
         self.left_dense = graph.left_dense()
+        self.inputs = graph.inputs
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Arguments by place or by name. Raises ValueError where they are not those that were traced."""
+        inputs = self._in_order(given, named)
         with torch.autocast("cpu", enabled=False), torch.autocast(_device(inputs).type, enabled=False):
             return self.run(*inputs)
 
     def run(self, *inputs: Any) -> Any:
         raise NotImplementedError
+
+    def _in_order(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        rest = self.inputs[len(given) :]
+        if named and set(named) != set(rest):
+            said = ", ".join([f"{len(given)} by place", *named] if given else named)
+            raise ValueError(
+                f"the engine takes {', '.join(self.inputs)}, not {said}: what else the network takes is "
+                "traced where `example` holds it"
+            )
+        if not named:  # whoever computes says what is missing
+            return given
+        return given + tuple(named[name] for name in rest)
 
 
 class DenseEngine(Engine):

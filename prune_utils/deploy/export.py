@@ -14,7 +14,7 @@ from ..granularity import WEIGHT, find_granularity
 from ..sparse_file import save_sparse
 from ..text import not_one_of
 from .engines import masked_graph
-from .graph import Conv, Graph
+from .graph import Conv, Graph, live
 from .onnx_file import write_onnx
 from .program import write_program
 
@@ -39,6 +39,7 @@ FORMATS = {
 class Exported:
     """What was written and what is left: weights that the engine could skip, kept ones, those that matter.
 
+    A layer that runs several times in a pass counts once (live: the run that leaves most of it).
     left_dense: layers whose zeros no engine skips -> what they are.
     """
 
@@ -75,9 +76,10 @@ def export(
     """Write a network of any class to `path`; its folder is made if missing, the file is whole or not there.
 
     The sparse format holds the network and loads to it bit for bit (prune_utils.load_sparse); the others hold
-    the simplified graph. extra: plain JSON values to travel along. example: arguments of one call, needed by
-    the other formats for networks that take more than one image. ValueError in one sentence for a wrong
-    format, ending, mask or certificate.
+    the simplified graph, an ONNX model those outputs that are computed, without constants. extra: plain JSON
+    values to travel along. example: arguments of one call, needed by the other formats for networks that take
+    more than one image. ValueError in one sentence for a wrong format, ending, mask or certificate, and for
+    outputs in a container that no file can name.
     """
     form, path = find_format(format_name, half), Path(path)
     if path.suffix != form.ending:
@@ -91,16 +93,25 @@ def export(
         metadata = dict(extra or {}) | ({} if certificate is None else {"certificate": dict(certificate)})
         with replacing(path) as temporary:
             form.write(graph, temporary, metadata | {"left_dense": graph.left_dense()}, example)
-    weights = [node.weight.numel() for node in whole.convolutions()]
+    layers = [runs[0] for runs in _by_layer(whole)]
+    weights = sum(node.weight.numel() for node in layers)
     return Exported(
         path,
-        sum(weights),
-        sum(weights) - sum(_pruned(node, mask or {}) for node in whole.convolutions()),
-        graph.kept(),
+        weights,
+        weights - sum(_pruned(node, mask or {}) for node in layers),
+        sum(max(map(live, runs)) for runs in _by_layer(graph)),
         sum(whole.channels().values()),
         sum(graph.channels().values()),
         graph.left_dense(),
     )
+
+
+def _by_layer(graph: Graph) -> list[list[Conv]]:
+    """The convolutions, those with one weight together."""
+    found: dict[str, list[Conv]] = {}
+    for node in graph.convolutions():
+        found.setdefault(node.parameter or node.name, []).append(node)
+    return list(found.values())
 
 
 def _pruned(node: Conv, mask: Mapping[str, Tensor]) -> int:

@@ -104,6 +104,11 @@ class Call:
 Node = Conv | Call
 
 
+def live(node: Conv) -> int:
+    """Weights that are not 0."""
+    return int(torch.count_nonzero(node.weight))
+
+
 def refs(tree: Any) -> Iterator[Ref]:
     """Every Ref in nested tuples, lists, dicts and slices."""
     if isinstance(tree, Ref):
@@ -175,7 +180,7 @@ class Graph:
 
     def kept(self) -> int:
         """Weights of convolutions and linear layers that are not 0."""
-        return sum(int(torch.count_nonzero(node.weight)) for node in self.convolutions())
+        return sum(map(live, self.convolutions()))
 
     def left_dense(self) -> dict[str, str]:
         """What no sparse engine runs: layers with weights of two or more dimensions -> what they are."""

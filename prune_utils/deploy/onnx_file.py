@@ -170,6 +170,7 @@ def _apart(graph: Graph) -> Graph:
 
 def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:
     need("onnxscript")
+    graph = replace(graph, structure=tuple(map(Ref, graph.outputs.values())))  # of constants ONNX has none
     program = torch.onnx.export(
         exported_program(graph, example),
         input_names=list(graph.inputs),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,35 @@ def _automatic(value: Any) -> Any:
 def write_program(
     graph: Graph, path: Path, metadata: dict[str, Any] | None = None, example: tuple[Any, ...] | None = None
 ) -> None:
-    """The program as a .pt2 file for torch.export.load; metadata: JSON values, kept in it as METADATA."""
+    """The program as a .pt2 file for torch.export.load; metadata: JSON values, kept in it as METADATA.
+
+    Raises ValueError as `exported_program`, and for outputs in a container that no file can name.
+    """
     program = exported_program(graph, example)
+    _check_containers(program.call_spec.out_spec)
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata or {})})
+
+
+def _check_containers(returned: Any) -> None:
+    """ValueError, naming its class, where the network returns a named tuple that PyTorch was not told of.
+
+    returned: the TreeSpec of what it returns.
+    """
+    try:
+        pytree.treespec_dumps(returned)
+    except NotImplementedError as error:
+        tree = pytree.tree_unflatten([None] * returned.num_leaves, returned)
+        names = [type(part).__name__ for part in _containers(tree) if hasattr(part, "_fields")]
+        raise ValueError(
+            f"the network returns a {', '.join(names)}, which a .pt2 file cannot name: return a dict or a "
+            "tuple, or choose format 'onnx' or 'sparse'"
+        ) from error
+
+
+def _containers(tree: Any) -> Iterator[Any]:
+    """The tree and all containers in it."""
+    if isinstance(tree, dict | tuple | list):
+        yield tree
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from _containers(part)

@@ -233,8 +233,8 @@ def test_what_cannot_be_attached_is_said(tiny):
     with raises("attach needs the optimizers that train the network"):
         sparsity.attach()
     with raises(
-        "str is not a torch.optim.Optimizer, whose step can be followed: call mask_gradients before and "
-        "after_step after its step"
+        "str is not a torch.optim.Optimizer, whose step can be followed: call mask_gradients() before its "
+        "step and after_step(step, batch) after it, step = 1, 2, ..."
     ):
         sparsity.attach("adam")
     with raises(

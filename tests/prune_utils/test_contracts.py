@@ -261,9 +261,12 @@ def test_a_network_that_cannot_keep_its_limits_is_as_it_was(tiny):
     [
         ({"limits": {"a": 1}}, "task 'b' has no limit"),
         ({"limits": {"a": 1, "b.x": 1}}, "limit 'b.x' is not one of a, b"),
-        ({"method": "snip"}, "method 'snip' has not its tasks vote once on a trained network"),
-        ({"method": "imp"}, "method 'imp' has not its tasks vote once on a trained network"),
-        ({"method": "lamp"}, "factors weigh tasks|method 'lamp' has not its tasks vote"),
+        (
+            {"method": "snip"},
+            "a method whose tasks vote once on a trained network, .*, not 'snip'",
+        ),
+        ({"method": "imp"}, "a method whose tasks vote once on a trained network, .*, not 'imp'"),
+        ({"method": "lamp"}, "factors weigh tasks|, such as disparse_pt, not 'lamp'"),
         ({"level": 1.5}, "level 1.5 is not a number between 0 and 1"),
         ({"granularity": "2:4"}, "granularity '2:4' fixes what each layer keeps"),
         ({"granularity": "fanin"}, "granularity 'fanin' fixes|granularity fanin needs a budget"),
@@ -307,3 +310,25 @@ def test_a_training_that_fails_leaves_nothing_behind(tiny):
         "branch.weight"
     ]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("given", "kind"), [(None, "NoneType"), ([1.0, 2.0], "list")])
+def test_scores_that_are_none_are_refused_before_the_search(tiny, given, kind):
+    net = tiny("a", "b")
+    scores = {"a": lambda model: given, "b": lambda model: 1.0}
+    said = f"^score 'a' is a {kind}: give one number, or a tensor of one for every image$"
+    with pytest.raises(ValueError, match=said):
+        contract(net.model, net.losses, net.batches, scores, never, LIMITS)
+
+
+LIMITS = {"a": 1, "b": math.inf}
+
+
+def never(model, sparsity):
+    raise AssertionError("nothing is to be trained")
+
+
+def test_finetune_must_be_a_function(tiny):
+    net = tiny("a", "b")
+    with pytest.raises(ValueError, match="^finetune is None, not a function of the network and what holds"):
+        contract(net.model, net.losses, net.batches, {"a": lambda model: 1.0}, None, LIMITS)

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from prune_utils import (
+    Pace,
+    Pool,
     Rounds,
     count,
     geometric_keeps,
@@ -16,7 +18,9 @@ from prune_utils import (
     sparsify,
     task_voters,
 )
+from prune_utils.floors import Floors
 from prune_utils.multiply_adds import weight_uses
+from prune_utils.rounds import nest_above
 
 from .test_masked import OPTIMIZERS, train
 
@@ -175,3 +179,55 @@ def test_rounds_are_ready_when_the_last_is_done(tiny):
         ready.append(rounds.ready)
     assert ready == [False, False, False, True, True]
     assert Rounds(net.model, mask, (), every=2).ready
+
+
+def test_floors_let_no_layer_grow_from_budget_to_budget():
+    """Whoever keeps most above its floor pays: first "a", which may then not have more at the end."""
+    first, last = budget_of(a=10, b=9, c=1), budget_of(a=6, b=7, c=1)
+    floors = [Floors({"c": 6}), Floors({"c": 4})]
+    assert nest_above([first, last], floors) == (budget_of(a=6, b=9, c=6), budget_of(a=6, b=4, c=4))
+    assert nest_above([last, first], floors[::-1]) == (budget_of(a=6, b=4, c=4), budget_of(a=5, b=9, c=6))
+
+
+def budget_of(**keeps):
+    return tuple(Pool((name,), keep) for name, keep in keeps.items())
+
+
+class Wide(torch.nn.Module):
+    """Four layers whose shares of a small budget cross their floors on the way down."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(8, 32), torch.nn.Linear(32, 32)
+        self.heads = torch.nn.ModuleDict({"a": torch.nn.Linear(32, 3), "b": torch.nn.Linear(32, 1)})
+
+    def forward(self, x):
+        shared = self.two(self.one(x).relu()).relu()
+        return {task: head(shared) for task, head in self.heads.items()}
+
+
+@pytest.mark.parametrize("budget", ["erk", "uniform", "waterfill"])
+@pytest.mark.parametrize(("share", "floor"), [(None, 0.8), (0.5, 0.5), (0.97, 0.1)])
+@pytest.mark.parametrize("asked", [{"method": "disparse_gmp", "schedule": Pace(1, 6, 1)}, {"rounds": 6}])
+def test_floors_and_densities_by_layer_meet_the_ratio(budget, share, floor, asked):
+    losses = {task: lambda out, true, task=task: (out[task] - true).square().mean() for task in "ab"}
+    batches = [(torch.randn(4, 8), torch.ones(4, 1))]
+    model = Wide()
+    made = sparsify(model, losses, batches, 90, budget=budget, trunk_share=share, floor=floor, **asked)
+    train_by(made, model, losses, batches)
+    counts = {name: int(kept.sum()) for name, kept in made.mask.items()}
+    assert made.verify()["kept"] == sum(counts.values()) == 141
+    if share is not None:
+        assert counts["one.weight"] + counts["two.weight"] == round(share * 141)
+    least = {"one.weight": 256, "two.weight": 1024, "heads.a.weight": 96, "heads.b.weight": 32}
+    assert all(counts[name] >= floor * 141 * total / 1408 for name, total in least.items())
+
+
+def train_by(made, model, losses, batches):
+    optimizer = torch.optim.Adam(model.parameters())
+    made.attach(optimizer)
+    for _ in range(6):
+        out = model(batches[0][0])
+        sum(loss(out, batches[0][1]) for loss in losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -284,3 +284,99 @@ def test_sizes_that_are_none_and_scalars_are_no_weights(tiny):
         asked = pu.sparsify(Odd(), losses, batches, 50, budget=budget, include=["scale", "none.weight"])
         assert set(asked.mask) == {"scale", "body.weight", "head.weight"}
         assert pu.count(asked.mask) == 16 and asked.verify()["kept"] == 16  # half of 31, to the even
+
+
+def test_factors_are_those_given_or_the_arbiters_own(tiny, monkeypatch, tmp_path):
+    monkeypatch.setitem(pu.ARBITERS, "for_a", pu.Arbiter(lambda owners: 1, factors={"a": 8}))
+    net = tiny("a", "b")
+    owners = pu.owners_from_graph(net.model, net.losses, *net.batches)
+    scores = pu.score(net.model, pu.task_voters(net.losses, owners), enumerate(net.batches), "snip")
+    budget = pu.global_budget(owners.shapes, 77)
+    expected = pu.choose(scores, budget, pu.weighted({"a": 8}))
+    assert not same(expected, pu.choose(scores, budget, "unanimous"))
+    for name, said in (
+        ("weighted", {"arbiter": "weighted", "factors": {"a": 8}}),
+        ("unanimous", {"arbiter": "unanimous", "factors": {"a": 8}}),
+        ("weighted", {"arbiter": pu.weighted({"a": 8})}),
+        ("weighted", {"arbiter": pu.weighted({"a": 2, "b": 3}), "factors": {"a": 8}}),
+        ("for_a", {"arbiter": "for_a"}),
+        ("own", {"arbiter": pu.Arbiter(lambda owners: 1, factors={"a": 8})}),
+    ):
+        net = tiny("a", "b")
+        made = pu.sparsify(net.model, net.losses, net.batches, 70, floor=0, **said)
+        assert same(made.mask, expected)
+        asked = made.certificate["asked"]
+        assert (asked["arbiter"], asked["factors"]) == (name, {"a": 8})
+        path = pu.save_sparse(tmp_path / "net.safetensors", net.model, made.mask, made.certificate)
+        assert pu.read_sparse(path).certificate["asked"]["factors"] == {"a": 8}
+
+
+def test_factors_weigh_what_grows(tiny):
+    net = tiny("a", "b")
+    moves = {"method": "disparse_dynamic", "schedule": pu.Schedule(4, 2)}
+    made = pu.sparsify(net.model, net.losses, net.batches, 70, **moves, factors={"b": 3})
+    assert made.growth.arbiter.factors == {"b": 3}
+
+
+def test_factors_of_nobody_are_refused(tiny):
+    net = tiny("a", "b")
+    for call in (pu.sparsify, pu.remove_channels):
+        for asked in ({"factors": {"z": 8}}, {"arbiter": pu.weighted({"z": 8})}):
+            with raises("factor of task 'z': the tasks are a, b"):
+                call(net.model, net.losses, net.batches, 70, **asked)
+    with raises("factor 0 of voter 'a' is not above 0 and finite"):
+        pu.sparsify(net.model, net.losses, net.batches, factors={"a": 0})
+    with raises("factor '8' of voter 'a' is not above 0 and finite"):
+        pu.sparsify(net.model, net.losses, net.batches, factors={"a": "8"})
+    with raises("factors weigh tasks, and method snip asks them all as one"):
+        pu.sparsify(net.model, net.losses, net.batches, method="snip", factors={"a": 2})
+
+
+@pytest.mark.parametrize("by_task", [False, True])
+def test_prunings_in_training_rank_on_as_many_batches_as_asked(tiny, by_task):
+    for number in (1, 2):
+        net = tiny("a", "b")
+        batches = {task: net.batches for task in "ab"} if by_task else net.batches
+        asked = {"method": "disparse_gmp", "schedule": pu.Pace(1, 1, 1), "floor": 0, "seed": 5}
+        made = pu.sparsify(net.model, net.losses, batches, 70, **asked, pruning_batches=number)
+        voters = pu.task_voters(net.losses, made.owners)
+        several = batches if by_task else list(enumerate(net.batches))
+        seen = [(1, net.batches[1])] if number == 1 else several
+        scores = pu.score(net.model, voters, seen, "snip", seed=6)
+        expected = pu.choose(scores, pu.global_budget(made.owners.shapes, 77), "unanimous")
+        made.after_step(1, net.batches[1])
+        assert same(made.mask, expected)
+        assert made.certificate["asked"]["pruning_batches"] == number
+        assert made.certificate["asked"]["batches"] == 2
+
+
+def test_batches_of_prunings_that_cannot_be_are_refused(tiny):
+    net = tiny("a", "b")
+    moves = {"method": "disparse_gmp", "schedule": pu.Pace(1, 2, 1)}
+    with raises("pruning_batches 3 is more than the 2 batches given"):
+        pu.sparsify(net.model, net.losses, net.batches, **moves, pruning_batches=3)
+    with raises("pruning_batches 0 is not a whole number of at least 1"):
+        pu.sparsify(net.model, net.losses, net.batches, **moves, pruning_batches=0)
+    for method, criterion in (("gmp", "magnitude"), ("disparse_static", "snip")):
+        more = {"method": method} | ({"schedule": pu.Pace(1, 2, 1)} if method == "gmp" else {})
+        with raises(
+            "pruning_batches 2 is for methods whose prunings in training rank weights by gradients, such as "
+            f"disparse_gmp, not for {method} with criterion {criterion}"
+        ):
+            pu.sparsify(net.model, net.losses, net.batches, **more, pruning_batches=2)
+
+
+def test_channels_are_sent_to_the_call_that_removes_them(tiny):
+    with raises("granularity 'channel' leaves a smaller network and no mask: call remove_channels"):
+        pu.sparsify(tiny("a", "b").model, {}, [], 50, granularity="channel")
+
+
+def test_loss_weights_are_of_tasks_and_1_where_they_are_missing(tiny):
+    net = tiny("a", "b")
+    with raises("loss weight of task 'z' is not one of a, b"):
+        pu.sparsify(net.model, net.losses, net.batches, loss_weights={"z": 2})
+    masks = []
+    for weights in ({"b": 9}, {"a": 1, "b": 9}, None):
+        net = tiny("a", "b")
+        masks.append(pu.sparsify(net.model, net.losses, net.batches, 70, "snip", loss_weights=weights).mask)
+    assert same(masks[0], masks[1]) and not same(masks[0], masks[2])

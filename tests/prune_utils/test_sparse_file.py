@@ -8,8 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from prune_utils import certificate, load_sparse, mask_hash, read_sparse, save_sparse, sparse_file
+from prune_utils import apply, certificate, load_sparse, mask_hash, read_sparse, save_sparse, sparse_file
 from prune_utils.positions import CODINGS
 from prune_utils.sparse_file import KEY
 
@@ -296,3 +297,19 @@ def test_a_header_of_other_types_is_named(tmp_path, field, value):
     path.write_bytes(save({"w": torch.ones(2)}, metadata={KEY: json.dumps(header)}))
     with pytest.raises(ValueError, match=f"net.safetensors: field '{field}' of its header"):
         read_sparse(path)
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda net: torch.compile(net, backend="eager"), nn.DataParallel, AveragedModel]
+)
+def test_wrappers_change_no_file(tmp_path, wrapped):
+    net, twin = (nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)) for _ in range(2))
+    mask = {"0.weight": torch.rand(3, 4) < 0.5}
+    apply(net, mask)
+    plain = save_sparse(tmp_path / "plain.safetensors", net, mask)
+    file = save_sparse(tmp_path / "wrapped.safetensors", wrapped(net), mask)
+    assert file.read_bytes() == plain.read_bytes()
+    found = load_sparse(file, wrapped(twin) if wrapped is not AveragedModel else twin)
+    assert torch.equal(found.mask["0.weight"], mask["0.weight"])
+    for name, value in net.state_dict().items():
+        assert torch.equal(twin.state_dict()[name], value)

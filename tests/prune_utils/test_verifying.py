@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.ao.quantization import quantize_dynamic
 
-from prune_utils import Masked, apply, count, prunable, size, verify
+from prune_utils import Masked, Pace, apply, count, prunable, size, sparsify, verify
 from prune_utils.lookup import find_weight
 from prune_utils.parameters import INSIDE
 
@@ -186,3 +186,36 @@ def test_gradients_in_sparse_storage_are_refused():
     layer.weight.grad = torch.eye(2, 3).to_sparse()
     with raises("the gradient of 'weight' is torch.sparse_coo: make its layer with sparse=False"):
         sparsity.mask_gradients()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "76 weights, and ratio 70 asks for 77"),
+        ({"ratio_of": "macs"}, r"\d+ multiply-adds, and ratio 70 asks for \d+"),
+        ({"granularity": "kernel"}, r"\d+ weights, and ratio 70 asks for 77"),
+    ],
+)
+def test_a_mask_that_misses_its_ratio_is_noticed_at_its_end(tiny, asked, said):
+    """Every layer may lack less than a unit; a mask that is still on its way keeps more than it will."""
+    net = tiny("a", "b")
+    made = sparsify(net.model, net.losses, net.batches, 70, **asked)
+    made.verify()
+    less = made.mask
+    lost = 1 if not asked else int(less["trunk.weight"].sum())
+    less["trunk.weight"].view(-1)[less["trunk.weight"].view(-1).nonzero()[:lost]] = False
+    made.load_state_dict({"mask": less})
+    with pytest.raises(ValueError, match=said):
+        made.verify()
+
+
+def test_a_mask_on_its_way_is_not_held_to_its_end(tiny):
+    net = tiny("a", "b")
+    pace = Pace(1, 2, 1)
+    made = sparsify(net.model, net.losses, net.batches, 70, "gmp", schedule=pace)
+    assert made.verify()["kept"] == 256
+    optimizer = torch.optim.SGD(net.model.parameters(), 0.1)
+    for step in (1, 2):
+        optimizer.step()
+        made.after_step(step, net.batches[0])
+    assert made.verify()["kept"] == 77

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_utils import Electorate, joint_voter, owners_from_graph, score, task_voters
+from prune_utils import Electorate, joint_voter, owners_from_graph, prunable, score, sparsify, task_voters
 
 
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d", "e")])
@@ -140,3 +140,54 @@ def test_no_batch_and_a_task_that_is_never_there(tiny):
         owners_from_graph(net.model, net.losses)
     with pytest.raises(ValueError, match="task 'b' has no loss in any of the 2 batches"):
         owners_from_graph(net.model, net.losses | {"b": lambda out, to: None}, *net.batches)
+
+
+def outside(tiny, loss):
+    """tiny("a", "b") with a task "c" whose loss is made by `loss` of a layer that is not in the network."""
+    net, other = tiny("a", "b"), torch.nn.Linear(3, 1)
+    net.losses["c"] = lambda out, _: loss(net, other(out["a"].detach())).mean()
+    return net
+
+
+def test_a_task_of_nothing_in_the_network_is_refused(tiny):
+    net = outside(tiny, lambda net, value: value)
+    said = (
+        "^loss of task 'c' depends on no parameter of this network: on features that are detached, or on a "
+        "module outside of it$"
+    )
+    for call in (lambda: owners_from_graph(net.model, net.losses, *net.batches), lambda: pruned(net)):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def pruned(net, **asked):
+    return sparsify(net.model, net.losses, net.batches, 70, **asked)
+
+
+def test_a_task_whose_weights_are_left_alone_is_said(tiny):
+    net = outside(tiny, lambda net, value: value + net.model.heads["b"].bias.sum())
+    made = pruned(net)
+    assert made.owners.idle == ("c",)
+    said = "no considered weight is owned by c, which has no say: all of it is left alone"
+    assert said in made.certificate["warnings"]
+    assert not any("no say" in warning for warning in pruned(tiny("a", "b")).certificate["warnings"])
+
+
+class Bare(torch.nn.Module):
+    """A matrix that multiplies the input, and one that is added to it: only a batch tells them apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixing = torch.nn.Parameter(torch.randn(4, 3))
+        self.shift = torch.nn.Parameter(torch.randn(2, 4))
+
+    def forward(self, x):
+        return (x + self.shift) @ self.mixing
+
+
+def test_owners_are_of_the_weights_that_sparsify_considers():
+    model, batches, losses = Bare(), [(torch.randn(2, 4), None)], {"a": lambda out, _: out.square().mean()}
+    owners = owners_from_graph(model, losses, *batches)
+    made = sparsify(model, losses, batches, 50)
+    assert list(owners) == list(made.mask) == list(prunable(model, batches=batches)) == ["mixing"]
+    assert list(prunable(model)) == ["mixing", "shift"]
