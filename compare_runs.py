@@ -88,8 +88,7 @@ def check_targets(asked: argparse.Namespace, results: list[Result]) -> None:
     targets += [("--write", asked.write + ending) for ending in ENDINGS.values() if asked.write]
     read = [file for result in results for file in (result.path, curves_file(result))]
     for said, path in targets:
-        if path:
-            check_apart(path, said, *read, what="a file of these runs")
+        check_apart(path, said, *read, what="a file of these runs")
 
 
 def draw(results: list[Result], path: Path) -> Path:

@@ -70,9 +70,8 @@ def main() -> None:
         return
     terminal.check_files(asked.init_from)
     terminal.check_targets(asked.dest, asked.export_published)
-    for flag, path in (("export-published", asked.export_published), ("preflight", asked.preflight)):
-        if path:
-            check_apart(path, f"--{flag}", asked.init_from)
+    check_apart(asked.export_published, "--export-published", asked.init_from)
+    check_apart(asked.preflight, "--preflight", asked.init_from)
     terminal.check_data(config.data)
     unit = config.prune.granularity
     terminal.check_packages(f"--granularity {unit}", *NEEDS.get(unit, ()))

@@ -47,9 +47,12 @@ def check_file(path: str | Path, said: str) -> None:
 
 
 def check_apart(
-    path: str | Path, said: str, *sources: str | Path | None, what: str = "the network itself"
+    path: str | Path | None, said: str, *sources: str | Path | None, what: str = "the network itself"
 ) -> None:
-    """ValueError where a file to be written is one that is read; None = not asked. what: the sources are."""
+    """ValueError where a file to be written is one that is read; None = not asked, nor is the path "". what:
+    the sources are."""
+    if not path:
+        return
     for source in (source for source in sources if source is not None):
         if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
             raise ValueError(f"{said} {path} is {what}, which would be lost: name another file")

@@ -273,17 +273,14 @@ def main(words: list[str] | None = None) -> int:
         beside = None if asked.hub else named.parent / f"{name}.md"
         out = Path(asked.out) if asked.out else beside
         hub = Path(asked.hub) / HUB_MODEL if asked.hub else None
-        if hub is not None:
-            check_apart(hub, "--hub", path)
-        if out is not None:
-            check_apart(out, "--out", path, hub)
+        check_apart(hub, "--hub", path)
+        check_apart(out, "--out", path, hub)
         content = read_saved(path)
         if not isinstance(content["config"], dict):
             raise ValueError(f"{path} does not say how it was trained: it has no field 'config'")
         results = results_of(content, [Path(f) for f in asked.results or [path.parent]], asked.split)
-        if out is not None:
-            shown = (asked.speed, *(result.path for result in results))
-            check_apart(out, "--out", *shown, what="a file that is shown")
+        shown = (asked.speed, *(result.path for result in results))
+        check_apart(out, "--out", *shown, what="a file that is shown")
         text = card(content, results, _read_speed(asked.speed), asked.terms)
         files = write_hub(content, text, Path(asked.hub), asked.half) if asked.hub else []
         if out is not None:

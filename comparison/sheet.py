@@ -33,9 +33,8 @@ def main(words: list[str] | None = None) -> int:
     asked = _parser().parse_args(words)
 
     def work() -> int:
-        for said, out in (("--png", asked.png), ("--markdown", asked.markdown)):
-            if out:
-                check_apart(out, said, asked.file)
+        check_apart(asked.png, "--png", asked.file)
+        check_apart(asked.markdown, "--markdown", asked.file)
         content = read(Path(asked.file))
         shape = _size(asked.size, content)
         layers = layers_of(content, asked.model, shape)

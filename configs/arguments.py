@@ -98,7 +98,7 @@ def default_text(places: Sequence[str]) -> str:
     """The defaults of some settings: "16", or "321; cityscapes 224; taskonomy 224" where data sets differ."""
     unset = {f"{section}.{field}": about.unset for section, field, about in settings()}
     said = {
-        dataset: " / ".join(_plain(_at(tree, place), unset[place]) for place in places)
+        dataset: " / ".join(flag_value(_at(tree, place), unset[place] or "none") for place in places)
         for dataset, tree in _defaults().items()
     }
     first = said.pop("nyuv2")
@@ -110,9 +110,10 @@ def _at(tree: Tree, place: str) -> Any:
     return tree[section][field]
 
 
-def _plain(value: Any, unset: str) -> str:
+def flag_value(value: Any, unset: str = "none") -> str:
+    """A setting as a flag takes it; `unset` where nothing is in it."""
     if value is None or value == [] or value == {}:
-        return unset or "none"
+        return unset
     if isinstance(value, list):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else f"{value}"

@@ -18,11 +18,10 @@ from .arbiters import Arbiter, arbitrate, find_arbiter
 from .bracket import ERRORS, Contest, choose_by_bracket
 from .budgets import Budget, Pool
 from .channelwise import Channelwise
-from .granularity import Grain
+from .granularity import WEIGHTS, Grain
 from .masks import Mask, Scores
 from .ranking import check_scores, flatten, rank_fractions, smallest
 
-WEIGHTS = Grain()  # single weights, each of cost 1
 PLAIN = 100_000  # weights in a pool up to which everything is simply sorted
 
 

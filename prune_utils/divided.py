@@ -15,12 +15,11 @@ from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from .granularity import Grain
+from .granularity import WEIGHTS, Grain
 from .parameters import Holder, held_parameters
 from .roles import parametrizations
 
 WHOLE = -1  # as torch says it: one slice, the whole weight
-WEIGHTS = Grain()
 
 
 def divided(model: nn.Module) -> dict[str, int]:

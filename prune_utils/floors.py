@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
-from .choosing import WEIGHTS, choose
-from .granularity import Grain
+from .choosing import choose
+from .granularity import WEIGHTS, Grain
 from .masks import Mask, Scores
 
 
@@ -84,28 +84,20 @@ def choose_above(
     """
     if not grain.granularity.whole or grain.granularity.removes:
         return choose(scores, budget, arbiter, among, grain)
-    pools = _lifted(budget if among is None else _within(budget, among, grain), floors)
+    pools = lifted(budget if among is None else _within(budget, among, grain), floors)
     while True:
-        mask = choose(scores, tuple(pools), arbiter, among, grain)
+        mask = choose(scores, pools, arbiter, among, grain)
         kept = {name: grain.cost({name: of}) for name, of in mask.items()}
-        parted = [part for pool in pools for part in _parted(pool, kept, floors)]
+        parted = tuple(part for pool in pools for part in _parted(pool, kept, floors))
         if len(parted) == len(pools):
             return mask
         pools = parted
 
 
-def lifted(budget: Budget, floors: Floors) -> Budget:
-    """The budget with every pool of one layer at its floor, at the cost of the others.
-
-    Raises ValueError where the floors ask for more than the budget keeps.
-    """
-    return tuple(_lifted(budget, floors))
-
-
 def holds(budget: Budget, floors: Floors) -> bool:
     """Whether the budget keeps what the floors ask for."""
     try:
-        _lifted(budget, floors)
+        lifted(budget, floors)
     except ValueError:
         return False
     return True
@@ -131,9 +123,9 @@ def _parted(pool: Pool, kept: Mapping[str, int], floors: Floors) -> list[Pool]:
     return [Pool(rest, left), *alone] if rest else alone
 
 
-def _lifted(budget: Budget, floors: Floors) -> list[Pool]:
-    """Pools of one layer raised to their floor, at the cost of those beside them that keep most above their
-    own.
+def lifted(budget: Budget, floors: Floors) -> Budget:
+    """The budget with pools of one layer raised to their floor, at the cost of those beside them that keep
+    most above their own.
 
     Raises ValueError where the floors ask for more than the budget keeps.
     """
@@ -146,7 +138,7 @@ def _lifted(budget: Budget, floors: Floors) -> list[Pool]:
         part = [place for place in single if (pools[place].names[0] in floors.apart) is inside]
         for place, keep in zip(part, _raised([pools[place] for place in part], floors), strict=True):
             pools[place] = Pool(pools[place].names, keep)
-    return pools
+    return tuple(pools)
 
 
 def _raised(pools: Sequence[Pool], floors: Floors) -> list[int]:

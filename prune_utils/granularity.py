@@ -353,6 +353,9 @@ class Grain:
         return self.granularity.joined(kept, standings.shape).contiguous()
 
 
+WEIGHTS = Grain()  # single weights, each of cost 1
+
+
 def check_parts(granularity: Granularity, mask: Mapping[str, Tensor]) -> None:
     """Raises ValueError that names the first layer whose mask is not of this granularity."""
     for name, kept in mask.items() if granularity != WEIGHT else ():

@@ -208,7 +208,7 @@ def make_plan(row: Method, settings: Any) -> Plan:
         grow_voters=_grow_voters(row, settings.voters),
     )
     _check_voters(plan)
-    _check_growth(plan, row, settings.voters)
+    _check_grow_voters(plan, row, settings.voters)
     _check_shuffle(plan, row)
     by_rank = plan.weigh.standings is rank_fractions
     for what, value, choices in (
@@ -277,7 +277,7 @@ def _grow_voters(row: Method, asked: str | None) -> str | None:
     return asked if asked in VOTERS else row.grow_voters
 
 
-def _check_growth(plan: Plan, row: Method, voters: str | None) -> None:
+def _check_grow_voters(plan: Plan, row: Method, voters: str | None) -> None:
     """Raises ValueError for voters that were asked for and have nothing to vote on."""
     by_lot = plan.criterion == row.grow == "random"
     if by_lot and voters not in (None, row.grow_voters):

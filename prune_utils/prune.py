@@ -170,12 +170,13 @@ def make_floors(
 ) -> tuple[Floors, ...]:
     """The plan's floor under every layer that a task uses, for each of the budgets; protected layers keep
     all that they have. None where parts keep what the granularity says."""
-    grain, names = plan.grain, in_scope(model, owners, plan)
+    grain = plan.grain
     if not plan.floor or not grain.granularity.whole:
         return tuple(NO_FLOORS for _ in budgets)
+    names = in_scope(model, owners, plan)
     shapes, used = weight_shapes(model, names), [name for name in names if owners[name]]
     sizes, units = grain.costs(shapes), grain.unit_costs(shapes)
-    protected = matching(names, plan.protect, model) if grain.granularity.whole else frozenset()
+    protected = matching(names, plan.protect, model)
     apart = frozenset() if plan.trunk_share is None else shared_layers(names, owners)
     return tuple(
         Floors(floor_counts(sizes, budget, plan.floor, used, units, protected), apart) for budget in budgets

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from .arbiters import Arbiter, find_arbiter
 from .attaching import unwrapped
 from .budgets import Pool
-from .choosing import WEIGHTS, choose
+from .choosing import choose
 from .criteria import find_criterion
 from .data import Forward, follow, is_by_task
 from .divided import divided, number_of_slices, spare
 from .gathering import gather_for
-from .granularity import Grain
+from .granularity import WEIGHTS, Grain
 from .masked import Masked
 from .masks import Mask, Scores, check_same_everywhere, count, size
 from .measures import flow

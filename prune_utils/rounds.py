@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from .arbiters import Arbiter
 from .budgets import Budget, Pool
-from .choosing import WEIGHTS
 from .divided import spare
 from .filling import Refill
 from .floors import NO_FLOORS, Floors, choose_above, lifted
-from .granularity import Grain
+from .granularity import WEIGHTS, Grain
 from .masked import Masked
 from .masks import Mask, Scores, apply, check_same_everywhere, count, dense_mask, size
 from .parameters import find_parameters

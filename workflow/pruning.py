@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from configs.arguments import flag_value
 from configs.schema import Config
 from models.multitask import MultiTaskNet
 from prune_utils.channelwise import link
@@ -165,8 +166,8 @@ class Pruning:
             if was != asked:
                 flag = name.replace("_", "-")
                 raise ValueError(
-                    f"{source} was made with --{flag} {_words(was)}, "
-                    f"this command says --{flag} {_words(asked)}: "
+                    f"{source} was made with --{flag} {flag_value(was)}, "
+                    f"this command says --{flag} {flag_value(asked)}: "
                     "give both commands the same, or make the sparse network again with --overwrite"
                 )
 
@@ -283,13 +284,6 @@ class Pruning:
 def _plain(value: Any) -> Any:
     """A setting as files hold it."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def _words(value: Any) -> str:
-    """A setting as a command line says it."""
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def mask_changes(experiment: Experiment, method: Method, steps: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from common.names import BASELINE, ratio_text
 from common.numbers import seeds_text
-from configs.arguments import FLAGS, SWITCHES, flags_tree
+from configs.arguments import FLAGS, SWITCHES, flag_value, flags_tree
 from configs.load import Tree, as_tree, load, parse_assignments, result_settings
 from prune_utils.methods import METHODS
 
@@ -87,7 +87,7 @@ def _flag(result: Result, flag: str, said: str) -> tuple[str, Plain] | None:
     """`flag=value` and the settings that it makes: with the name's value where that reads as the settings
     are, else with their own; None where neither does."""
     now = _plain(result.settings)
-    for value in (said, _text(now.get(_places(flag)[0]))):
+    for value in (said, flag_value(now.get(_places(flag)[0]), "")):
         made = _read(result.dataset, flag, value)
         if made and all(place in now and now[place] == one for place, one in made.items()):
             return f"{flag}={value}", made
@@ -136,13 +136,6 @@ def _plain(settings: Tree) -> Plain:
             else:
                 found[f"{section}.{field}"] = value
     return found
-
-
-def _text(value: Any) -> str:
-    """A value as a flag takes it."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _yaml(value: Any) -> str:

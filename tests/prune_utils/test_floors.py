@@ -3,7 +3,7 @@
 import pytest
 
 from prune_utils import Pool, Schedule, sparsify
-from prune_utils.floors import Floors, _lifted, floor_counts
+from prune_utils.floors import Floors, floor_counts, lifted
 
 
 def kept(sparsity):
@@ -24,10 +24,10 @@ def test_a_protected_layer_has_its_size_as_floor():
 def test_layers_pay_within_their_part():
     budget = tuple(Pool((name,), keep) for name, keep in {"a": 5, "b": 1, "c": 9, "d": 0}.items())
     least = {"b": 3, "d": 2}
-    assert [pool.keep for pool in _lifted(budget, Floors(least))] == [5, 3, 5, 2]
-    assert [pool.keep for pool in _lifted(budget, Floors(least, frozenset("ab")))] == [3, 3, 7, 2]
+    assert [pool.keep for pool in lifted(budget, Floors(least))] == [5, 3, 5, 2]
+    assert [pool.keep for pool in lifted(budget, Floors(least, frozenset("ab")))] == [3, 3, 7, 2]
     with pytest.raises(ValueError, match="the floor asks for 7 weights, more than the 6 to keep"):
-        _lifted(budget, Floors({"b": 7}, frozenset("ab")))
+        lifted(budget, Floors({"b": 7}, frozenset("ab")))
 
 
 @pytest.mark.parametrize("budget", ["erk", "uniform", "waterfill", "global"])
