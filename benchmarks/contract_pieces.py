@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from common.command_line import Parser
 from common.files import read_json, write_json
-from common.names import BASELINE
+from common.names import BASELINE, ratio_text
 from configs.arguments import flags_tree, parser
 from configs.load import load
 from prune_utils.bootstrap import KIND
@@ -63,7 +63,7 @@ class Piece:
     @property
     def name(self) -> str:
         what = "" if self.limits is None else "_" + re.sub(r"[^\w.]+", "_", self.limits)
-        what = what if self.ratio is None else f"_{self.ratio:g}"
+        what = what if self.ratio is None else f"_{ratio_text(self.ratio)}"
         part = "" if self.kind in (self.part, *GRID) else f"{self.part}_"
         return f"seed{self.seed}_{part}{self.kind}{what}"
 
@@ -103,7 +103,7 @@ class Piece:
         if self.kind == "dense":
             yield Command(LAUNCH, (*self._words(), "--method", BASELINE, "--resume"))
         elif self.limits is not None:
-            words = [*self._words(), "--max-drop", self.limits, "--level", f"{self.level:g}"]
+            words = [*self._words(), "--max-drop", self.limits, "--level", str(self.level)]
             words += ["--name", self.name, *self._criterion(), *_set(SEARCH)]
             words += [*_finetuned(self.asked.round_steps), "--init-from", str(self.dense)]
             words += _set({"contract.turns": 0}) if self.kind == UNIFORM else []
@@ -113,7 +113,7 @@ class Piece:
 
     def _grid(self) -> Iterator[Command]:
         row, steps = METHODS[self.kind], self.asked.grid_steps
-        words = [*self._words(), "--method", self.kind, "--ratio", f"{self.ratio:g}", "--name", self.name]
+        words = [*self._words(), "--method", self.kind, "--ratio", str(self.ratio), "--name", self.name]
         words += self._criterion() if row.criterion is None else []
         if row.retrain:  # half of its steps lie between the rounds
             every = max(1, steps // 2 // IMP_ROUNDS)
@@ -138,7 +138,7 @@ class Piece:
 
     def _look(self, network: Path, when: str) -> Command:
         """What a network of the grid loses, written down."""
-        looks = ["--weights", str(network), "--init-from", str(self.dense), "--level", f"{self.level:g}"]
+        looks = ["--weights", str(network), "--init-from", str(self.dense), "--level", str(self.level)]
         return Command(LOSSES, (*self._words(), *looks, "--out", str(self._losses(when))))
 
     def _words(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Names and constants that several rooms must agree on, said once."""
 
+import re
 from pathlib import Path
 
 BASELINE = "baseline"  # what the scripts call the dense network as a method
@@ -11,6 +12,20 @@ HUB_MODEL, HUB_CONFIG = "model.safetensors", "config.json"  # a network in a fol
 def network_file(path: Path) -> Path:
     """The file of a saved network; of a folder of its own, the one in it."""
     return path / HUB_MODEL if path.is_dir() else path
+
+
+def variant_words(text: str) -> list[str]:
+    """`METHOD[:flag=value...]` apart.
+
+    A value may hold colons (`granularity=2:4`): what comes next begins with `name=`.
+    """
+    name, colon, rest = text.partition(":")
+    return [name, *(re.split(r":(?=[\w.-]+=)", rest) if colon else [])]
+
+
+def file_word(word: str) -> str:
+    """A `flag=value` as names of files have it: `granularity=2_4`."""
+    return re.sub(r"[^\w.=-]+", "_", word)
 
 
 def ratio_text(ratio: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from common.choices import not_one_of
+from common.names import file_word, variant_words
 from common.numbers import seeds_text
 from prune_utils.methods import METHODS
 
@@ -23,13 +24,15 @@ CONTROL = ":shuffle=true"
 
 @dataclass(frozen=True)
 class Tier:
-    """Runs that are tabulated together: methods (beside the dense network) at a ratio, with equal seeds."""
+    """Runs that are tabulated together: methods (beside the dense network) at a ratio, with equal seeds.
+
+    methods: as results call them -> as a command line says them."""
 
     name: str
     split: str
     ratio: float
     seeds: tuple[int, ...]
-    methods: tuple[str, ...]
+    methods: Mapping[str, str]
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -116,8 +119,8 @@ def _plan(content: Mapping[str, Any]) -> Plan:
         explorations=explorations,
         tiers=tiers,
         family_tier=str(family["tier"]),
-        family_rows=tuple(family["rows"]),
-        against=tuple(family["against"]),
+        family_rows=tuple(map(_label, family["rows"])),
+        against=tuple(map(_label, family["against"])),
         claims=tuple(_claim(of, tiers) for of in content.get("claims", ())),
     )
     _check_family(plan)
@@ -162,7 +165,8 @@ def _check_family(plan: Plan) -> None:
 
 def _claim(content: Mapping[str, Any], tiers: Sequence[Tier]) -> Claim:
     """ValueError for a tier that is not there, or a row that is not in it."""
-    claim = Claim(**{field: str(content[field]) for field in ("says", "row", "against", "tier", "differs")})
+    said = {field: str(content[field]) for field in ("says", "tier", "differs")}
+    claim = Claim(**said, row=_label(str(content["row"])), against=_label(str(content["against"])))
     by_name = {tier.name: tier for tier in tiers}
     if claim.tier not in by_name:
         raise ValueError(not_one_of("a claim's tier", claim.tier, by_name))
@@ -188,20 +192,26 @@ def _tier(name: str, content: Mapping[str, Any]) -> Tier:
             if of.count(one) > 1:
                 raise ValueError(f"{what} of tier '{name}' hold {one} twice")
     for method in methods:
-        _check_label(method)
+        _check_method(method)
     if not 0 < ratio < 100:
         raise ValueError(f"ratio {ratio:g} of tier '{name}' is no percentage between 0 and 100")
-    return Tier(name, content["split"], ratio, tuple(seeds), tuple(methods))
+    return Tier(name, content["split"], ratio, tuple(seeds), {_label(method): method for method in methods})
 
 
-def _check_label(label: str) -> None:
+def _label(method: str) -> str:
+    """A method as results call it: from `granularity=2:4` a file's name leaves `granularity=2_4`."""
+    name, *flags = variant_words(method)
+    return ":".join([name, *map(file_word, flags)])
+
+
+def _check_method(text: str) -> None:
     """ValueError for a method that there is not, or a flag that results name otherwise."""
-    name, *flags = label.split(":")
+    name, *flags = variant_words(text)
     if name not in METHODS:
         raise ValueError(not_one_of("method", name, METHODS))
     for flag in (flag.partition("=")[0] for flag in flags):
         if "_" in flag and "." not in flag:
-            raise ValueError(f"'{label}': results call it '{flag.replace('_', '-')}', not '{flag}'")
+            raise ValueError(f"'{text}': results call it '{flag.replace('_', '-')}', not '{flag}'")
 
 
 def _check_apart(before: Sequence[Tier], tiers: Sequence[Tier]) -> None:
@@ -237,7 +247,8 @@ def complete(tiers: Iterable[Tier], results: Sequence[Result]) -> Iterator[tuple
 def command(plan: Plan, tier: Tier, methods: Sequence[str] | None = None) -> str:
     """What makes a tier, or some of its methods; it goes on where it stopped."""
     which = f"--ratios {tier.ratio:g} --seeds {seeds_text(tier.seeds)} --split {tier.split}"
-    return f"{plan.command} --methods {','.join(methods or tier.methods)} {which}"
+    said = ",".join(tier.methods[method] for method in methods or tier.methods)
+    return f"{plan.command} --methods {said} {which}"
 
 
 def family_tests(plan: Plan) -> list[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.choices import nearest, not_one_of
-from common.names import BASELINE, ratio_text, result_file
+from common.names import BASELINE, file_word, ratio_text, result_file, variant_words
 from configs.arguments import FLAGS, SWITCHES, flags_tree, parser
 from configs.load import Tree, as_tree, carried, overlay, paths, settings
 from configs.schema import Config
@@ -49,7 +49,7 @@ class Variant:
     @property
     def label(self) -> str:
         """The form for file names: `disparse_static+rounds=12`."""
-        return "+".join([self.method, *(re.sub(r"[^\w.=-]+", "_", word) for word in self._words)])
+        return "+".join([self.method, *map(file_word, self._words)])
 
     @property
     def training(self) -> str:
@@ -81,13 +81,11 @@ class Variant:
 
 
 def parse_variant(text: str) -> Variant:
-    """`METHOD[:flag=value...]`, a flag of create_pruned_net.py or a setting `section.field`. A value may hold
-    colons (`granularity=2:4`): what comes next begins with `name=`.
+    """`METHOD[:flag=value...]`, a flag of create_pruned_net.py or a setting `section.field`.
 
     Raises ValueError with the choices for whatever is not known.
     """
-    name, colon, rest = text.partition(":")
-    assignments = re.split(r":(?=[\w.-]+=)", rest) if colon else []
+    name, *assignments = variant_words(text)
     if name == BASELINE and assignments:
         raise ValueError(f"'{text}': {BASELINE} has no variants, its flags are for the whole study")
     flags = []

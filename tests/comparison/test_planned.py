@@ -98,6 +98,19 @@ def test_an_exploration_is_tabulated_when_it_is_complete(tmp_path):
     assert "90 % sparsity, split val" in text and "primary family" not in text
 
 
+def test_a_value_that_files_spell_otherwise_is_found(tmp_path):
+    kinds = ["disparse_static:granularity=2:4:rounds=3", "disparse_static:protect=seg.head,trunk.0"]
+    plan = with_exploration(tmp_path / "plan.yaml", methods=kinds)
+    write(tmp_path / "out", "baseline", 20, (20.0, 1.0, 0.5), split="val")
+    score = (14.0, 1.0, 0.6)
+    write(tmp_path / "out", "disparse_static", 20, score, split="val", variant="+granularity=2_4+rounds=3")
+    text = planned.tell(plan, read_results([tmp_path / "out"]))
+    assert f"| 2 of 3 | `python3 reproduce.py --dataset nyuv2 --methods {kinds[1]} " in text
+    protected = "+protect=seg.head_trunk.0"
+    write(tmp_path / "out", "disparse_static", 20, score, split="val", variant=protected)
+    assert "| leads | 90 %, val | 3 of 3 | complete |" in planned.tell(plan, read_results([tmp_path / "out"]))
+
+
 @pytest.mark.parametrize(
     ("changes", "what"), [({"seeds": [4, 6]}, "seed 6"), ({"split": "test"}, "split test")]
 )
