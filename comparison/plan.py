@@ -13,6 +13,7 @@ import yaml
 from common.choices import not_one_of
 from common.names import file_word, variant_words
 from common.numbers import seeds_text
+from common.yaml_text import load_yaml, said_of
 from prune_utils.methods import METHODS
 
 from .claims import Claim
@@ -79,9 +80,9 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise FileNotFoundError(f"there is no plan {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"plan {path} is not valid YAML{said_of(error)}") from None
     try:
         return _plan(content)
     except KeyError as error:

@@ -11,8 +11,9 @@ the list is complete.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 
@@ -30,7 +31,7 @@ from .plan import Plan, Tier, command, complete, family_tests, missing, read_pla
 from .render import markdown
 from .report import Options, machine_notes, report, setups
 from .results import DENSE, Column, Result, read_results
-from .verdicts import found_with, pairs_needed
+from .verdicts import MOST_PAIRS, found_with, pairs_needed
 
 
 def progress(plan: Plan, results: Mapping[str, Sequence[Result]]) -> Grid:
@@ -58,15 +59,12 @@ def power_grid(plan: Plan, pilot: Tier, results: Sequence[Result]) -> Grid:
         for other in entries[:place]:
             for column, effect in _effects(plan, entries).items():
                 spread = _spread(entry.values[column], other.values[column])
-                needed = [pairs_needed(spread, effect, level, plan.power) for level in (plan.level, strict)]
-                found = found_with(len(pilot.seeds), spread, effect, plan.level)
                 digits = decimals(column, list(entry.values[column].values()))
                 cells = (
                     heading(column),
-                    f"{spread:.{digits}f}",
+                    "-" if math.isnan(spread) else f"{spread:.{digits}f}",
                     f"{effect:.{digits}f}",
-                    *map(str, needed),
-                    f"{100 * found:.0f} %",
+                    *_found(plan, len(pilot.seeds), spread, effect, (plan.level, strict)),
                 )
                 rows.append((f"{entry.label} - {other.label}", tuple(map(Cell, cells))))
     header = (
@@ -85,8 +83,23 @@ def power_grid(plan: Plan, pilot: Tier, results: Sequence[Result]) -> Grid:
     return Grid("power, from the pilot", header, tuple(rows), notes)
 
 
+def _found(plan: Plan, seeds: int, spread: float, effect: float, levels: Sequence[float]) -> Iterator[str]:
+    """Seeds needed at each level, and how often the pilot's number finds the effect at the first; - where
+    there is no effect or no spread."""
+    if not (effect > 0 and spread > 0):
+        yield from "-" * (len(levels) + 1)
+        return
+    for level in levels:
+        needed = pairs_needed(spread, effect, level, plan.power)
+        yield f"more than {MOST_PAIRS}" if needed is None else str(needed)
+    yield f"{100 * found_with(seeds, spread, effect, levels[0]):.0f} %"
+
+
 def _spread(a: Mapping[int, float], b: Mapping[int, float]) -> float:
-    return stdev(a[seed] - b[seed] for seed in sorted(set(a) & set(b)))
+    """Of the differences in the seeds that have both scores; nan with fewer than two."""
+    differences = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
+    known = [difference for difference in differences if math.isfinite(difference)]
+    return stdev(known) if len(known) > 1 else math.nan
 
 
 def _effects(plan: Plan, entries: Sequence[Entry]) -> dict[Column, float]:

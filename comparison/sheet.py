@@ -19,10 +19,12 @@ from torch import nn
 
 from common.command_line import Parser, ending
 from common.files import check_apart, replacing
+from common.names import network_file
 from prune_utils.inventory import Layer, inventory, markdown
 from prune_utils.masks import check_mask
 from prune_utils.picture import draw
 from prune_utils.report import format_certificate
+from prune_utils.sparse_file import read_sparse
 
 MODEL = "models.multitask:MultiTaskNet"
 SIZE = 256  # pixels, where the file does not say what it was trained on
@@ -33,9 +35,10 @@ def main(words: list[str] | None = None) -> int:
     asked = _parser().parse_args(words)
 
     def work() -> int:
-        check_apart(asked.png, "--png", asked.file)
-        check_apart(asked.markdown, "--markdown", asked.file)
-        content = read(Path(asked.file))
+        source = network_file(Path(asked.file))
+        check_apart(asked.png, "--png", source)
+        check_apart(asked.markdown, "--markdown", source)
+        content = read(source)
         shape = _size(asked.size, content)
         layers = layers_of(content, asked.model, shape)
         cert = content.get("certificate")
@@ -50,7 +53,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     result = Parser(prog="python3 -m comparison.sheet", description=__doc__.split("\n")[0])
-    result.add_argument("file", metavar="FILE", help="a saved network, sparse or dense")
+    result.add_argument("file", metavar="FILE", help="a saved network, .pth or .safetensors, or its folder")
     result.add_argument("--png", metavar="OUT", help="picture to write")
     result.add_argument("--markdown", metavar="OUT", help="Markdown table to write")
     result.add_argument("--size", metavar="HxW", help="image of the multiply-adds, if not the crop")
@@ -62,10 +65,14 @@ def read(path: Path) -> dict[str, Any]:
     """A saved network with its plain fields; FileNotFoundError or ValueError in one sentence."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or no file of PyTorch") from error
+    if path.suffix == ".safetensors":
+        found = read_sparse(path)
+        content = {**found.extra, "mask": found.mask}
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(f"{path} is damaged or no file of PyTorch") from error
     if not isinstance(content, dict) or not isinstance(content.get("network"), dict):
         raise ValueError(f"{path} does not say how its network is built: it has no field 'network'")
     return content

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from scipy import stats
 
 BETTER, WORSE, SAME = "better", "worse", "not distinguishable"
 LEVEL = 0.95
+MOST_PAIRS = 2**20  # that `pairs_needed` counts to
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def pairs_needed(spread: float, effect: float, level: float = 1 - LEVEL, power: float = 0.8) -> int:
+def pairs_needed(spread: float, effect: float, level: float = 1 - LEVEL, power: float = 0.8) -> int | None:
     """The smallest number of pairs (at least 2) with which a two-sided paired t-test at `level` finds a true
-    difference `effect` with probability `power`. spread: standard deviation of the differences.
+    difference `effect` with probability `power`; None above MOST_PAIRS. spread: standard deviation of the
+    differences.
 
     Raises ValueError for an effect or a spread that is not above 0.
     """
     if not (effect > 0 and spread > 0):
         raise ValueError(f"effect {effect:g} and spread {spread:g} must be above 0")
-    pairs = 2
-    while found_with(pairs, spread, effect, level) < power:
-        pairs += 1
-    return pairs
+    enough = 2
+    while found_with(enough, spread, effect, level) < power:
+        if enough >= MOST_PAIRS:
+            return None
+        enough *= 2
+    return bisect_left(range(enough), power, lo=2, key=lambda n: found_with(n, spread, effect, level))
 
 
 def found_with(pairs: int, spread: float, effect: float, level: float = 1 - LEVEL) -> float:

@@ -18,6 +18,7 @@ import yaml
 
 from common.choices import not_one_of, printable
 from common.granularity import fixed_ratio
+from common.yaml_text import load_yaml, said_of
 
 from .fields import Setting
 from .schema import Config
@@ -40,11 +41,9 @@ def read_yaml(path: Path) -> Tree:
         choices = ", ".join(str(FOLDER.name + "/" + file.name) for file in sorted(FOLDER.glob("*.yaml")))
         raise FileNotFoundError(f"there is no configuration file {path} (this program brings {choices})")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" at line {place.line + 1}" if place else ""
-        raise ValueError(f"configuration file {path} is not valid YAML{where}") from error
+        raise ValueError(f"configuration file {path} is not valid YAML{said_of(error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -80,8 +79,8 @@ def parse_assignments(assignments: typing.Iterable[str]) -> Tree:
         if not sign or not path.strip():
             raise ValueError(f"--set takes section.field=value, not '{assignment}'")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = load_yaml(text)
+        except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(f"--set {assignment}: '{text}' is no valid value") from error
         for key in reversed(path.strip().split(".")):
             value = {key: value}

@@ -48,7 +48,7 @@ class Data:
         (),
         "tasks",
         "train any subset, such as seg,sn",
-        range=Range(lambda value: len(value) >= 1, "at least one task"),
+        range=Range(lambda value: len(value) == len(set(value)) >= 1, "at least one task, none twice"),
     )
     classes: int = setting(40, "classes", "segmentation classes", range=at_least(2))
     crop: int = setting(321, help="side of the square training crop", range=at_least(16, " pixels"))

@@ -17,7 +17,8 @@ import numpy as np
 
 from common.choices import printable
 from common.command_line import ending
-from common.figures import INK, new_figure
+from common.figures import INK, new_figure, write_figure
+from common.files import check_file
 from dataloaders import DATASETS
 from dataloaders.base import BrokenSample, Records
 from dataloaders.class_names import class_names
@@ -109,13 +110,18 @@ def check(a: argparse.Namespace) -> int:
     row, data = DATASETS[a.dataset], data_settings(a)
     tasks = row.make_tasks(data.tasks, data, "metric")
     splits = row.open_all(data, tasks, "metric")
+    if a.png:
+        check_file(a.png, "--png")
+        if a.png.suffix != ".png":
+            raise ValueError(f"--png {a.png} does not end in .png")
     found = {split: walk(records, a.workers) for split, records in splits.items()}
+    print("\n".join(report(f"{a.dataset} in {printable(a.root)}", splits, found)))
     if a.png and splits:
         picture = panel(next(iter(splits.values())), tasks, class_names(a.dataset, data.classes))
         if picture is not None:
-            a.png.parent.mkdir(parents=True, exist_ok=True)
-            picture.savefig(a.png)
-    print("\n".join(report(f"{a.dataset} in {printable(a.root)}", splits, found)))
+            print(f"wrote {write_figure(picture, a.png)}")
+        else:
+            print(f"no sample can be read: {a.png} is not written")
     return 1 if any(findings.broken for findings in found.values()) else 0
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 MAX_PIXELS = 2**26  # 8192 x 8192: told before memory is taken
 PNG, PALETTE = b"\x89PNG\r\n\x1a\n", 3  # how every PNG begins; its colour type for palettes
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # how every PNG ends
 ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for "as stored"
 KINDS = {"f": "floating point", "iuf": "integer or floating point"}
 
@@ -84,6 +85,16 @@ def _decode(path: Path, flag: int) -> np.ndarray:
     if picture is None:
         raise ValueError("is no complete picture")
     return picture
+
+
+def check_whole(path: Path) -> None:
+    """ValueError for a PNG file that lacks its beginning or end, as a download that broke off leaves it."""
+    _check_regular(path)
+    with path.open("rb") as file:
+        first = file.read(len(PNG))
+        file.seek(max(0, path.stat().st_size - len(PNG_END)))
+        if first != PNG or file.read() != PNG_END:
+            raise ValueError("is no complete PNG picture")
 
 
 def _check_regular(path: Path) -> None:

@@ -112,17 +112,17 @@ def quick_check(*all_records: Records, allowed: int = 0) -> None:
     """Make sure, in seconds, that training can start: all files are there, and three samples can be decoded.
 
     Looks for the files of every record (of 20,000 spread evenly where there are more), and reads the first,
-    middle and last one. BrokenSample names the first broken file if there are more than `allowed`.
+    middle and last one. BrokenSample names the first broken file of a split in which more than `allowed`
+    samples are broken.
     """
-    broken: dict[str, None] = {}
     for records in all_records:
-        count = len(records)
-        found = Findings()
+        count, broken = len(records), dict[int, str]()
         for place in sorted({0, count // 2, count - 1}):
-            found.merge(look(replace(records, entries=records.entries[place : place + 1])))
-        broken.update(dict.fromkeys(found.broken))
+            found = look(replace(records, entries=records.entries[place : place + 1]))
+            broken |= {place: found.broken[0]} if found.broken else {}
         for place in np.unique(np.linspace(0, count - 1, min(count, FEW)).astype(int)).tolist():
-            broken.update(dict.fromkeys(records.missing(place)))
-    if len(broken) > allowed:
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise BrokenSample(next(iter(broken)) + more)
+            missing = records.missing(place)
+            broken |= {place: missing[0]} if missing else {}
+        if len(broken) > allowed:
+            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+            raise BrokenSample(broken[min(broken)] + more)

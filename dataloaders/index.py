@@ -3,8 +3,8 @@
 Checked once, when it is read: splits, record lengths, that no path leads out of the root, and that no image
 is trained on and tested on. A path may be null where an image has no target for a task. Backslashes, spaces
 around a path, a byte order mark, and absolute paths into the root are understood.
-A split "val" that the index lacks is taken from "train" by a fixed seed, the same records in every run; an
-image that stands there more than once goes as a whole.
+A split "val" that the index lacks, or that is empty, is taken from "train" by a fixed seed, the same records
+in every run; an image that stands there more than once goes as a whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_index(root: str, index_file: str, how_to_get: str) -> Index:
     for split, records in index.items():
         if not isinstance(records, list):
             raise ValueError(f"{path}: split '{printable(split)[:80]}' must hold a list of records")
-    return index
+    return {split: records for split, records in index.items() if records or split != "val"}
 
 
 def existing_folder(root: str, how_to_get: str = "") -> Path:

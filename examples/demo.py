@@ -198,6 +198,7 @@ def main() -> None:
     described(steps, unset=f"those of {OVERLAY}")
     asked = arguments.parse_args()
     began, dest = time.monotonic(), Path(asked.dest)
+    dest = dest if Path.cwd() == ROOT else dest.absolute()  # commands run in ROOT
     data = str(dest / "rooms")
     size = ["--layout", "nyuv2", "--images", str(asked.images), "--size", "120x160"]
     call(["-m", "dataloaders.synthetic", data, *size, "--overwrite"])

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from common.choices import not_one_of
 from common.command_line import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,10 +221,16 @@ def main() -> None:
     parser.add_argument("--without", metavar="COMMAND", help="a command to try and not run")
     parser.add_argument("--long", action="store_true", help="run what takes long, too")
     asked = parser.parse_args()
+    pages = asked.pages.split(",")
+    for page in pages:
+        if not (ROOT / page).is_file():
+            parser.error(not_one_of("--pages", page, PAGES))
+    if (asked.folder / "clone").exists():
+        parser.error(f"{asked.folder} holds a clone already: name another FOLDER")
     begin, failed = time.monotonic(), 0
     tree = clone(asked.folder)
     print(f"{time.monotonic() - begin:8.1f} s  cloned", flush=True)
-    for number, step in enumerate(step for page in asked.pages.split(",") for step in steps(page)):
+    for number, step in enumerate(step for page in pages for step in steps(page)):
         first = f"{step.page}:{step.line} " + step.text.strip().splitlines()[0][:110]
         why = "left out" if step.text == asked.without else step.skipped
         if step.long and not asked.long:

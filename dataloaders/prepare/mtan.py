@@ -226,7 +226,7 @@ def plan_cityscapes(source: Path, dest: Path) -> Plan:
     found = find(source, dest, (folder, "depth"))
     classes = next((n for n, name in CITY_LABELS.items() if name == folder), 0)
     if not classes:
-        highest = max(float(read(map_labels, one.planes[folder]).max()) for one in found["train"])
+        highest = max(class_numbers(one.planes[folder], 19).max() for one in found["train"])
         classes = 7 if highest < 7 else 19
     tqdm.write(f"labels of SOURCE ({folder}) are taken for {classes} classes")
     jobs = {

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from common.files import read_json, replacing
 from dataloaders.conventions import median_frequency, official_name
-from dataloaders.files import read_grey8
+from dataloaders.files import check_whole, read_grey8
 from dataloaders.prepare.plan import Plan, read
 from dataloaders.writing import write_npy
 
@@ -98,7 +98,10 @@ def plan(a: argparse.Namespace) -> Plan:
 
 
 def convert(job: Job) -> np.ndarray:
-    """Link all files of a view; pixels of each id in its labels."""
+    """Link all files of a view; pixels of each id in its labels. Labels are decoded, of others it is looked
+    at that they are whole."""
+    for source in job.sources:
+        read(check_whole, source)
     counts = count(job.sources[1])
     place(job)
     return counts

@@ -132,6 +132,18 @@ def test_power_by_hand(plan, tmp_path):
     assert [int(cell.text) for cell in edge[3:5]] == [5, 7]
 
 
+def test_power_where_there_is_no_spread_or_no_score(plan, tmp_path):
+    pilot(tmp_path / "out")
+    for seed in (0, 1):
+        write(tmp_path / "out", "random", seed, (20.0, 1.0, None), split="val")
+    content = PLAN | {"effects": {"seg mIoU": "1", "edge err": "10%", "seg err": "0.0000001"}}
+    plan.write_text(yaml.safe_dump(content, sort_keys=False))
+    text = planned.tell(read_plan(plan), read_results([tmp_path / "out"]))
+    assert "| random - dense | seg mIoU % ↑ | 2.89 | 1.00 | 68 | 113 | 7 % |" in text
+    assert "|  | edge err ↓ | - | 0.0500 | - | - | - |" in text  # one score is left
+    assert "|  | seg err ↓ | 0.000 | 0.000 | - | - | - |" in text  # the same in every seed
+
+
 def test_the_verdicts_are_corrected(plan, tmp_path):
     pilot(tmp_path / "out")
     tier(tmp_path / "out")
@@ -246,6 +258,14 @@ def test_a_wrong_plan_ends_in_one_sentence(change, sentence, tmp_path, capsys):
     assert planned.main([str(path), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+def test_a_tier_that_stands_twice_is_refused(plan, tmp_path):
+    lines = plan.read_text().splitlines()
+    tier = lines[lines.index("tiers:") + 1 : lines.index("family:")]
+    plan.write_text("\n".join([*lines[: lines.index("family:")], *tier, *lines[lines.index("family:") :]]))
+    with pytest.raises(ValueError, match=r"plan.yaml is not valid YAML at line \d+: key '1' stands twice"):
+        read_plan(plan)
 
 
 def test_a_plan_needs_no_pilot_of_its_own(plan, tmp_path):

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from comparison.sheet import main
-from tests.prune_utils.test_inventory import MASK
+from prune_utils.sparse_file import save_sparse
+from prune_utils.zeroing import zero_pruned
+from tests.prune_utils.test_inventory import MASK, Pair
 
 MODEL = "tests.prune_utils.test_inventory:Pair"
 
@@ -21,6 +23,20 @@ def test_command_writes_picture_and_table(tmp_path, capsys):
     assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert "Multiply-adds for one image of 8 x 6." in (tmp_path / "a.md").read_text()
     assert "wrote" in capsys.readouterr().out
+
+
+def test_an_exported_network_and_its_folder_have_a_sheet(tmp_path, capsys):
+    model = Pair(width=4)
+    zero_pruned(model.trunk.weight.data, MASK["trunk.weight"])
+    for path in (tmp_path / "pair.safetensors", tmp_path / "hub" / "model.safetensors"):
+        path.parent.mkdir(exist_ok=True)
+        extra = {"name": "pair", "network": {"width": 4}, "certificate": None}
+        save_sparse(path, model.state_dict(), MASK, extra=extra)
+    told = []
+    for path in (saved(tmp_path)[0], str(tmp_path / "pair.safetensors"), str(tmp_path / "hub")):
+        assert main([path, "--model", MODEL, "--size", "8x6", "--markdown", str(tmp_path / "a.md")]) == 0
+        told.append((tmp_path / "a.md").read_text())
+    assert told[0] == told[1] == told[2]
 
 
 @pytest.mark.parametrize(

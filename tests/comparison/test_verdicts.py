@@ -125,6 +125,13 @@ def test_pairs_needed_is_that_of_printed_tables():
     assert found_with(8, 0.33, 1, 0.05 / 30) == pytest.approx(0.98713, abs=1e-5)  # far beyond the bound
 
 
+def test_many_pairs_are_counted_without_trying_each():
+    assert pairs_needed(0.5, 0.01) == 19625
+    assert found_with(19624, 0.5, 0.01) < 0.8 <= found_with(19625, 0.5, 0.01)
+    assert pairs_needed(0.001, 1) == 2
+    assert pairs_needed(1, 1e-4) is None
+
+
 @pytest.mark.parametrize(("spread", "effect"), [(0, 1), (1, 0), (math.nan, 1)])
 def test_pairs_needed_refuses_nothing_to_find(spread, effect):
     with pytest.raises(ValueError, match="must be above 0"):

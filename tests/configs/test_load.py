@@ -95,6 +95,7 @@ def test_every_type_can_be_set(assignment, section, field, value):
         ("run.protocol=other", "setting 'run.protocol' is other, it must be paper or metric"),
         ("data.batch_size=0", "setting 'data.batch_size' is 0, it must be at least 1"),
         ("data.tasks=[]", "setting 'data.tasks' is"),
+        ("data.tasks=seg,sn,seg", "setting 'data.tasks' is .*, it must be at least one task, none twice"),
         ("data.size=-5", "setting 'data.size' is -5, it must be at least 16 pixels"),
         ("data.scale=[1, .inf]", "setting 'data.scale' is .*, it must be two factors"),
         ("run.seed=-1", "setting 'run.seed' is -1, it must be from 0 to 4294967295"),
@@ -122,6 +123,9 @@ def test_files_that_cannot_be_read(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("optim: {lr: 1\nrun: [")
     with pytest.raises(ValueError, match="broken.yaml is not valid YAML at line"):
+        load("nyuv2", [str(broken)])
+    broken.write_text("optim: {lr: 0.5}\ndata: {crop: 48}\noptim: {iterations: 7}\n")
+    with pytest.raises(ValueError, match="broken.yaml is not valid YAML at line 3: key 'optim' stands twice"):
         load("nyuv2", [str(broken)])
     broken.write_text("just words")
     with pytest.raises(ValueError, match="must hold sections"):

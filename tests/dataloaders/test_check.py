@@ -37,6 +37,15 @@ def test_a_sound_set(tmp_path, capsys, layout):
     assert (tmp_path / "panel.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("panel.txt", "does not end in .png"), ("set", "is a folder, not the name of a file")]
+)
+def test_a_panel_that_cannot_be_written_is_said_before_the_work(nyu, capsys, name, said):
+    assert run(nyu, "--png", str(nyu.parent / name)) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and said in told.err and told.err.count("\n") == 1
+
+
 def test_the_panel_has_titles_and_a_legend_of_the_classes_in_it(nyu):
     for path in (nyu / "seg").iterdir():
         labels = np.full(SIZE, 255, np.uint8)
@@ -153,12 +162,32 @@ def test_quick_check(nyu, kind):
     quick_check(*opened(nyu), allowed=1)
 
 
+def test_quick_check_counts_samples_and_no_files(nyu):
+    for file in ("img/0001.png", "seg/0001.png", "depth/0001.npy"):
+        (nyu / file).unlink()
+    with pytest.raises(BrokenSample, match=r"img/0001.png \(record 1 of split 'train'\) is missing$"):
+        quick_check(*opened(nyu))
+    quick_check(*opened(nyu), allowed=1)
+
+
 def test_quick_check_finds_a_missing_file_anywhere(tmp_path):
     write(tmp_path / "set", "nyuv2", 9, size=(32, 32))  # six for training: 0, 3 and 5 are read
     (tmp_path / "set/depth/0001.npy").unlink()
     (tmp_path / "set/seg/0002.png").unlink()
     with pytest.raises(BrokenSample, match=r"depth/0001.npy .* is missing \(and 1 more\)"):
         quick_check(*opened(tmp_path / "set"))
+
+
+def test_an_empty_split_val_is_taken_from_train(tmp_path, capsys):
+    root = small.nyuv2(tmp_path, 4)
+    index = json.loads((root / "nyu_v2_3task.json").read_text())
+    lacking = {split: records for split, records in index.items() if split != "val"}
+    said = []
+    for one in (lacking, lacking | {"val": []}):
+        small.write_index(root, "nyuv2", one)
+        assert main(["nyuv2", str(root), "--workers", "1"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
 
 
 def test_an_image_in_two_splits_is_refused_and_can_be_allowed(tmp_path, capsys):

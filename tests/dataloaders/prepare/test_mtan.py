@@ -110,9 +110,9 @@ def test_a_broken_file_costs_its_record(tmp_path, capsys):
     assert [record[0] for record in index["train"]] == ["img/train_0000.png", "img/train_0002.png"]
 
 
-def cityscapes(folder: Path, label_folder: str, highest: int) -> Path:
+def cityscapes(folder: Path, label_folder: str, highest: int, void: int = -1) -> Path:
     for split in ("train", "val"):
-        label = np.array([[-1.0, 0, highest, 5]])
+        label = np.array([[void, 0.0, highest, 5]])
         save(folder / split / "image/0.npy", np.full((1, 4, 3), 0.5))
         save(folder / split / f"{label_folder}/0.npy", label)
         save(folder / split / "depth/0.npy", np.array([[[-1.0], [0], [0.25], [0.5]]]))
@@ -143,6 +143,13 @@ def test_cityscapes(tmp_path, folder, highest, finest, coarse):
     if finest is None:
         with pytest.raises(ValueError, match="no record of split 'test' has a target for task 'seg'"):
             DATASETS["cityscapes"].open(Data(**{**data.__dict__, "classes": 19}), "test", tasks, "metric")
+
+
+def test_void_of_255_is_no_class_of_cityscapes(tmp_path, capsys):
+    assert run("cityscapes", cityscapes(tmp_path / "mtan", "label", 6, void=255), tmp_path / "out") == 0
+    assert "(label) are taken for 7 classes" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out/cityscape.json").read_text())["test"][0]
+    assert record[4] is None and np.load(tmp_path / "out" / record[3]).tolist() == [[-1, 0, 6, 5]]
 
 
 @pytest.mark.parametrize(

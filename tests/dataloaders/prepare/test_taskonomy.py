@@ -61,6 +61,18 @@ def test_incomplete_views_are_left_out(tmp_path, capsys):
     assert len(json.loads((tmp_path / "out/taskonomy.json").read_text())["train"]) == 2
 
 
+def test_files_that_broke_off_cost_their_view(tmp_path, capsys):
+    download(tmp_path / "official", "hanson", views=3)
+    building = tmp_path / "official/hanson"
+    whole = building / "rgb/point_0_view_0_domain_rgb.png"
+    whole.write_bytes(whole.read_bytes()[:-20])
+    (building / "depth_zbuffer" / official_name("point_2_view_0", "depth_zbuffer")).write_bytes(b"")
+    assert run(tmp_path / "official", tmp_path / "out") == 1
+    said = capsys.readouterr().out
+    assert "2 records are left out:" in said and f"{whole} is no complete PNG picture" in said
+    assert len(json.loads((tmp_path / "out/taskonomy.json").read_text())["train"]) == 1
+
+
 def test_splits_from_files(tmp_path):
     table = tmp_path / "splits.csv"
     text = "id,train,val,test\r\na, 1,0,0\r\nb,0,1,0\r\nc ,0,0,1\r\nd,0,0,0\r\n\r\n"
