@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +49,6 @@ def place(tmp_path_factory):
 
 def call(folder, script, *words, evaluate=False):
     """Run a script in this process, as `python3 script words` would."""
-    import runpy
-
     common = ["--dest", str(folder / "out"), "--data-root", str(folder / "rooms")]
     common += ["--num-workers", "0"] if evaluate else ["--config", str(folder / "tiny.yaml")]
     before, sys.argv = sys.argv, [script, *common, *words]
@@ -374,8 +374,6 @@ def test_help_is_a_page_and_needs_no_torch(script):
 
 
 def test_replaced_samples_are_counted_in_the_record(place):
-    import shutil
-
     root = place / "damaged"
     shutil.copytree(place / "rooms", root)
     index = json.loads((root / "nyu_v2_3task.json").read_text())
@@ -438,6 +436,39 @@ def test_scores_of_another_question_are_never_replaced_unasked(place, capsys):
     call(place, "eval_pruned_net.py", *words, evaluate=True)  # the same question again
     call(place, "eval_pruned_net.py", *final, "--overwrite", evaluate=True)
     assert json.loads(path.read_text())["weights"] == "final_nyuv2_baseline.pth"
+
+
+@pytest.fixture
+def no_val(place, tmp_path):
+    """Rooms whose index has no split `val`: 8 images to train on."""
+    root = tmp_path / "rooms"
+    shutil.copytree(place / "rooms", root)
+    index = json.loads((root / "nyu_v2_3task.json").read_text())
+    index["train"] += index.pop("val")
+    (root / "nyu_v2_3task.json").write_text(json.dumps(index))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "said"),
+    [
+        ((), ("--val-share", "0.5"), "was trained with --val-share 0.05, so on images that --val-share 0.5"),
+        (("--val-share", "0", "--select-on", "test"), (), "was trained on all of split 'train', and the"),
+        (("--val-share", "0", "--select-on", "test"), ("--val-share", "0.5"), "was trained on all of split"),
+    ],
+)
+def test_no_network_is_judged_by_what_it_was_trained_on(place, no_val, capsys, trained, asked, said):
+    name = f"left_out_{len(trained)}_{len(asked)}"
+    words = ("--method", "baseline", "--name", name, "--data-root", str(no_val))
+    call(place, "launch_training.py", *words, *trained, "--set", "run.preflight=false")
+    words += ("--split", "val")
+    error = refused(capsys, place, "eval_pruned_net.py", *words, *asked, evaluate=True)
+    assert f"best_{name}.pth {said}" in error and error.endswith("name another --split")
+    assert not trained or "--val-share" not in error
+    assert not (place / "out" / f"{name}_val.json").exists()
+    if not trained:
+        call(place, "eval_pruned_net.py", *words, evaluate=True)
+        assert json.loads((place / "out" / f"{name}_val.json").read_text())["images"] == 1
 
 
 def test_a_file_cannot_say_how_a_machine_works(place):

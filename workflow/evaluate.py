@@ -38,6 +38,7 @@ from .files import Files
 from .networks import Saved, load_network
 from .origin import origin
 from .saved import read_saved
+from .unseen import check_unseen
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
@@ -155,6 +156,8 @@ def evaluate_network(
     overwrite: also replace a file that answers another question, else a ValueError before the work.
     """
     replace(experiment, dest=saved.path.parent).check_dest()  # results go beside the weights
+    if split == "val" and saved.content.get("config"):  # published files do not tell what they saw
+        check_unseen(experiment, saved, "name another --split")
     fabric = experiment.fabric
     path = saved.path.parent / result_file(experiment.name, split)
     question = _question(experiment, saved, split, engine)
