@@ -53,7 +53,11 @@ class Data:
     classes: int = setting(40, "classes", "segmentation classes", range=at_least(2))
     crop: int = setting(321, help="side of the square training crop", range=at_least(16, " pixels"))
     size: int | None = setting(
-        None, help="side to which all files are resized", range=at_least(16, " pixels"), unset="as they are"
+        None,
+        help="side to which all files are resized",
+        range=at_least(16, " pixels"),
+        evaluated=True,
+        unset="as they are",
     )
     scale: tuple[float, ...] = setting(
         (0.5, 1.5),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from comparison.results import read_results
-from configs.load import load
+from configs.load import load, result_settings
 from prune_utils.budgets import erk_budget, keep_count
 from prune_utils.methods import METHODS
 from workflow.experiment import open_experiment
@@ -469,6 +469,19 @@ def test_no_network_is_judged_by_what_it_was_trained_on(place, no_val, capsys, t
     if not trained:
         call(place, "eval_pruned_net.py", *words, evaluate=True)
         assert json.loads((place / "out" / f"{name}_val.json").read_text())["images"] == 1
+
+
+def test_a_result_holds_the_settings_of_the_training_whatever_its_evaluation_says(place):
+    made = saved(place / "out" / "best_nyuv2_baseline.pth")["config"]
+    words = ("--weights", str(place / "out" / "best_nyuv2_baseline.pth"), "--name")
+    call(place, "eval_pruned_net.py", *words, "plain", evaluate=True)
+    others = ("optim.iterations=250", "data.hflip=0.25", "data.val_fraction=0.5", "loss_weights.sn=3")
+    others += ("prune.scope=backbone", "prune.factors.seg=2", "run.eval_every=7")
+    given = [word for other in others for word in ("--set", other)]
+    call(place, "eval_pruned_net.py", *words, "told", *given, evaluate=True)
+    plain, told = (json.loads((place / "out" / f"{name}.json").read_text()) for name in ("plain", "told"))
+    assert told["loss"] == plain["loss"]
+    assert result_settings(told["config"]) == result_settings(plain["config"]) == result_settings(made)
 
 
 def test_a_file_cannot_say_how_a_machine_works(place):
