@@ -197,6 +197,10 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     differing = differing_settings(results)
     if differing:
         notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")
+    batches = {result.settings.get("data", {}).get("eval_batch_size") for result in results} - {None}
+    if protocol == "paper" and len(batches) > 1:
+        sizes = ", ".join(sorted(map(str, batches)))
+        notes.append(f"averages are over batches of evaluation, which differ: data.eval_batch_size ({sizes})")
     pruned = differing_pruning(results)
     if pruned:
         notes.append(f"seeds of one row were pruned with different settings: {'; '.join(pruned)}")

@@ -422,12 +422,19 @@ def test_scores_of_another_question_are_never_replaced_unasked(place, capsys):
     for more, named in (
         ((*final,), "weights best_nyuv2_baseline.pth, now final_nyuv2_baseline.pth"),
         ((*words, "--engine", "dense"), "engine torch, now dense"),
+        ((*words, "--set", "data.eval_batch_size=1"), "eval batch size 2, now 1"),
     ):
         error = refused(capsys, place, "eval_pruned_net.py", *more, evaluate=True)
         assert f"asked.json holds other scores ({named}): --overwrite replaces it" in error
     path.write_text(json.dumps(json.loads(before) | {"data_root": "/elsewhere"}))
     error = refused(capsys, place, "eval_pruned_net.py", *words, evaluate=True)
     assert "data root /elsewhere, now " in error
+    older = json.loads(before)
+    assert older.pop("eval_batch_size") == 2
+    path.write_text(json.dumps(older))
+    words_of_one = (*words, "--set", "data.eval_batch_size=1")
+    error = refused(capsys, place, "eval_pruned_net.py", *words_of_one, evaluate=True)
+    assert "eval batch size 2, now 1" in error  # earlier versions tell it among the settings
     path.write_text("[]")
     assert "asked.json exists and holds no scores" in refused(
         capsys, place, "eval_pruned_net.py", *words, evaluate=True

@@ -204,6 +204,7 @@ def _question(experiment: Experiment, saved: Saved, split: str, engine: str | No
         "data_root": str(records.root.resolve()),
         "samples": len(records),
         "first_sample": str(records.entries[0].files[records.layout.image.column]),
+        "eval_batch_size": experiment.config.data.eval_batch_size,
     }
 
 
@@ -212,7 +213,9 @@ def _require_same_question(path: Path, question: dict[str, Any]) -> None:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
         raise ValueError(f"{path} exists and holds no scores: --overwrite replaces it, --name keeps both")
-    known = {"tasks": list(content["metrics"])} | content
+    data = content["config"].get("data") if isinstance(content.get("config"), dict) else None
+    batches = {"eval_batch_size": data["eval_batch_size"]} if data and "eval_batch_size" in data else {}
+    known = {"tasks": list(content["metrics"])} | batches | content
     for field, now in question.items():
         was = known.get(field, now)  # earlier versions wrote less
         if was != now:
