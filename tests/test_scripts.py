@@ -390,6 +390,23 @@ def test_replaced_samples_are_counted_in_the_record(place):
     assert counted == [1.0]
 
 
+def test_a_dense_training_says_which_flags_of_pruning_change_nothing(place, capsys):
+    words = ("--method", "baseline", "--name", "unpruned", "--set", "run.preflight=false")
+    call(place, "launch_training.py", *words, "--budget", "erk", "--trunk-share", "0.3")
+    said = "--budget erk --trunk-share 0.3 would change nothing here: the dense network is not pruned"
+    assert said in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("data-root", "/nowhere"), ("split", "nosuch")])
+def test_an_export_refuses_flags_that_change_nothing(place, capsys, monkeypatch, flag, value):
+    words = ["export_net.py", "--weights", str(place / "out" / "best_nyuv2_baseline.pth")]
+    monkeypatch.setattr(sys, "argv", [*words, f"--{flag}", value])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "export_net.py"), run_name="__main__")
+    said = f"error: --{flag} {value} is for --only-voted: give it, or leave --{flag} out"
+    assert end.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_engines_give_the_scores_of_torch(place):
     results = {}
     for engine in (None, "dense", "sparse"):
