@@ -143,16 +143,18 @@ def _verdicts(entries: list[Entry], options: Options, apart: Sequence[str]) -> G
             )
         return None
     grid = verdict_grid(entries, against, measures(entries, options.measure))
-    most = max((int(cells[-2].text) for _, cells in grid.rows), default=0)
+    seeds = [int(cells[-2].text) for _, cells in grid.rows]
+    most, called = max(seeds, default=0), sum(number > 1 for number in seeds)
     width = "; one seed gives none"
     if most > 1:
         width = f"; with {most} seeds it reaches {quantile(LEVEL, most - 1):.2f} standard errors to each side"
-    notes = (
-        f"paired by seed, Student's {LEVEL:.0%} interval of the mean difference{width}",
-        f"were all methods alike, about {by_chance(len(grid.rows)):.1f} of {len(grid.rows)} verdicts would "
-        "still call a difference",
-    )
-    return replace(grid, notes=notes)
+    notes = [f"paired by seed, Student's {LEVEL:.0%} interval of the mean difference{width}"]
+    if called:
+        notes.append(
+            f"were all methods alike, about {by_chance(called):.1f} of {called} verdicts would still call a "
+            "difference"
+        )
+    return replace(grid, notes=tuple(notes))
 
 
 def _metric_protocol(results: list[Result], asked: str | None) -> str:
