@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.choices import not_one_of
-from common.names import PROTOCOLS
+from common.names import BASELINE, PROTOCOLS
 from prune_utils.methods import METHODS
 
 from . import published
-from .entries import ALONE, DELTA, FORMULA, FORMULA_ALONE, UNTOLD, Entry, columns_of, gather, in_order
+from .entries import (
+    ALONE,
+    DELTA,
+    FORMULA,
+    FORMULA_ALONE,
+    UNTOLD,
+    Entry,
+    columns_of,
+    dense_of,
+    gather,
+    in_order,
+)
 from .grid import Grid, measures, score_grid, verdict_grid
 from .render import FORMATS, comma_separated
 from .results import (
@@ -96,7 +107,8 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
         shown = [_in_words(entry) for entry in in_order(entries + theirs, groups)]
         notes.append(published.NOTE)
     scores = score_grid(shown, _title(results, protocol), notes)
-    return Report(shown, scores, _verdicts(entries, options, apart))
+    dense = {result.label for result in dense_of(results).values()}
+    return Report(shown, scores, _verdicts(entries, options, apart, dense))
 
 
 def tables_by_ratio(files: Sequence[Path], ratios: Sequence[float]) -> str:
@@ -127,12 +139,15 @@ def _origins(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _verdicts(entries: list[Entry], options: Options, apart: Sequence[str]) -> Grid | None:
-    """apart: fields in which the results are of other images."""
+def _verdicts(
+    entries: list[Entry], options: Options, apart: Sequence[str], dense: Collection[str]
+) -> Grid | None:
+    """apart: fields in which the results are of other images. dense: labels of dense networks that deltas are
+    against."""
     against = options.against
     if against is None:
         labels = [entry.label for entry in entries]
-        against = DENSE if DENSE in labels else labels[0]
+        against = next((label for label in (DENSE, *labels) if label in labels and label in dense), labels[0])
     if against == NOBODY or len(entries) < 2:
         return None
     if apart:
@@ -190,7 +205,11 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     elif any(DELTA in entry.values for entry in entries):
         notes.append("no delta: a score of the dense network is 0 or missing")
     else:
-        notes.append("no delta: it needs the dense network (method baseline) of the same seed")
+        named = " or ".join(f"{dataset}_{BASELINE}" for dataset in sorted({r.dataset for r in results}))
+        notes.append(
+            "no delta: it needs the dense network (method baseline) of the same seed, where there are "
+            f"several by the name {named}"
+        )
     if any(column.metric.startswith(ALONE) for column in columns_of(entries)):
         notes.append(FORMULA_ALONE)
     if len({entry.seeds for entry in entries}) > 1:
