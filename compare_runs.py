@@ -115,6 +115,13 @@ def main() -> None:
 
     if asked.panels < 0:
         raise ValueError(f"--panels {asked.panels} is not a number of images, 0 or more")
+    if asked.panels and not asked.html:
+        raise ValueError(f"--panels {asked.panels} is for the page of --html FILE: give it, or leave it out")
+    if asked.html and asked.format != "terminal":
+        raise ValueError(
+            f"--html shows no table here, --format {asked.format} is for one: leave it out, --write writes "
+            "every format"
+        )
 
     from comparison.report import Options, report
     from comparison.results import read_results, select

@@ -44,7 +44,8 @@ def arguments() -> argparse.Namespace:
         "--only-voted", action="store_true", help="also drop shared weights that only absent tasks wanted"
     )
     result.add_argument("--data-root", metavar="DIR", help="--only-voted: the data the network was made from")
-    result.add_argument("--split", default="test", help="--only-voted: split to measure the change on")
+    split = result.add_argument("--split", help="--only-voted: split to measure the change on")
+    described(split, unset="test")
     described(result.add_argument("--out", metavar="FILE", help="what to write"), unset="beside the weights")
     return result.parse_args()
 
@@ -75,11 +76,12 @@ def drop_unvoted(
     for_tasks(content, tasks)  # complains about unknown tasks before any work
     experiment = voted.reopen(content, path.parent, asked.data_root)
     smaller = voted.only_voted(content, experiment, tasks)
-    before, after = (voted.scores_of(of, experiment, tasks, asked.split) for of in (content, smaller))
+    split = asked.split or "test"
+    before, after = (voted.scores_of(of, experiment, tasks, split) for of in (content, smaller))
     dropped = sum(int((kept & ~smaller["mask"][name]).sum()) for name, kept in content["mask"].items())
     print(f"{dropped:,} kept weights were wanted by absent tasks only and are dropped")
     rows = voted.comparison(before, after, experiment.config.run.protocol)
-    print(table(rows, (f"on {asked.split}", "before", "after")), end="\n\n")
+    print(table(rows, (f"on {split}", "before", "after")), end="\n\n")
     return smaller
 
 
@@ -93,6 +95,9 @@ def target(asked: argparse.Namespace, named: Path, tasks: tuple[str, ...] | None
 
 def main() -> None:
     asked = arguments()
+    for flag, value in (("data-root", asked.data_root), ("split", asked.split)):
+        if value is not None and not asked.only_voted:
+            raise ValueError(f"--{flag} {value} is for --only-voted: give it, or leave --{flag} out")
     if asked.format == "onnx":
         terminal.check_packages("--format onnx", "onnx")
 

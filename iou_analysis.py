@@ -2,17 +2,23 @@
 """How far the tasks want the same weights, layer by layer, and where it stops: the watershed."""
 
 from argparse import Namespace
+from dataclasses import fields
 
+from agreement.unused import LEAVE, refuse_unused
 from common.command_line import described
 from common.numbers import parse_numbers, parse_seeds
 from common.text import files_table
 from configs.arguments import flags_tree, parser
 from configs.load import FOLDER, Tree, load, merge, read_settings
 from configs.origins import settings_table
-from configs.schema import CRITERIA, Config
+from configs.schema import CRITERIA, Config, Prune
 from workflow import terminal
 
 NUM_BATCHES = {"taskonomy": 200}  # where the paper takes others than for pruning
+USED = ("num_batches", "batch_size", "criterion", "score_init")  # settings of pruning that an analysis reads
+UNUSED = {field.name: LEAVE for field in fields(Prune) if field.name not in USED} | {
+    "keep_ratio": "--keep-ratios {} says what each task keeps"
+}
 EXAMPLES = """\
   python3 iou_analysis.py --dataset nyuv2
   python3 iou_analysis.py --dataset taskonomy --keep-ratios 0.02,0.078,0.2 --seeds 3 --dest DIR
@@ -65,6 +71,7 @@ def main() -> None:
     if asked.print_config:
         print(settings_table(_config(asked), asked, _base(asked)))
         return
+    refuse_unused(flags_tree(asked), UNUSED)
     keep_ratios = parse_numbers("--keep-ratios", asked.keep_ratios, float)
     for share in keep_ratios:
         if not 0 < share <= 1:

@@ -76,12 +76,14 @@ def main() -> None:
     from workflow.files import Options
     from workflow.launch import check_rewind_step, launch
     from workflow.preflight import before_launch, preflight_launch
-    from workflow.pruning import said_of_pruning
+    from workflow.pruning import flags_of, said_of_pruning
 
     if row is None:
         check_rewind_step(config)
     experiment = open_experiment(config, asked.method, asked.dest, asked.name, flags_text(asked))
     said = said_of_pruning(config, flags)
+    if row is None and said:
+        experiment.say(f"{flags_of(said)} would change nothing here: the dense network is not pruned")
     options = Options(asked.init_from, asked.overwrite, asked.resume, asked.export_published, said)
     if asked.preflight is not None:
         told = preflight_launch(experiment, row, options)

@@ -15,12 +15,13 @@ from prune_utils.methods import Method, method
 from prune_utils.text import not_one_of
 from workflow import terminal
 
+from .unused import LEAVE, refuse_unused
+
 EXAMPLES = """\
   python3 -m agreement.noise --dataset nyuv2 --seeds 2
   python3 -m agreement.noise --dataset nyuv2 --batches 1,10,50 --methods snip --budgets erk --ratio 90"""
 COMMON = ("--dataset", "--data-root", "--dest", "--config", "--set", "--ratio", "--batches", "--seeds")
 METHODS = ("disparse_static", "snip")
-LEAVE = "leave it out"
 UNUSED = {  # settings of pruning that this command does not read -> what to do instead
     "budget": "--budgets {} names those to compare",
     "num_batches": "--batches {} says how many are in a set",
@@ -68,14 +69,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _check(config: Config, given: Tree) -> None:
-    """ValueError for a setting that the comparison of masks does not know. given: what the command line says,
-    as a file may be for other commands, too."""
-    for field, value in given.get("prune", {}).items():
-        if field in UNUSED:
-            flag = field.replace("_", "-")
-            said = f"--{flag}" if flag in FLAGS | SWITCHES else f"prune.{field}"
-            said += "" if value is True else f" {value}"
-            raise ValueError(f"{said} would change nothing here: {UNUSED[field].format(value)}")
+    """ValueError for a setting that the comparison of masks does not know. given: as of `refuse_unused`."""
+    refuse_unused(given, UNUSED, FLAGS | SWITCHES)
     prune = config.prune
     for flag, value, only in (
         ("--keep-ratio", prune.keep_ratio, None),

@@ -267,6 +267,8 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
 
     def work() -> int:
+        if asked.half and not asked.hub:
+            raise ValueError("--half is for the network of --hub DIR: give it, or leave it out")
         named = Path(asked.file)
         path = network_file(named)
         name = named.resolve().name if named.is_dir() else named.stem  # a folder's name has no ending

@@ -73,10 +73,10 @@ def gather(results: Sequence[Result], protocol: str, setups: Mapping[str, str]) 
     """Entries in the order of `setups` (method -> group, the dense network goes before), values by seed.
 
     protocol: which of the two metric protocols. Where the results differ in data set, split, ... the labels
-    say so. delta is there for every seed that has a dense result alike in everything else.
+    say so. delta is there for every seed that has a dense result (`dense_of`) alike in everything else.
     """
     apart = mixed(list(results))
-    dense = {_family(result): result for result in results if result.label == DENSE}
+    dense = dense_of(results)
     alone = singles_of(results, protocol)
     gathered: dict[tuple, list[Result]] = {}
     for result in results:
@@ -137,6 +137,21 @@ def columns_of(entries: Sequence[Entry]) -> list[Column]:
         if any(math.isfinite(v) for e in entries for v in e.values.get(column, {}).values())
     ]
     return sorted(known, key=lambda column: not column.task)
+
+
+def dense_of(results: Sequence[Result]) -> dict[tuple, Result]:
+    """Family -> the dense network that its results are compared with: the one of that name, else the only one
+    that has several tasks."""
+    found: dict[tuple, list[Result]] = {}
+    for result in results:
+        if result.method == BASELINE and (result.label == DENSE or len(result.tasks) > 1):
+            found.setdefault(_family(result), []).append(result)
+    chosen = {}
+    for of, there in found.items():
+        named = [result for result in there if result.label == DENSE]
+        if named or len(there) == 1:
+            chosen[of] = (named or there)[0]
+    return chosen
 
 
 def singles_of(results: Sequence[Result], protocol: str) -> dict[tuple, dict[float, dict[Column, float]]]:

@@ -22,10 +22,11 @@ from typing import Any
 from common.command_line import Parser, ending
 from common.figures import COLOURS, FAINT, INK, new_figure, plain_axes, write_figure
 from common.files import read_json, replacing
+from common.names import BASELINE
 from common.text import files_table
 
-from .entries import DELTA, gather
-from .results import DENSE, Result, read_results, refuse_mixtures, refuse_other_images
+from .entries import DELTA, dense_of, gather
+from .results import Result, read_results, refuse_mixtures, refuse_other_images
 
 COSTS = {  # field of a Point -> what it is, its unit
     "latency": ("latency", "ms"),
@@ -90,9 +91,12 @@ def points_of(folders: Iterable[str | Path], batch: int, threads: int) -> list[P
     refuse_mixtures(results, ("ratio",))
     refuse_other_images(results)
     speeds = _speeds(places)
-    dense = [result for result in results if result.label == DENSE]
+    dense = list(dense_of(results).values())
     if not dense:
-        raise ValueError("there is no result of the dense network (method baseline): delta is against it")
+        raise ValueError(
+            "there is no result of the dense network (method baseline), or several and none by the name "
+            f"{results[0].dataset}_{BASELINE}: delta is against it"
+        )
     points, seen = [], set()
     for result in results:
         key = result.label, result.ratio
@@ -100,7 +104,7 @@ def points_of(folders: Iterable[str | Path], batch: int, threads: int) -> list[P
             continue
         seen.add(key)
         own = [other for other in results if (other.label, other.ratio) == key]
-        change = 0.0 if result.label == DENSE else _delta(own, dense)
+        change = 0.0 if result in dense else _delta(own, dense)
         for name in dict.fromkeys(other.name for other in own):
             for content in speeds.get(name, []):
                 points += _points(result, change, content, batch, threads)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.choices import not_one_of
-from common.names import PROTOCOLS
+from common.names import BASELINE, PROTOCOLS
 from prune_utils.methods import METHODS
 
 from . import published
-from .entries import ALONE, DELTA, FORMULA, FORMULA_ALONE, UNTOLD, Entry, columns_of, gather, in_order
+from .entries import (
+    ALONE,
+    DELTA,
+    FORMULA,
+    FORMULA_ALONE,
+    UNTOLD,
+    Entry,
+    columns_of,
+    dense_of,
+    gather,
+    in_order,
+)
 from .grid import Grid, measures, score_grid, verdict_grid
 from .render import FORMATS, comma_separated
 from .results import (
@@ -96,7 +107,8 @@ def report(results: Sequence[Result], options: Options, groups: Mapping[str, str
         shown = [_in_words(entry) for entry in in_order(entries + theirs, groups)]
         notes.append(published.NOTE)
     scores = score_grid(shown, _title(results, protocol), notes)
-    return Report(shown, scores, _verdicts(entries, options, apart))
+    dense = {result.label for result in dense_of(results).values()}
+    return Report(shown, scores, _verdicts(entries, options, apart, dense))
 
 
 def tables_by_ratio(files: Sequence[Path], ratios: Sequence[float]) -> str:
@@ -127,12 +139,15 @@ def _origins(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _verdicts(entries: list[Entry], options: Options, apart: Sequence[str]) -> Grid | None:
-    """apart: fields in which the results are of other images."""
+def _verdicts(
+    entries: list[Entry], options: Options, apart: Sequence[str], dense: Collection[str]
+) -> Grid | None:
+    """apart: fields in which the results are of other images. dense: labels of dense networks that deltas are
+    against."""
     against = options.against
     if against is None:
         labels = [entry.label for entry in entries]
-        against = DENSE if DENSE in labels else labels[0]
+        against = next((label for label in (DENSE, *labels) if label in labels and label in dense), labels[0])
     if against == NOBODY or len(entries) < 2:
         return None
     if apart:
@@ -143,16 +158,18 @@ def _verdicts(entries: list[Entry], options: Options, apart: Sequence[str]) -> G
             )
         return None
     grid = verdict_grid(entries, against, measures(entries, options.measure))
-    most = max((int(cells[-2].text) for _, cells in grid.rows), default=0)
+    seeds = [int(cells[-2].text) for _, cells in grid.rows]
+    most, called = max(seeds, default=0), sum(number > 1 for number in seeds)
     width = "; one seed gives none"
     if most > 1:
         width = f"; with {most} seeds it reaches {quantile(LEVEL, most - 1):.2f} standard errors to each side"
-    notes = (
-        f"paired by seed, Student's {LEVEL:.0%} interval of the mean difference{width}",
-        f"were all methods alike, about {by_chance(len(grid.rows)):.1f} of {len(grid.rows)} verdicts would "
-        "still call a difference",
-    )
-    return replace(grid, notes=notes)
+    notes = [f"paired by seed, Student's {LEVEL:.0%} interval of the mean difference{width}"]
+    if called:
+        notes.append(
+            f"were all methods alike, about {by_chance(called):.1f} of {called} verdicts would still call a "
+            "difference"
+        )
+    return replace(grid, notes=tuple(notes))
 
 
 def _metric_protocol(results: list[Result], asked: str | None) -> str:
@@ -188,7 +205,11 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     elif any(DELTA in entry.values for entry in entries):
         notes.append("no delta: a score of the dense network is 0 or missing")
     else:
-        notes.append("no delta: it needs the dense network (method baseline) of the same seed")
+        named = " or ".join(f"{dataset}_{BASELINE}" for dataset in sorted({r.dataset for r in results}))
+        notes.append(
+            "no delta: it needs the dense network (method baseline) of the same seed, where there are "
+            f"several by the name {named}"
+        )
     if any(column.metric.startswith(ALONE) for column in columns_of(entries)):
         notes.append(FORMULA_ALONE)
     if len({entry.seeds for entry in entries}) > 1:
@@ -197,6 +218,10 @@ def _notes(results: list[Result], protocol: str, entries: list[Entry]) -> list[s
     differing = differing_settings(results)
     if differing:
         notes.append(f"these results differ in settings beside pruning: {'; '.join(differing)}")
+    batches = {result.settings.get("data", {}).get("eval_batch_size") for result in results} - {None}
+    if protocol == "paper" and len(batches) > 1:
+        sizes = ", ".join(sorted(map(str, batches)))
+        notes.append(f"averages are over batches of evaluation, which differ: data.eval_batch_size ({sizes})")
     pruned = differing_pruning(results)
     if pruned:
         notes.append(f"seeds of one row were pruned with different settings: {'; '.join(pruned)}")

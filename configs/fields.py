@@ -27,7 +27,8 @@ class Setting(NamedTuple):
 
     changes_result: False for a setting that changes speed, paths or logs only. travels: whether a
     network's file brings it to a later command, None = where it changes the result; False where it says how
-    that command works.
+    that command works. evaluated: whether scores of a trained network depend on it, so that a result holds
+    what its evaluation said and not what the training did.
     aliases: earlier names of the field, still read from files and --set.
     choices: names that help and shells offer; what a plugin registers is taken too.
     unset: what None means.
@@ -39,6 +40,7 @@ class Setting(NamedTuple):
     range: Range | None = None
     changes_result: bool = True
     travels: bool | None = None
+    evaluated: bool = False
     aliases: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     unset: str = ""

@@ -235,9 +235,9 @@ def carried(tree: Tree) -> Tree:
     return _chosen(tree, lambda about: about.changes_result if about.travels is None else about.travels)
 
 
-def left_behind(tree: Tree) -> Tree:
-    """The settings that changed a saved network's result and that later commands do not take over."""
-    return _chosen(tree, lambda about: about.changes_result and about.travels is False)
+def trained(tree: Tree) -> Tree:
+    """The settings of a saved network that made it what it is: no evaluation of it changes them."""
+    return _chosen(tree, lambda about: about.changes_result and not about.evaluated)
 
 
 def overlay(dataset: str, files: typing.Iterable[str] = (), flags: Tree | None = None) -> Tree:

@@ -53,7 +53,11 @@ class Data:
     classes: int = setting(40, "classes", "segmentation classes", range=at_least(2))
     crop: int = setting(321, help="side of the square training crop", range=at_least(16, " pixels"))
     size: int | None = setting(
-        None, help="side to which all files are resized", range=at_least(16, " pixels"), unset="as they are"
+        None,
+        help="side to which all files are resized",
+        range=at_least(16, " pixels"),
+        evaluated=True,
+        unset="as they are",
     )
     scale: tuple[float, ...] = setting(
         (0.5, 1.5),
@@ -68,7 +72,8 @@ class Data:
     batch_size: int = setting(
         16, "batch-size", "images in a training batch, over all devices", range=at_least(1)
     )
-    # the paper protocol averages over these batches; runs that are compared may differ in it
+    # the weights of a step do not depend on it, so runs go on with another; averages of the paper protocol
+    # and the loss that chooses the best weights are over these batches, which results say by themselves
     eval_batch_size: int = setting(
         1, help="images in a batch of evaluation", range=at_least(1), changes_result=False, travels=True
     )

@@ -110,8 +110,8 @@ def entries(
         if split == "val" and not held:
             raise ValueError(
                 f"the index has no split 'val', and its {len(checked)} training record(s) at "
-                f"data.val_fraction {val_fraction:g} leave none to validate on: a larger --val-share holds "
-                "some out, --set run.select_on=test chooses weights without"
+                f"data.val_fraction {val_fraction:g} leave none to validate on: before training, a larger "
+                "--val-share holds some out, and --set run.select_on=test chooses weights without"
             )
         checked = [
             entry for entry, name in zip(checked, images, strict=True) if (name in held) == (split == "val")

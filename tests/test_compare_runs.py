@@ -92,6 +92,19 @@ def test_what_a_page_alone_does_not_show_is_refused(words, compare, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--panels", "4"), "--panels 4 is for the page of --html FILE"),
+        (("--html", "report.html", "--format", "latex"), "--format latex is for one: leave it out"),
+    ],
+)
+def test_what_would_show_nothing_is_refused(words, said, compare, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        compare(*words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
 def test_a_page_alone_takes_results_that_a_table_does_not_mix(compare, tmp_path):
     write(tmp_path / "out", "random", 0, (10.0, 4.0, 0.5), ratio=95, certificate=certificate(0.05))
     compare("--html", "report.html")

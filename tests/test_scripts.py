@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from comparison.results import read_results
-from configs.load import load
+from configs.load import load, result_settings
 from prune_utils.budgets import erk_budget, keep_count
 from prune_utils.methods import METHODS
 from workflow.experiment import open_experiment
@@ -47,8 +49,6 @@ def place(tmp_path_factory):
 
 def call(folder, script, *words, evaluate=False):
     """Run a script in this process, as `python3 script words` would."""
-    import runpy
-
     common = ["--dest", str(folder / "out"), "--data-root", str(folder / "rooms")]
     common += ["--num-workers", "0"] if evaluate else ["--config", str(folder / "tiny.yaml")]
     before, sys.argv = sys.argv, [script, *common, *words]
@@ -374,8 +374,6 @@ def test_help_is_a_page_and_needs_no_torch(script):
 
 
 def test_replaced_samples_are_counted_in_the_record(place):
-    import shutil
-
     root = place / "damaged"
     shutil.copytree(place / "rooms", root)
     index = json.loads((root / "nyu_v2_3task.json").read_text())
@@ -390,6 +388,23 @@ def test_replaced_samples_are_counted_in_the_record(place):
     with (place / "out" / "damaged_training.csv").open() as file:
         counted = [float(row["value"]) for row in csv.DictReader(file) if row["phase"] == "data"]
     assert counted == [1.0]
+
+
+def test_a_dense_training_says_which_flags_of_pruning_change_nothing(place, capsys):
+    words = ("--method", "baseline", "--name", "unpruned", "--set", "run.preflight=false")
+    call(place, "launch_training.py", *words, "--budget", "erk", "--trunk-share", "0.3")
+    said = "--budget erk --trunk-share 0.3 would change nothing here: the dense network is not pruned"
+    assert said in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("data-root", "/nowhere"), ("split", "nosuch")])
+def test_an_export_refuses_flags_that_change_nothing(place, capsys, monkeypatch, flag, value):
+    words = ["export_net.py", "--weights", str(place / "out" / "best_nyuv2_baseline.pth")]
+    monkeypatch.setattr(sys, "argv", [*words, f"--{flag}", value])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "export_net.py"), run_name="__main__")
+    said = f"error: --{flag} {value} is for --only-voted: give it, or leave --{flag} out"
+    assert end.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_engines_give_the_scores_of_torch(place):
@@ -424,12 +439,19 @@ def test_scores_of_another_question_are_never_replaced_unasked(place, capsys):
     for more, named in (
         ((*final,), "weights best_nyuv2_baseline.pth, now final_nyuv2_baseline.pth"),
         ((*words, "--engine", "dense"), "engine torch, now dense"),
+        ((*words, "--set", "data.eval_batch_size=1"), "eval batch size 2, now 1"),
     ):
         error = refused(capsys, place, "eval_pruned_net.py", *more, evaluate=True)
         assert f"asked.json holds other scores ({named}): --overwrite replaces it" in error
     path.write_text(json.dumps(json.loads(before) | {"data_root": "/elsewhere"}))
     error = refused(capsys, place, "eval_pruned_net.py", *words, evaluate=True)
     assert "data root /elsewhere, now " in error
+    older = json.loads(before)
+    assert older.pop("eval_batch_size") == 2
+    path.write_text(json.dumps(older))
+    words_of_one = (*words, "--set", "data.eval_batch_size=1")
+    error = refused(capsys, place, "eval_pruned_net.py", *words_of_one, evaluate=True)
+    assert "eval batch size 2, now 1" in error  # earlier versions tell it among the settings
     path.write_text("[]")
     assert "asked.json exists and holds no scores" in refused(
         capsys, place, "eval_pruned_net.py", *words, evaluate=True
@@ -438,6 +460,52 @@ def test_scores_of_another_question_are_never_replaced_unasked(place, capsys):
     call(place, "eval_pruned_net.py", *words, evaluate=True)  # the same question again
     call(place, "eval_pruned_net.py", *final, "--overwrite", evaluate=True)
     assert json.loads(path.read_text())["weights"] == "final_nyuv2_baseline.pth"
+
+
+@pytest.fixture
+def no_val(place, tmp_path):
+    """Rooms whose index has no split `val`: 8 images to train on."""
+    root = tmp_path / "rooms"
+    shutil.copytree(place / "rooms", root)
+    index = json.loads((root / "nyu_v2_3task.json").read_text())
+    index["train"] += index.pop("val")
+    (root / "nyu_v2_3task.json").write_text(json.dumps(index))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "said"),
+    [
+        ((), ("--val-share", "0.5"), "was trained with --val-share 0.05, so on images that --val-share 0.5"),
+        (("--val-share", "0", "--select-on", "test"), (), "was trained on all of split 'train', and the"),
+        (("--val-share", "0", "--select-on", "test"), ("--val-share", "0.5"), "was trained on all of split"),
+    ],
+)
+def test_no_network_is_judged_by_what_it_was_trained_on(place, no_val, capsys, trained, asked, said):
+    name = f"left_out_{len(trained)}_{len(asked)}"
+    words = ("--method", "baseline", "--name", name, "--data-root", str(no_val))
+    call(place, "launch_training.py", *words, *trained, "--set", "run.preflight=false")
+    words += ("--split", "val")
+    error = refused(capsys, place, "eval_pruned_net.py", *words, *asked, evaluate=True)
+    assert f"best_{name}.pth {said}" in error and error.endswith("name another --split")
+    assert not trained or "--val-share" not in error
+    assert not (place / "out" / f"{name}_val.json").exists()
+    if not trained:
+        call(place, "eval_pruned_net.py", *words, evaluate=True)
+        assert json.loads((place / "out" / f"{name}_val.json").read_text())["images"] == 1
+
+
+def test_a_result_holds_the_settings_of_the_training_whatever_its_evaluation_says(place):
+    made = saved(place / "out" / "best_nyuv2_baseline.pth")["config"]
+    words = ("--weights", str(place / "out" / "best_nyuv2_baseline.pth"), "--name")
+    call(place, "eval_pruned_net.py", *words, "plain", evaluate=True)
+    others = ("optim.iterations=250", "data.hflip=0.25", "data.val_fraction=0.5", "loss_weights.sn=3")
+    others += ("prune.scope=backbone", "prune.factors.seg=2", "run.eval_every=7")
+    given = [word for other in others for word in ("--set", other)]
+    call(place, "eval_pruned_net.py", *words, "told", *given, evaluate=True)
+    plain, told = (json.loads((place / "out" / f"{name}.json").read_text()) for name in ("plain", "told"))
+    assert told["loss"] == plain["loss"]
+    assert result_settings(told["config"]) == result_settings(plain["config"]) == result_settings(made)
 
 
 def test_a_file_cannot_say_how_a_machine_works(place):

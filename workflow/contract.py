@@ -19,7 +19,6 @@ from prune_utils.ascent import Round, search
 from prune_utils.methods import Method
 from prune_utils.report import format_certificate
 
-from .contract_check import has_split
 from .contract_looks import looks_path, note_look
 from .contract_report import (
     draw_search,
@@ -37,6 +36,7 @@ from .files import Files, Options
 from .judging import Fall, broken, is_lost, kept, look, to_certify
 from .networks import Saved, load_network, moved, save_network
 from .origin import origin
+from .unseen import has_split
 
 
 class Unkept(Exception):

@@ -23,6 +23,7 @@ from training.checkpoint import read_file
 from .experiment import Experiment
 from .files import Options
 from .networks import Saved
+from .unseen import check_unseen
 from .weighting import check_weighting
 
 MEAN_IOU = "mIoU"
@@ -86,7 +87,9 @@ def check_validation(
     experiment: Experiment, dense: Saved, limits: Mapping[str, float], halves: Sequence[Sequence[int]]
 ) -> None:
     """ValueError where the dense network has seen validation images, or a half holds too few of them."""
-    _check_unseen(experiment, dense)
+    check_val_share(experiment.config)
+    again = experiment.command("launch_training.py", BASELINE)
+    check_unseen(experiment, dense, f"train it with what is asked for, `{again}`")
     records = experiment.records("val")
     for task in experiment.tasks:
         limited = any(task_of(name) == task and limit < math.inf for name, limit in limits.items())
@@ -110,12 +113,6 @@ def check_val_share(config: Config) -> None:
         )
 
 
-def has_split(experiment: Experiment, split: str) -> bool:
-    """Whether the index names a split."""
-    dataset, data = experiment.dataset, experiment.config.data
-    return split in read_index(data.root, dataset.index_file, dataset.how_to_get)
-
-
 def forgiven(experiment: Experiment, limits: Mapping[str, float]) -> str:
     """The first limited measure that, under this protocol, a network does better in by giving classes up."""
     if experiment.config.run.protocol != "paper":
@@ -125,18 +122,3 @@ def forgiven(experiment: Experiment, limits: Mapping[str, float]) -> str:
         if limit < math.inf and measure in ("", MEAN_IOU) and MEAN_IOU in experiment.tasks[task].directions:
             return f"{MEAN_IOU} of {task}"
     return ""
-
-
-def _check_unseen(experiment: Experiment, dense: Saved) -> None:
-    """ValueError where the dense network was trained on images that would judge it."""
-    data = experiment.config.data
-    check_val_share(experiment.config)
-    if has_split(experiment, "val"):
-        return
-    made = (dense.content.get("config") or {}).get("data", {}).get("val_fraction", 0.0)
-    if made < data.val_fraction:  # held-out images are the first of one order: less is part of more
-        raise ValueError(
-            f"{dense.path} was trained with --val-share {made:g}, so on images that --val-share "
-            f"{data.val_fraction:g} would judge it by: train it with that share, "
-            f"`{experiment.command('launch_training.py', BASELINE)}`, or ask for no more than it left out"
-        )

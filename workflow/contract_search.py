@@ -36,7 +36,6 @@ from .contract_check import (
     check_settings,
     check_validation,
     forgiven,
-    has_split,
     read_state,
     require_dense,
 )
@@ -51,6 +50,7 @@ from .limits import parse_limits
 from .networks import Saved, dense_path, load_network, moved, save_network
 from .pruning import NumberedBatches, Pruning
 from .running import Run, training_plan
+from .unseen import has_split
 
 
 @dataclass

@@ -20,12 +20,11 @@ from configs.load import (
     Tree,
     as_tree,
     carried,
-    left_behind,
     load,
-    merge,
     quoted,
     result_settings,
     shown,
+    trained,
 )
 from configs.schema import Config, Prune
 from dataloaders import DATASETS as DATA_SETS
@@ -38,6 +37,7 @@ from .files import Files
 from .networks import Saved, load_network
 from .origin import origin
 from .saved import read_saved
+from .unseen import check_unseen
 
 METHOD = "disparse_static"  # where neither the command line nor the file names one
 
@@ -46,9 +46,9 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
     """The experiment and the network that the command line names.
 
     given: what --config files and flags say. An own file brings its name, its method and what describes the
-    network, its tasks, protocol and training; `given` lies over that, and ValueError says where it
-    contradicts it. Where the data lies and how the machine works is never taken from a file.
-    FileNotFoundError names the command that makes the file.
+    network, its tasks, protocol and training; `given` lies over that, but for the weights of the losses, and
+    ValueError says where it contradicts it. Where the data lies and how the machine works is never taken from
+    a file. FileNotFoundError names the command that makes the file.
     """
     ratio = float(given.get("prune", {}).get("ratio", Prune.ratio))
     method, base = asked.method or METHOD, None
@@ -72,6 +72,7 @@ def open_saved(asked: Namespace, given: Tree) -> tuple[Experiment, Saved]:
         method = found
         if asked.weights:
             name = asked.name or content["name"]
+        given = {section: fields for section, fields in given.items() if section != "loss_weights"}
     config = load(asked.dataset, flags=given, base=base)
     if base is not None:
         _require_as_trained(path, content, asked.method, config)
@@ -108,14 +109,14 @@ def _settings_of(content: dict, path: Path, dataset: str) -> Tree:
 
 def _require_as_trained(path: Path, content: dict, method: str | None, config: Config) -> None:
     """ValueError for a flag that would put another label on the network's scores than it was trained with."""
-    trained = result_settings(content["config"])
+    made = result_settings(content["config"])
     labels = {
         "method": (content.get("method", method), method or content.get("method")),
-        "protocol": (trained["run"]["protocol"], config.run.protocol),
-        "seed": (trained["run"]["seed"], config.run.seed),
+        "protocol": (made["run"]["protocol"], config.run.protocol),
+        "seed": (made["run"]["seed"], config.run.seed),
     }
     if content["mask"] is not None:
-        labels["ratio"] = (trained["prune"]["ratio"], config.prune.ratio)
+        labels["ratio"] = (made["prune"]["ratio"], config.prune.ratio)
     for flag, (was, said) in labels.items():
         if was != said:
             raise ValueError(f"{path} was made with --{flag} {was}, this command says {said}: leave it out")
@@ -155,6 +156,8 @@ def evaluate_network(
     overwrite: also replace a file that answers another question, else a ValueError before the work.
     """
     replace(experiment, dest=saved.path.parent).check_dest()  # results go beside the weights
+    if split == "val" and saved.content.get("config"):  # published files do not tell what they saw
+        check_unseen(experiment, saved, "name another --split")
     fabric = experiment.fabric
     path = saved.path.parent / result_file(experiment.name, split)
     question = _question(experiment, saved, split, engine)
@@ -201,6 +204,7 @@ def _question(experiment: Experiment, saved: Saved, split: str, engine: str | No
         "data_root": str(records.root.resolve()),
         "samples": len(records),
         "first_sample": str(records.entries[0].files[records.layout.image.column]),
+        "eval_batch_size": experiment.config.data.eval_batch_size,
     }
 
 
@@ -209,7 +213,9 @@ def _require_same_question(path: Path, question: dict[str, Any]) -> None:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
         raise ValueError(f"{path} exists and holds no scores: --overwrite replaces it, --name keeps both")
-    known = {"tasks": list(content["metrics"])} | content
+    data = content["config"].get("data") if isinstance(content.get("config"), dict) else None
+    batches = {"eval_batch_size": data["eval_batch_size"]} if data and "eval_batch_size" in data else {}
+    known = {"tasks": list(content["metrics"])} | batches | content
     for field, now in question.items():
         was = known.get(field, now)  # earlier versions wrote less
         if was != now:
@@ -254,11 +260,17 @@ def _result(experiment: Experiment, saved: Saved, split: str, scores: dict[str, 
         "certificate": saved.content.get("certificate"),
         "conflicts": _conflicts(saved.content.get("conflicts")),
         # of the training; what evaluation alone decides stands beside it
-        "config": as_tree(config) if made is None else merge(as_tree(config), left_behind(made)),
+        "config": as_tree(config) if made is None else _as_trained(config, made),
         "evaluated": {"precision": config.run.precision, "device": experiment.fabric.device.type},
         "versions": versions(),
         "weights_versions": _made(saved.content.get("versions")),
     }
+
+
+def _as_trained(config: Config, made: Tree) -> Tree:
+    """The settings of an evaluation, those that trained the network as its file has them."""
+    own = trained(made)
+    return {section: fields | own.get(section, {}) for section, fields in as_tree(config).items()}
 
 
 def _made(versions: Any) -> dict[str, str]:

@@ -54,6 +54,16 @@ def said_of_pruning(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
+def flags_of(said: Mapping[str, Any]) -> str:
+    """What `said_of_pruning` gives, as a command line says it.
+
+    >>> flags_of({"budget": "erk", "protect": ("stem", "heads.*")})
+    '--budget erk --protect stem,heads.*'
+    """
+    words = [f"--{name.replace('_', '-')} {flag_value(_plain(value))}" for name, value in said.items()]
+    return " ".join(words)
+
+
 class NumberedBatches:
     """The batches that scores are taken on; can be read again and again, always the same.
 

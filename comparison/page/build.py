@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from common.files import read_json
 from prune_utils.report import format_certificate
 
-from ..entries import DELTA, Entry, gather
+from ..entries import DELTA, Entry, dense_of, gather
 from ..grid import Grid
 from ..report import Options, report, setups
 from ..results import DENSE, Result
@@ -84,8 +84,9 @@ def _section(results: Sequence[Result], panels: int) -> str:
         members = [result for result in results if result.ratio in (None, ratio)]
         made = report(members, Options())
         entries = gather(members, members[0].protocol, setups())
-        dense = next((entry for entry in entries if entry.label == DENSE), dense)
-        by_ratio[ratio] = [entry for entry in entries if entry.label != DENSE]
+        reference = {result.label for result in dense_of(members).values()}
+        dense = next((entry for entry in entries if entry.label in reference), dense)
+        by_ratio[ratio] = [entry for entry in entries if entry.label not in reference]
         parts.append(_table(made.scores))
         if len(entries) > 1:
             parts += [_heading("Who is better than whom, paired by seed"), _chart(charts.matrix(entries))]

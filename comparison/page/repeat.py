@@ -127,8 +127,10 @@ def _differences(result: Result, covered: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(settings: Tree) -> Plain:
-    """The settings that change a result, those of tasks one by one."""
-    found: Plain = {}
+    """The settings that change a result, those of tasks one by one, and what its averages are over."""
+    place = "eval_batch_size"
+    data = settings.get("data", {})
+    found: Plain = {f"data.{place}": data[place]} if place in data else {}
     for section, fields in result_settings(settings).items():
         for field, value in fields.items():
             if isinstance(value, dict):

@@ -83,6 +83,13 @@ def test_one_pass_serves_all_ratios_and_seeds_repeat(monkeypatch, rooms, tmp_pat
         (("--seeds", "0"), "--seeds 0 asks for no seed"),
         (("--seeds", "1,1"), "--seeds needs different whole numbers"),
         (("--init-from", "none.pth"), "none.pth"),
+        (
+            ("--set", "prune.keep_ratio=0.3"),
+            "keep_ratio 0.3 would change nothing here: --keep-ratios 0.3",
+        ),
+        (("--set", "prune.scope=backbone"), "prune.scope backbone would change nothing here: leave it out"),
+        (("--set", "prune.protect=[stem]"), "prune.protect stem would change nothing here: leave it out"),
+        (("--set", "prune.granularity=channel"), "prune.granularity channel would change nothing here"),
     ],
 )
 def test_mistakes_are_one_sentence(monkeypatch, rooms, tmp_path, capsys, more, message):

@@ -292,6 +292,7 @@ def test_only_seeds_that_were_trained_alike_are_shown_beside_the_own_one(saved, 
     ("words", "sentence"),
     [
         (["nothing.pth"], "nothing.pth"),
+        (["{file}", "--half"], "--half is for the network of --hub DIR"),
         (["{file}", "--speed", "{json}"], "is not what prune_utils.deploy.benchmark writes"),
         (["{file}", "--hub", "{other}"], "holds another network: give --hub a folder of its own"),
     ],

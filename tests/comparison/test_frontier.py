@@ -52,6 +52,19 @@ def test_every_network_stands_in_every_runtime(study):
     ]
 
 
+def test_the_only_dense_network_has_any_name(study):
+    for seed in (0, 1):
+        path = write(study, "baseline", seed, (50.0, 0.2, 0.4), name="mydense")
+        path.rename(path.with_name("mydense.json"))
+    speed(study, "mydense", ("PyTorch", "fp32", 80.0, 500))
+    found = {point.network: point.delta for point in points_of([study], 1, 2)}
+    assert found == {"mydense": 0.0, "snip 90 %": pytest.approx(-3.75)}
+    write(study, "baseline", 0, (50.0, 0.2, 0.4), name="another")
+    write(study, "baseline", 1, (50.0, 0.2, 0.4), name="another")
+    with pytest.raises(ValueError, match="several and none by the name nyuv2_baseline: delta is against it"):
+        points_of([study], 1, 2)
+
+
 def test_networks_for_one_task_stand_beside_the_others(study):
     write(study, "baseline", 0, (50.0, 0.2, 0.4), name="nyuv2_baseline+tasks=seg")
     (study / "seed0" / "nyuv2_baseline.json").rename(study / "seed0" / "nyuv2_baseline+tasks=seg.json")

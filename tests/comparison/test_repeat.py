@@ -21,6 +21,7 @@ METHODS = (
     "disparse_gmp:arbiter=weighted:prune.factors.seg=2.5:loss_weights.sn=3,rigl"
 )
 WORDS = ["--set", "optim.weight_decay=0.001", "--set", "weighting.strength=0.5", "--val-share", "0.2"]
+WORDS += ["--set", "data.eval_batch_size=5"]
 
 
 @pytest.fixture
@@ -44,6 +45,11 @@ def written(folder, job, name=""):
     return path.rename(path.with_name(f"{name}.json")) if name else path
 
 
+def of_result(made):
+    """The settings that a result depends on."""
+    return result_settings(made), made["data"]["eval_batch_size"]
+
+
 def told(lines, script):
     return [shlex.split(line)[2:] for line in lines if line.startswith(f"python3 {script} ")]
 
@@ -59,7 +65,7 @@ def test_a_study_is_repeated_with_the_settings_of_its_results(planned, tmp_path)
     assert lines == [f"python3 reproduce.py {shlex.join(words)}"]
     assert words[words.index("--methods") + 1].split(",")[0].startswith("disparse_gmp:arbiter=weighted")
     again = planned(words)
-    made, before = ({(j.name, j.seed): result_settings(settings(j)) for j in of} for of in (again, jobs))
+    made, before = ({(j.name, j.seed): of_result(settings(j)) for j in of} for of in (again, jobs))
     assert made == before
 
 
@@ -92,12 +98,12 @@ def test_a_network_with_a_name_of_its_own_is_made_by_the_scripts(method, scripts
     for line in lines:
         words = shlex.split(line)[2:]
         assert words[: len(where)] == where
-        if "eval" in line:
+        if line.startswith("python3 eval_pruned_net.py "):
             assert words[len(where) :] == ["--split", "test"]
             continue
         asked = read(words)
         made = as_tree(load(asked.dataset, asked.config, flags_tree(asked)))
-        assert result_settings(made) == result_settings(settings(job))
+        assert of_result(made) == of_result(settings(job))
 
 
 def test_a_reference_for_one_task_is_trained_under_its_name(planned, tmp_path):

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 
 import pytest
 
@@ -126,6 +127,54 @@ def test_without_dense_there_is_no_delta_and_it_says_so(results):
     assert any(note.startswith("no delta") for note in made.scores.notes)
     assert made.verdicts.header[2] == "minus random"
     assert "†" not in made.text("terminal")  # these files know no constant
+
+
+def named(folder, name, figures, seed=0, **fields):
+    """A dense network with a name of its own; its figures as `write` takes them."""
+    write(folder / name, "baseline", seed, figures, name=name, **fields)
+
+
+def test_the_only_dense_network_for_several_tasks_is_the_dense_one_whatever_its_name(results, tmp_path):
+    sparse = [result for result in results if result.ratio is not None]
+    for seed, base in enumerate((20.0, 30.0, 25.0)):
+        named(tmp_path, "mydense", (base, 2.0, 0.5), seed)
+    mine = read_results([tmp_path / "mydense"])
+    made = report([*sparse, *mine], Options(), SETUPS)
+    assert cells(made.scores)["snip"][-1] == "-10.00 ± 0.00"
+    assert made.verdicts.header[2] == "minus mydense"
+    # the network of the usual name goes before, and of two others none is the dense one
+    assert report([*results, *mine], Options(), SETUPS).verdicts.header[2] == "minus dense"
+    for seed in range(3):
+        named(tmp_path, "another", (50.0, 2.0, 0.5), seed)
+    made = report([*sparse, *mine, *read_results([tmp_path / "another"])], Options(), SETUPS)
+    assert "delta % ↑" not in made.scores.header
+    assert (
+        "no delta: it needs the dense network (method baseline) of the same seed, where there are several by "
+        "the name nyuv2_baseline"
+    ) in made.scores.notes
+
+
+def test_batches_that_averages_of_the_paper_protocol_are_over_are_told(tmp_path):
+    for method, size in (("baseline", 1), ("snip", 5)):
+        path = write(tmp_path, method, 0, (20.0, 2.0, 0.5))
+        content = json.loads(path.read_text())
+        content["config"]["data"] = {"eval_batch_size": size}
+        path.write_text(json.dumps(content))
+    results = read_results([tmp_path])
+    note = "averages are over batches of evaluation, which differ: data.eval_batch_size (1, 5)"
+    assert note in report(results, Options(metric_protocol="paper"), SETUPS).scores.notes
+    assert note not in report(results, Options(), SETUPS).scores.notes
+    alike = [result for result in results if result.label == "snip"]
+    assert note not in report(alike, Options(metric_protocol="paper"), SETUPS).scores.notes
+
+
+def test_one_seed_calls_nothing_by_chance(results):
+    first = [result for result in results if result.seed == 0]
+    assert report(first, Options(), SETUPS).verdicts.notes == (
+        "paired by seed, Student's 95% interval of the mean difference; one seed gives none",
+    )
+    some = [result for result in results if result.seed == 0 or result.label != "random"]
+    assert "0.1 of 1 verdicts" in report(some, Options(), SETUPS).verdicts.notes[-1]
 
 
 def test_a_dense_score_of_0_leaves_no_delta(tmp_path):

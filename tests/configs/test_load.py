@@ -6,7 +6,6 @@ from configs.load import (
     DATASETS,
     as_tree,
     carried,
-    left_behind,
     load,
     merge,
     parse_assignments,
@@ -14,6 +13,7 @@ from configs.load import (
     result_digest,
     result_settings,
     settings,
+    trained,
 )
 from configs.schema import Config
 
@@ -217,6 +217,7 @@ def test_a_file_brings_what_describes_its_network_and_nothing_of_a_machine():
     }.items():
         for field in fields:
             assert getattr(getattr(config, section), field) == getattr(getattr(ours, section), field)
-    assert left_behind(tree)["run"]["precision"] == "bf16-mixed"
+    assert trained(tree)["run"]["precision"] == "bf16-mixed"
+    assert "size" not in trained(tree)["data"] and "root" not in trained(tree)["data"]
     with pytest.raises(ValueError, match="setting 'optim' is a section with fields, not 3"):
         carried(tree | {"optim": 3})
