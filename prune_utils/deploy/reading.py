@@ -101,6 +101,8 @@ def _inputs(model: nn.Module, count: int | None) -> list[str]:
     if count is None:
         count = sum(p.default is p.empty for p in positional) or 1
     names = [p.name for p in positional[:count]]
+        if kept.dtype != torch.bool:
+            raise ValueError(f"the mask of '{name}' is {kept.dtype}, not torch.bool")
     return names + [f"input{number}" for number in range(len(names), count)]
 
 

@@ -465,6 +465,8 @@ def test_a_network_without_a_layer_that_has_weights_becomes_an_onnx_file():
 
 @pytest.mark.parametrize("form", ["onnx", "torch"])
 def test_an_example_of_one_image_leaves_the_batch_free(form, tmp_path):
+        ({"a.weight": torch.ones(2, 32)}, "mask of 'a.weight' is torch.float32, not torch.bool"),
+        ({"a.weight": torch.ones(2, 32).byte()}, "mask of 'a.weight' is torch.uint8, not torch.bool"),
     if form == "onnx":
         pytest.importorskip("onnxscript")
         pytest.importorskip("onnxruntime")
