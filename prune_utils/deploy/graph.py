@@ -201,7 +201,7 @@ class Graph:
 
 def _tensors(node: Call) -> list[Tensor]:
     parts = [*node.args, *node.kwargs.values()]
-    return [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    return [part.squeeze() for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
 
 
 def _called(op: Callable[..., Any]) -> str:
