@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
+from .graph import Call, Conv, Graph, Node, Ref, mapped, refs, untaken
 
 
 class Affine(nn.Module):
@@ -136,12 +136,15 @@ def _keeps_constants(node: Call) -> bool:
 
 
 def _outputs(structure: Any) -> dict[str, str]:
-    """Name of an output -> its value: keys and positions joined by dots, or `output` for a single one."""
+    """Name of an output -> its value: keys and positions joined by dots, or `output` for a single one.
+
+    A number follows a name that another output has.
+    """
     found: dict[str, str] = {}
 
     def walk(tree: Any, path: tuple[str, ...]) -> None:
         if isinstance(tree, Ref):
-            found[".".join(path) or "output"] = tree.name
+            found[untaken(".".join(path) or "output", found)] = tree.name
         elif isinstance(tree, dict):
             for key, part in tree.items():
                 walk(part, (*path, str(key)))

@@ -6,7 +6,7 @@ call of PyTorch, of which only the effect on channels is known. reading.py makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,6 +141,14 @@ def filled(tree: Any, values: Callable[[str], Any]) -> Any:
     if isinstance(tree, Ref):
         return values(tree.name)
     return mapped(lambda part: filled(part, values), tree)
+
+
+def untaken(name: str, *taken: Container[str]) -> str:
+    """The name, with numbers behind it where it is taken."""
+    found, number = name, 1
+    while any(found in names for names in taken):
+        found, number = f"{name}.{number}", number + 1
+    return found
 
 
 @dataclass

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..parameters import unwrap
 from ..text import not_one_of
 from .fusing import Affine, fused
-from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
+from .graph import Call, Conv, Graph, Node, Ref, mapped, refs, untaken
 
 # what torch calls its modules, functions and methods, in lower case and without underscores
 _WORDS = {
@@ -212,10 +212,7 @@ class _Reader:
         return name
 
     def _fresh(self, name: str) -> str:
-        found, number = name, 1
-        while found in self.nodes or found in self.inputs:
-            found, number = f"{name}.{number}", number + 1
-        return found
+        return untaken(name, self.nodes, self.inputs)
 
     def _add(self, node: Node) -> Ref:
         self.nodes[node.name] = node
