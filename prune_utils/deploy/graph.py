@@ -208,6 +208,7 @@ class Graph:
 
 
 def _tensors(node: Call) -> list[Tensor]:
+    """Numbers that a call is given, less the axes that only spread them: a mean of colours is a vector."""
     parts = [*node.args, *node.kwargs.values()]
     return [part.squeeze() for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
 
