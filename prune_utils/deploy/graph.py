@@ -6,7 +6,7 @@ call of PyTorch, of which only the effect on channels is known. reading.py makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,6 +143,14 @@ def filled(tree: Any, values: Callable[[str], Any]) -> Any:
     return mapped(lambda part: filled(part, values), tree)
 
 
+def untaken(name: str, *taken: Container[str]) -> str:
+    """The name, with numbers behind it where it is taken."""
+    found, number = name, 1
+    while any(found in names for names in taken):
+        found, number = f"{name}.{number}", number + 1
+    return found
+
+
 @dataclass
 class Graph:
     """nodes in an order in which they can run.
@@ -200,8 +208,9 @@ class Graph:
 
 
 def _tensors(node: Call) -> list[Tensor]:
+    """Numbers that a call is given, less the axes that only spread them: a mean of colours is a vector."""
     parts = [*node.args, *node.kwargs.values()]
-    return [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    return [part.squeeze() for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
 
 
 def _called(op: Callable[..., Any]) -> str:

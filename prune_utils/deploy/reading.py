@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from ..parameters import unwrap
 from ..text import not_one_of
 from .fusing import Affine, fused
-from .graph import Call, Conv, Graph, Node, Ref, mapped, refs
+from .graph import Call, Conv, Graph, Node, Ref, mapped, refs, untaken
 
 # what torch calls its modules, functions and methods, in lower case and without underscores
 _WORDS = {
@@ -32,12 +33,22 @@ _WORDS = {
     "softplus softsign mish logsigmoid",
     "window": "maxpool2d avgpool2d adaptiveavgpool2d adaptivemaxpool2d upsample interpolate "
     "upsamplingnearest2d upsamplingbilinear2d",
-    "same": "identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout contiguous",
-    "views": "view reshape flatten unflatten transpose permute t movedim squeeze unsqueeze expand expandas "
-    "chunk split unbind narrow select getitem viewas detach swapaxes",
+    "same": "identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout",
+    # may give the memory that they are given
+    "views": "view viewas reshape reshapeas flatten unflatten ravel transpose permute t mt h mh adjoint "
+    "movedim moveaxis swapaxes swapdims squeeze unsqueeze expand expandas broadcastto broadcasttensors "
+    "atleast1d atleast2d atleast3d meshgrid chunk split splitwithsizes tensorsplit hsplit vsplit dsplit "
+    "unbind narrow select getitem values indices diagonal unfold asstrided einsum sumtosize detach alias "
+    "pos positive real imag viewasreal viewascomplex conj resolveconj resolveneg to type typeas float "
+    "double half bfloat16 long int short char byte bool cpu cuda pinmemory",
+    # those that copy what lies in another order
+    "merging": "view viewas reshape reshapeas flatten ravel",
+    # attributes of a tensor that are no tensors
+    "facts": "shape dtype device ndim layout names itemsize nbytes requires_grad is_cuda",
 }
-EACH, WINDOW, SAME, VIEWS = (frozenset(words.split()) for words in _WORDS.values())
+EACH, WINDOW, SAME, VIEWS, MERGING, FACTS = (frozenset(words.split()) for words in _WORDS.values())
 SPACES = (torch, functional, Tensor)
+_STATISTICS, _SCALES = ("running_mean", "running_var"), ("weight", "bias")  # of a batch norm
 # x += y and its like: they change a tensor x in place; a number is another one afterwards
 AUGMENTED: tuple[Callable[..., Any], ...] = (
     *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod),
@@ -60,8 +71,8 @@ def read_network(
     """
     twin = masked_copy(model, mask)
     names = _inputs(twin, inputs)
-    tracer = _Tracer()
-    graph = _Reader(twin, tracer.trace(_root(twin, names)), names).read()
+    root = _root(twin, names)
+    graph = _Reader(twin, root, _Tracer().trace(root), names).read()
     if outputs is None:
         return graph
     if not outputs:
@@ -90,6 +101,8 @@ def masked_copy(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Modul
         if kept.shape != weights[name].shape:
             shapes = f"{tuple(kept.shape)}, the weight {tuple(weights[name].shape)}"
             raise ValueError(f"the mask of '{name}' has shape {shapes}")
+        if kept.dtype != torch.bool:
+            raise ValueError(f"the mask of '{name}' is {kept.dtype}, not torch.bool")
         weights[name].masked_fill_(~kept.to("cpu"), 0.0)
     return twin
 
@@ -119,13 +132,24 @@ def _root(net: nn.Module, names: list[str]) -> nn.Module:
 class _Proxy(fx.Proxy):
     """Records `x += y` and its like as they are; torch.fx would tell `x = x + y`."""
 
+    def __getattr__(self, k: str) -> _Attribute:
+        return _Attribute(self, k)
+
+
+class _Attribute(fx.proxy.Attribute):
+    """The same of an attribute: `x.data += y`."""
+
+    def __getattr__(self, k: str) -> _Attribute:
+        return _Attribute(self, k)
+
 
 def _recorded(change: Callable[..., Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
     return lambda x, y: x.tracer.create_proxy("call_function", change, (x, y), {})
 
 
 for _change in AUGMENTED:
-    setattr(_Proxy, f"__{_change.__name__}__", _recorded(_change))
+    for _kind_of_proxy in (_Proxy, _Attribute):
+        setattr(_kind_of_proxy, f"__{_change.__name__}__", _recorded(_change))
 
 
 class _Tracer(fx.Tracer):
@@ -168,18 +192,19 @@ class Method:
 
 
 class _Reader:
-    """Turns a traced program into nodes, one for one."""
+    """Turns a traced program into nodes, one for one. root: calls the model, holds what its code made."""
 
-    def __init__(self, model: nn.Module, program: fx.Graph, inputs: list[str]) -> None:
+    def __init__(self, model: nn.Module, root: nn.Module, program: fx.Graph, inputs: list[str]) -> None:
         self.program = program
         self.modules = {f"net.{name}" if name else "net": m for name, m in _named(model)}
-        self.state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
         self.parameters = {id(value): name for name, value in model.named_parameters()}
-        self.model = model
+        self.root = root
         self.inputs = inputs
         self.values: dict[fx.Node, Any] = {}  # what stands for a node of the program: a Ref or a tensor
         self.now: dict[str, str] = {}  # value changed in place -> the value that later steps find instead
-        self.shared: set[str] = set()  # values that share memory with another
+        self.shared: set[str] = set()  # values that may share memory with another
+        self.unknown: set[str] = set()  # calls of code that is not PyTorch's: it may change what it is given
+        self.made: dict[str, Ref] = {}  # tensors that the code makes and changes: name -> made anew
         self.tensors: set[str] = set()  # values that are no numbers for sure
         self.nodes: dict[str, Node] = {}
 
@@ -190,12 +215,32 @@ class _Reader:
             if node.op == "placeholder":
                 self.values[node] = Ref(next(placeholders))
             elif node.op == "get_attr":
-                self.values[node] = operator.attrgetter(str(node.target).removeprefix("net."))(self.model)
+                self.values[node] = self._attribute(str(node.target))
             elif node.op == "output":
                 structure = self._tree(node.args[0])
             elif node.target is not torch._assert:
                 self.values[node] = self._step(node)
-        return fused(list(self.nodes.values()), structure, tuple(self.inputs))
+        return fused(list(self.nodes.values()), structure, tuple(self.inputs), self.shared, self.unknown)
+
+    def _attribute(self, name: str) -> Any:
+        """A tensor of the network, or one that its code makes, in 32 bits."""
+        value = operator.attrgetter(name)(self.root)
+        if name.startswith("net."):
+            return value
+        value = value.float() if value.dtype == torch.float64 else value
+        if name in self._filled():
+            self.made[name] = self.made.get(name) or self._add(Call(self._fresh(name), torch.clone, (value,)))
+        return self.made.get(name, value)
+
+    def _filled(self) -> set[str]:
+        """Attributes of the root that steps change in place."""
+        firsts = [(node, node.args[0]) for node in self.program.nodes if node.args]
+        return {
+            str(first.target)
+            for node, first in firsts
+            if isinstance(first, fx.Node) and first.op == "get_attr"
+            if node.op in ("call_function", "call_method") and _word(node, None)[1]
+        }
 
     def _tree(self, tree: Any) -> Any:
         """Arguments of the program as ours."""
@@ -210,10 +255,7 @@ class _Reader:
         return name
 
     def _fresh(self, name: str) -> str:
-        found, number = name, 1
-        while found in self.nodes or found in self.inputs:
-            found, number = f"{name}.{number}", number + 1
-        return found
+        return untaken(name, self.nodes, self.inputs)
 
     def _add(self, node: Node) -> Ref:
         self.nodes[node.name] = node
@@ -223,7 +265,7 @@ class _Reader:
 
     def _is_tensor(self, node: Node) -> bool:
         """Whether the value is a tensor for sure."""
-        if isinstance(node, Conv) or node.kind != "other" or isinstance(node.op, nn.Module):
+        if isinstance(node, Conv) or node.kind != "other" or isinstance(node.op, nn.Module | partial):
             return True
         arithmetic = node.op in vars(operator).values() and node.op is not operator.getitem
         return arithmetic and not self.tensors.isdisjoint(node.reads)
@@ -232,22 +274,29 @@ class _Reader:
         args, kwargs = self._tree(tuple(node.args)), self._tree(dict(node.kwargs))
         module = self.modules.get(str(node.target)) if node.op == "call_module" else None
         word, in_place = _word(node, module)
+        op: Callable[..., Any] = module if module is not None else _function(node, args)
+        if word not in ("", "searchsorted") and not args and "input" in kwargs:  # whose first argument it is
+            args = (kwargs.pop("input"),)
         name = self._fresh(str(node.target).removeprefix("net.") if module is not None else node.name)
         first = args[0] if args else None
         if isinstance(first, Ref) and not (module is not None and _hooked(module)):
-            copied = word == "contiguous" and first.name in self.shared
-            if word in SAME and not copied and not _training(word, args, kwargs, module):
+            if word in SAME and not _training(word, args, kwargs, module):
                 return first
-            if word == "to" and set(kwargs) == {"memory_format"} and len(args) == 1:
+            order = _order(word, args, kwargs)
+            if order is torch.preserve_format:
                 return first
-            made = self._conv(name, word, module, args, kwargs) or self._norm(
-                name, word, module, args, kwargs
-            )
+            if order is torch.contiguous_format and first.name not in self.shared:
+                return first
+            if order is not None:
+                return self._add(Call(name, partial(torch.clone, memory_format=order), (first,)))
+            made = self._conv(name, word, module, args, kwargs) or self._norm(name, word, op, args, kwargs)
             if made is not None:
                 return self._add(made)
-        op: Callable[..., Any] = module if module is not None else _function(node, args)
-        in_place |= kwargs.get("inplace") is True or (word in EACH and any(arg is True for arg in args[1:]))
-        return self._call(name, word, op, args, kwargs, in_place)
+            if word in MERGING and first.name not in self.shared and self._is_changed(node):
+                whole = partial(torch.clone, memory_format=torch.contiguous_format)
+                args = (self._add(Call(self._fresh(f"{name}.whole"), whole, (first,))), *args[1:])
+                self.now[first.name] = args[0].name
+        return self._call(name, word, op, args, kwargs, in_place, used=bool(node.users))
 
     def _call(
         self,
@@ -257,34 +306,52 @@ class _Reader:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         in_place: bool,
+        used: bool,
     ) -> Ref:
-        first = args[0] if args else None
-        if word in VIEWS:
-            self.shared.update([name, *(ref.name for ref in refs(args))])
-        kind, keep, replaced = _kind(word, args, kwargs), False, False
-        if in_place and isinstance(first, Ref):
+        first, out = args[0] if args else None, kwargs.get("out")
+        kind, keep = _kind(word, args, kwargs), False
+        changed: Any = None  # what later steps are given the result instead of
+        if not word:
+            self.unknown.add(name)
+            self._share(name, args, kwargs)
+            keep = not used  # it is called for what it changes
+        elif word in VIEWS:
+            self._share(name, args[:1] if word.endswith("as") else args)
+        if out is not None:
+            kind, keep, changed = "other", True, out
+            self._share(name, out)
+        elif in_place:
             # a number stays what it is under another name, so that no later step is given the new one
-            replaced = op not in AUGMENTED or first.name in self.tensors
+            tensor = isinstance(first, Ref) and (op not in AUGMENTED or first.name in self.tensors)
+            changed = first if tensor and word != "setitem" else None  # which gives nothing
             plain = kind == "each" or word == "add" or op in AUGMENTED
-            keep = not replaced or first.name in self.shared or not plain
+            keep = changed is None or changed.name in self.shared or not plain
             if keep:
-                self.shared.update((name, first.name))
+                self._share(name, first)
             else:  # a new value instead, which every later step is given
                 op, args, kwargs = _not_in_place(op, args, kwargs)
-        if word == "setitem":
-            keep = True
         if word in ("add", "iadd") and not keep and len(args) == 2 and kwargs.get("alpha", 1) == 1:
-            numbers = [arg for arg in args if isinstance(arg, int | float) and arg == 0]
-            others = [arg for arg in args if isinstance(arg, Ref)]
-            if numbers and others:
-                return others[0]
             op, kwargs = operator.add, {}
         if word == "relu" and not keep and isinstance(first, Ref):
             op, args, kwargs = functional.relu, (first,), {}
         made = self._add(Call(name, op, args, kwargs, kind, keep=keep))
-        if replaced and isinstance(first, Ref):
-            self.now[first.name] = made.name
+        if isinstance(changed, Ref):
+            self.now[changed.name] = made.name
         return made
+
+    def _is_changed(self, node: fx.Node) -> bool:
+        """Whether a step changes a value in place that this one gives, or a view of it."""
+        for user in node.users:
+            module = self.modules.get(str(user.target)) if user.op == "call_module" else None
+            word, in_place = _word(user, module)
+            first = user.args[0] if user.args else user.kwargs.get("input")
+            seen = word in VIEWS | SAME and self._is_changed(user)
+            if first is node and (seen or (in_place and word not in SAME)):
+                return True
+        return False
+
+    def _share(self, name: str, *trees: Any) -> None:
+        self.shared.update([name, *(ref.name for ref in refs(trees))])
 
     def _conv(
         self, name: str, word: str, module: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -315,6 +382,8 @@ class _Reader:
         if not isinstance(weight, Tensor) or not (bias is None or isinstance(bias, Tensor)):
             return None
         parameter = self.parameters.get(id(weight))
+        if weight.dim() != (2 if linear else 4) or (bias is not None and bias.shape != weight.shape[:1]):
+            return None
         weight = weight.detach()[:, :, None, None] if linear else weight.detach()
         offset = weight.new_zeros(len(weight)) if bias is None else bias.detach()
         stride, dilation = _pair(given.get("stride", 1)), _pair(given.get("dilation", 1))
@@ -336,28 +405,29 @@ class _Reader:
         )
 
     def _norm(
-        self, name: str, word: str, module: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, name: str, word: str, op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call | None:
         """A batch norm with running statistics; None for anything else."""
-        if isinstance(module, _BatchNorm):
-            given = {
-                key: getattr(module, key) for key in ("running_mean", "running_var", "weight", "bias", "eps")
-            }
-            if type(module).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+        given: dict[str, Any] = {"weight": None, "bias": None, "eps": 1e-5}
+        if isinstance(op, _BatchNorm):
+            if type(op).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
                 return None
-        elif module is None and word == "batchnorm":
-            words = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-            given = (
-                {"weight": None, "bias": None, "eps": 1e-5} | dict(zip(words, args, strict=False)) | kwargs
-            )
+            given = {word: getattr(op, word) for word in (*_STATISTICS, *_SCALES, "eps")}
+        elif word == "batchnorm" and not isinstance(op, nn.Module):
+            tensors = (*_SCALES, *_STATISTICS) if op is torch.batch_norm else (*_STATISTICS, *_SCALES)
+            words = ("input", *tensors, "training", "momentum", "eps")
+            given |= dict(zip(words, args, strict=False)) | kwargs
             if given.get("training"):
                 return None
         else:
             return None
-        mean, variance = given["running_mean"], given["running_var"]
+        mean, variance = (given[word] for word in _STATISTICS)
+        weight, bias = (given[word] for word in _SCALES)
         if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
             return None
-        return Call(name, Affine(mean, variance, given["weight"], given["bias"], given["eps"]), (args[0],))
+        if any(isinstance(value, Ref) for value in (weight, bias, given["eps"])):
+            return None
+        return Call(name, Affine(mean, variance, weight, bias, given["eps"]), (args[0],))
 
 
 def _named(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -365,23 +435,51 @@ def _named(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _word(node: fx.Node, module: nn.Module | None) -> tuple[str, bool]:
-    """(what a step is called in lower case without underscores, whether it changes its input in place)."""
+    """(what a step is called in lower case without underscores, whether it changes its input in place).
+
+    ("", False) for code that is not PyTorch's: other modules and functions, and modules with hooks.
+    """
     if module is not None:
-        word = type(module).__name__.lower() if type(module).__module__.startswith("torch.nn") else ""
-        return word, getattr(module, "inplace", False) is True
+        kind = type_before_parametrizations(module)
+        known = kind.__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
+        if not known or _hooked(module):
+            return "", False
+        return kind.__name__.lower(), getattr(module, "inplace", False) is True
+    if node.target is getattr:
+        return (str(node.args[1]) if node.args[1] in FACTS else "getitem"), False
     if node.op == "call_method":
         name = str(node.target)
     else:
         name = getattr(node.target, "__name__", "")
         known = any(getattr(space, name, None) is node.target for space in SPACES)
-        if not known and getattr(operator, name, None) is not node.target and node.target is not getattr:
+        if not known and getattr(operator, name, None) is not node.target:
             return "", False
     special = name.startswith("__")
     in_place = (name.endswith("_") and not special) or (
         name.startswith("i") and hasattr(operator, f"__{name}__")
     )
     in_place = in_place and name not in ("index", "invert", "is_", "is_not", "inv", "indexOf")
-    return name.strip("_").replace("_", "").lower(), in_place
+    word = name.strip("_").replace("_", "").lower()
+    return word, in_place or word == "setitem" or _told_in_place(node)
+
+
+def _told_in_place(node: fx.Node) -> bool:
+    """Whether a function of torch.nn.functional is told to change its input."""
+    if not callable(node.target):
+        return False
+    try:
+        given = inspect.signature(node.target).bind_partial(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):  # of a builtin, which has no such argument
+        return False
+    return given.get("inplace") is True
+
+
+def _order(word: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.memory_format | None:
+    """The order in memory that a step brings a value into, if it does nothing else."""
+    if word == "contiguous":
+        return kwargs.get("memory_format", args[1] if len(args) > 1 else torch.contiguous_format)
+    alone = word == "to" and len(args) == 1 and set(kwargs) == {"memory_format"}
+    return kwargs["memory_format"] if alone else None
 
 
 def _function(node: fx.Node, args: tuple[Any, ...]) -> Callable[..., Any]:
@@ -392,8 +490,6 @@ def _function(node: fx.Node, args: tuple[Any, ...]) -> Callable[..., Any]:
     # our convolutions may lay out their results in another order
     if node.target == "view" and not any(isinstance(arg, torch.dtype) for arg in args):
         return Method("reshape")
-    if node.target == "contiguous":
-        return partial(torch.clone, memory_format=torch.contiguous_format)
     return Method(str(node.target))
 
 

@@ -25,8 +25,9 @@ MERGED = -1  # in a layout: the channel that carries a constant
 class Channels:
     """What is known of one value's channels [C]; value float64, 0 where not constant; `one` = carries a 1.
 
-    fixed: all channels stay, none is added. layout: the original channels that are there after the removal,
-    MERGED among them with its constant in `amount`.
+    fixed: all channels stay, none is added. unit: what the 1 of a convolution is here; as 0 it carries no
+    constant. layout: the original channels that are there after the removal, MERGED among them with its
+    constant in `amount`.
     """
 
     constant: Tensor
@@ -34,6 +35,7 @@ class Channels:
     live: Tensor
     fixed: bool = False
     one: bool = False
+    unit: float = 1.0
     layout: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     amount: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
 
@@ -50,7 +52,7 @@ class Simplifier:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.axes = graph.axes()
+        self.axes, self.counts = graph.axes(), graph.channels()
         self.sizes = _sizes(graph)
         self.read = {node.name: (node.weight != 0).flatten(2).any(dim=2) for node in graph.convolutions()}
         self.known: dict[str, Channels] = {}
@@ -67,8 +69,12 @@ class Simplifier:
         return replace(self.graph, nodes=nodes)
 
     def _plain(self, node: Conv) -> bool:
-        """Whether the convolution reads channels that are known one by one."""
-        return node.groups == 1 and self.axes.get(node.input) == node.axis
+        """Whether the convolution reads channels that are known one by one.
+
+        Of a join along rows, in a network of images without a batch, they are not as many as was thought.
+        """
+        known = self.axes.get(node.input) == node.axis
+        return node.groups == 1 and known and self.counts[node.input] == node.weight.shape[1]
 
     def _source(self, node: Conv) -> Channels:
         return self.known[node.input] if self._plain(node) else _unknown(node.weight.shape[1])
@@ -98,18 +104,25 @@ class Simplifier:
         return Channels(residual.constant[rows] | missing, value, residual.live[rows])
 
     def _constants(self, node: Node) -> Channels:
+        unit = 1.0
         if isinstance(node, Conv):
             constant, value = self._convolved(node)
         else:
             sources = [self.known[name] for name in node.values]
             constant = torch.cat([source.constant for source in sources])
             value = torch.cat([source.value for source in sources])
+            unit = next((source.unit for source in sources if not source.fixed), unit)
             if node.kind == "each":
                 value = _applied(node, value)
-        if node.name in self.fixed:
+                unit = float(_applied(node, torch.tensor(unit, dtype=torch.float64)))
+        if node.name in self.fixed or unit == 0:
             constant = torch.zeros_like(constant)
         return Channels(
-            constant, value.where(constant, 0.0), torch.zeros_like(constant), fixed=node.name in self.fixed
+            constant,
+            value.where(constant, 0.0),
+            torch.zeros_like(constant),
+            fixed=node.name in self.fixed,
+            unit=unit,
         )
 
     def _convolved(self, node: Conv) -> tuple[Tensor, Tensor]:

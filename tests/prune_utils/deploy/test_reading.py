@@ -389,6 +389,53 @@ def test_an_optional_argument_comes_with_an_example():
         wrap(network, mask, "dense")(*inputs)
 
 
+def norm_of_torch(net, x):
+    norm = net.norm
+    scales, statistics = (norm.weight, norm.bias), (norm.running_mean, norm.running_var)
+    return torch.batch_norm(net.one(x), *scales, *statistics, False, 0.1, 1e-3, True)
+
+
+def norm_of_functional(net, x):
+    norm = net.norm
+    statistics = norm.running_mean, norm.running_var
+    return functional.batch_norm(net.one(x), *statistics, weight=norm.weight, bias=norm.bias, eps=1e-3)
+
+
+def norm_with_a_computed_scale(net, x):
+    norm, scale = net.norm, net.two(x).mean((0, 2, 3))
+    return functional.batch_norm(net.one(x), norm.running_mean, norm.running_var, scale, norm.bias)
+
+
+def layers_by_their_argument_names(net, x):
+    x = functional.conv2d(input=x, weight=net.one.weight, bias=net.one.bias, padding=1)
+    return functional.relu(input=net.norm(input=net.two(input=x)))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [norm_of_torch, norm_of_functional, norm_with_a_computed_scale, layers_by_their_argument_names],
+)
+def test_functions_are_read_by_their_own_order_of_arguments(program):
+    graph = same_outputs(Program(program), torch.randn(2, 6, 8, 9))
+    assert all(isinstance(node, Conv) for node in graph.nodes) or program is norm_with_a_computed_scale
+
+
+def test_a_weight_of_one_axis_is_no_layer():
+    def program(net, x):
+        return functional.linear(net.one(x), net.gate.weight.flatten())
+
+    same_outputs(Program(program), torch.randn(2, 6, 8, 6))
+
+
+def test_outputs_that_would_have_one_name_have_two():
+    def program(net, x):
+        y = net.one(x)
+        return {"a": {"b": y}, "a.b": net.two(y), 0: net.three(y), "0": net.gate(y)}
+
+    graph = same_outputs(Program(program), torch.randn(2, 6, 8, 9))
+    assert list(graph.outputs) == ["a.b", "a.b.1", "0", "0.1"]
+
+
 class Deciding(nn.Module):
     """Its code asks for the kind of its input, which a trace answers otherwise than a run."""
 
@@ -418,6 +465,8 @@ def test_masks_of_other_networks_are_refused():
     for mask, message in (
         ({"gone.weight": torch.ones(1)}, "names 'gone.weight', which is no tensor"),
         ({"a.weight": torch.ones(1, dtype=torch.bool)}, r"has shape \(1,\), the weight \(2, 32\)"),
+        ({"a.weight": torch.ones(2, 32)}, "mask of 'a.weight' is torch.float32, not torch.bool"),
+        ({"a.weight": torch.ones(2, 32).byte()}, "mask of 'a.weight' is torch.uint8, not torch.bool"),
     ):
         with pytest.raises(ValueError, match=message):
             read_network(Mlp(), mask=mask)

@@ -167,3 +167,54 @@ def test_an_unknown_task_is_refused_with_the_choices():
         read_network(network, ("dpeth",))
     with pytest.raises(ValueError, match="no output"):
         read_network(network, ())
+
+
+class Padded(nn.Module):
+    """A convolution with constant channels, `between`, and one whose padding is no constant."""
+
+    def __init__(self, between, inputs=4):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(inputs, 2, 3, padding=1)
+        self.between = between
+        with torch.no_grad():
+            self.first.weight[:2] = 0
+            self.first.bias[:2] = torch.tensor([-0.5, -0.7])
+
+    def forward(self, x):
+        return self.last(self.between(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("between", "inputs"),
+    [
+        (nn.Hardtanh(-1.0, 0.0), 4),
+        (lambda x: functional.hardtanh(x, -2.0, 0.0), 4),
+        (nn.Sequential(nn.Hardtanh(-1.0, 0.0), nn.Sigmoid()), 4),
+        (lambda x: torch.cat([functional.hardtanh(x, -2.0, 0.0), functional.silu(x)], 1), 8),
+        (lambda x: torch.cat([functional.silu(x), functional.hardtanh(x, -2.0, 0.0)], 1), 8),
+    ],
+)
+def test_a_constant_stays_where_the_1_that_would_carry_it_becomes_0(between, inputs):
+    network, image = Padded(between, inputs).eval(), random_image(0, 1, 7, 8)
+    small = simplify(read_network(network))
+    torch.testing.assert_close(outputs(PlainNet(small), image), outputs(network, image))
+
+
+class Rows(nn.Module):
+    """Joins along the rows of an image without a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 3)
+
+    def forward(self, x):
+        return self.last(functional.silu(torch.cat([self.one(x), self.two(x)], dim=1)))
+
+
+def test_a_join_along_rows_is_none_of_channels():
+    network, image = Rows().eval(), random_image(0, 1, 7, 8)[0]
+    with torch.no_grad():
+        network.last.weight[:, 1:] = 0
+    torch.testing.assert_close(
+        outputs(PlainNet(simplify(read_network(network))), image), outputs(network, image)
+    )
