@@ -132,7 +132,7 @@ def flow(survey: Survey) -> dict[str, Scores]:
     with torch.enable_grad():
         try:
             leaves, total = total_of(copied(survey.model).double().eval(), _double(ones))
-        except RuntimeError:  # float32 meets float64
+        except Exception:  # float32 meets float64, or the network looks at the type itself
             leaves, total = total_of(copied(survey.model).eval(), ones)
         if not total.is_meta and not total.isfinite():  # no |w| dR/d|w| exceeds R
             kind = str(total.dtype).removeprefix("torch.")

@@ -153,7 +153,7 @@ def check_removal(
     )
     try:
         expected = run(copied(masked).double(), wide)
-    except RuntimeError:  # float32 meets float64
+    except Exception:  # float32 meets float64, or the network looks at the type itself
         expected = run(masked, example)
     else:
         smaller, example = smaller.double(), wide

@@ -296,6 +296,13 @@ def test_a_frozen_layer_keeps_its_channels_unless_it_is_asked_for():
 
 
 # ---------------------------------------------------------------- precision
+class Picky(Net):
+    def forward(self, image):
+        if image.dtype != torch.float32:
+            raise TypeError("give float32")
+        return super().forward(image)
+
+
 class Casting(Net):
     def forward(self, image):
         return super().forward(image.float())
@@ -307,7 +314,9 @@ class Half(Net):
 
 
 def test_a_network_that_converts_its_input_is_checked_in_its_own_precision():
-    assert shrink(made(Casting)).widths["second"][1] < 8
+    for make in (Casting, Picky):
+        assert shrink(made(make)).widths["second"][1] < 8
+        assert pu.sparsify(made(make), LOSSES, [(IMAGE, None)], ratio=60, method="synflow").verify()["pruned"]
     net = made(Half).bfloat16()
     removal = pu.remove_channels(net, LOSSES, [(IMAGE.bfloat16(), None)], 20)
     assert check_removal(made(Half).bfloat16(), removal, (IMAGE,)) <= 0.05
