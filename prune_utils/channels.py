@@ -5,16 +5,16 @@ Towards Any Structural Pruning", CVPR 2023) in one traced forward pass: residual
 depthwise convolutions, reshapes. Here a channel becomes slices of named tensors. In a convolution of several
 groups those channels are one unit that stand at the same place of every group, so that groups stay equal.
 Left whole: channels of the network's outputs, those that a norm averages with others (layer and group norms:
-they would all change), and those that a layer of another kind holds (attention, recurrent layers, bare
-parameters).
+they would all change), those that a layer of another kind holds (attention, recurrent layers, bare
+parameters), a weight that is computed or that several layers share, and what torch-pruning cannot follow.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,11 +23,14 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils import _pytree as pytree
 
+from .copying import copied
 from .deploy.packages import need
 from .masks import matching
-from .resizing import hollow
+from .parameters import held_parameters
+from .resizing import all_shapes, hollow
 
 Axis = tuple[str, int]  # tensor name, axis
+UNFOLLOWED = "torch-pruning cannot follow them"
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,18 @@ class Channels:
     """Units that may be removed one by one, all of the same layers.
 
     name: of the first layer that makes them. units: for each its indices along every axis of every tensor
-    that holds it. width: channels of a unit in that first layer.
+    that holds it, where branches read some of the channels not the same for all. width: channels of a unit in
+    that first layer.
     """
 
     name: str
     units: tuple[dict[Axis, tuple[int, ...]], ...]
     width: int = 1
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """All that hold a channel."""
+        return tuple(dict.fromkeys(axis for unit in self.units for axis in unit))
 
 
 def find_channels(
@@ -48,11 +57,13 @@ def find_channels(
     example: tuple[Any, ...],
     protect: Iterable[str] = (),
     call: Callable[[nn.Module, tuple[Any, ...]], Any] | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> tuple[list[Channels], dict[str, str]]:
     """All removable channels of a network, and the layers whose channels are not -> why.
 
     example: arguments of one call. protect: patterns of layers that keep their channels. call: call(network,
-    example) -> predictions, None = network(*example). The network is left untouched.
+    example) -> predictions, None = network(*example). kept: further layers that keep theirs -> why. The
+    network is left untouched.
     Raises ValueError where torch-pruning is missing, or cannot trace the network.
     """
     torch_pruning = need("torch_pruning")
@@ -72,19 +83,55 @@ def find_channels(
         graph = torch_pruning.DependencyGraph()
         try:
             graph.build_dependency(traced, given, forward_fn=forward, verbose=False)
-            groups = list(graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear)))
         except Exception as error:  # of any kind, from its own code and the network's
             raise ValueError(f"torch-pruning cannot follow this network: {error}") from error
-    kept_whole = matching([name for name in names.values() if name], protect)
-    found, whole = [], {}
-    for group in groups:
-        root = names[group[0].dep.target.module]
-        reason = _reason(graph, group, names, ends, kept_whole)
-        if reason:
-            whole[root] = reason
-        else:
-            found.append(_channels(graph, group, root, names))
+    layers = dict(traced.named_modules(remove_duplicate=False))
+    kept_whole = {layers[name]: reason for name, reason in (kept or {}).items()}
+    protected = matching([name for name in layers if name], protect)
+    kept_whole |= {layers[name]: "protected" for name in protected}
+    found, whole, shapes, entangled = [], dict[str, str](), all_shapes(traced), _entangled(traced)
+    for layer, group in _groups(graph):
+        root, reason = names[layer], UNFOLLOWED
+        if group is not None:
+            reason = _reason(graph, group, names, ends, kept_whole, entangled)
+        if not reason:
+            channels = _channels(graph, group, root, names)
+            if all(max(unit[axis]) < shapes[axis[0]][axis[1]] for unit in channels.units for axis in unit):
+                found.append(channels)
+                continue
+            reason = UNFOLLOWED
+        whole[root] = reason
     return found, whole
+
+
+def _groups(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
+    """Layers with the group of torch-pruning that hangs on their channels, every channel once; None where it
+    fails to find what does."""
+    seen: set[nn.Module] = set()
+    for layer in list(graph.module2node):
+        pruner = graph.get_pruner_of_module(layer)
+        if layer in seen or pruner is None or not isinstance(layer, (_ConvNd, nn.Linear)):
+            continue
+        indices = list(range(pruner.get_out_channels(layer)))
+        try:
+            group = graph.get_pruning_group(layer, pruner.prune_out_channels, indices)
+        except Exception:  # of any kind, from its own code
+            yield layer, None
+            continue
+        seen.update(each.target.module for each, _ in group if graph.is_out_channel_pruning_fn(each.handler))
+        yield layer, group
+
+
+def _entangled(network: nn.Module) -> dict[nn.Module, str]:
+    """Layers with a weight that is not theirs alone to cut -> why."""
+    found = {}
+    for held in held_parameters(network):
+        for holder in held.holders:
+            if holder.form:
+                found[holder.layer] = "a weight that is computed from another"
+            elif held.tied:
+                found[holder.layer] = "a weight that several layers share"
+    return found
 
 
 def _paper(
@@ -97,7 +144,7 @@ def _paper(
         with torch.no_grad():
             paper(*given) if call is None else call(paper, given)
     except Exception:  # whatever a network does with the values of its tensors
-        return _traceable(copy.deepcopy(model)), example
+        return _traceable(copied(model)), example
     return paper, given
 
 
@@ -109,7 +156,14 @@ def _traceable(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _reason(graph: Any, group: Any, names: dict[Any, str], ends: set[Any], kept_whole: frozenset[str]) -> str:
+def _reason(
+    graph: Any,
+    group: Any,
+    names: dict[Any, str],
+    ends: set[Any],
+    kept_whole: Mapping[nn.Module, str],
+    entangled: Mapping[nn.Module, str],
+) -> str:
     """Why the channels of a group stay, "" if they may go."""
     for dependency, _ in group:
         node, module = dependency.target, dependency.target.module
@@ -120,14 +174,14 @@ def _reason(graph: Any, group: Any, names: dict[Any, str], ends: set[Any], kept_
         passes = not reads or (each and module.groups > 1)
         if passes and (node.grad_fn in ends or not node.outputs):
             return "an output of the network"
-        if passes and names.get(module) in kept_whole:
-            return "protected"
+        if passes and module in kept_whole:
+            return kept_whole[module]
+        if module in entangled:
+            return entangled[module]
         if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
             return f"averaged with others by a {type(module).__name__}"
         if isinstance(module, nn.Parameter) or (module in names and _holds(module) and not _known(module)):
             return f"held by a {type(module).__name__}"
-        if module in names and hasattr(module, "parametrizations"):
-            return "a weight that is computed from another"
     return ""
 
 

@@ -11,8 +11,9 @@ last (removing.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import gcd, prod
 from typing import Any
@@ -41,13 +42,14 @@ class Linked:
     """The channels of a network that may go, and all that their removal is counted by.
 
     whole: layers whose channels may not go -> why. shapes: of every parameter. turned: weights whose outputs
-    stand second.
+    stand second. names: of every parameter and buffer that has several, by the first.
     """
 
     channels: tuple[Channels, ...]
     whole: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     turned: frozenset[str]
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def link(
@@ -55,6 +57,7 @@ def link(
     example: tuple[Any, ...],
     protect: Iterable[str] = (),
     call: Callable[[nn.Module, tuple[Any, ...]], Any] | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> Linked:
     """What hangs together in a network. Arguments and errors as of `find_channels`; ValueError too where no
     channel may go, and for a network inside a wrapper, whose tensors have other names than its own."""
@@ -65,7 +68,7 @@ def link(
                 f"parameter {name!r} is inside a wrapper (DataParallel, torch.compile, ...), and channels "
                 "leave the network itself: pass that, and wrap it afterwards"
             )
-    found, whole = find_channels(model, example, protect, call)
+    found, whole = find_channels(model, example, protect, call, kept)
     if not found:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3])
         raise ValueError(f"no channel of this network can be removed: {listed}")
@@ -73,7 +76,17 @@ def link(
     turned = (
         f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, _ConvTransposeNd)
     )
-    return Linked(tuple(found), whole, shapes, frozenset(turned))
+    return Linked(tuple(found), whole, shapes, frozenset(turned), several_names(model))
+
+
+def several_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """First name -> all names, of the parameters and buffers that have several: those of a layer that is
+    registered more than once."""
+    found: dict[int, list[str]] = {}
+    for named in (model.named_parameters, model.named_buffers):
+        for name, value in named(remove_duplicate=False):
+            found.setdefault(id(value), []).append(name)
+    return {names[0]: tuple(names) for names in found.values() if len(names) > 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +124,14 @@ class Channelwise(Grain):
         go; None = any."""
         left = _Left(self)
         for place, channels in enumerate(self.linked.channels):
-            if names is None or any(name in names for name, _ in channels.units[0]):
+            if names is None or any(name in names for name, _ in channels.axes):
                 for unit in range(len(channels.units)):
                     left.remove(place, unit)
         return left.spent
 
     def budget(self, keep: int) -> Budget:
         """One pool of all parameters that hold a channel."""
-        names = dict.fromkeys(name for each in self.linked.channels for name, _ in each.units[0])
+        names = dict.fromkeys(name for each in self.linked.channels for name, _ in each.axes)
         return (Pool(tuple(name for name in names if name in self.linked.shapes), keep),)
 
     def cost(self, mask: Mapping[str, Tensor]) -> int:
@@ -138,13 +151,12 @@ class Channelwise(Grain):
             if channels.name in scores:
                 made[channels.name] = scores[channels.name].double().cpu()
                 continue
-            owned = [axis for axis in channels.units[0] if axis[0] in scores]
+            owned = [axis for axis in channels.axes if axis[0] in scores]
             total = torch.zeros(len(channels.units), dtype=torch.float64)
             for name, axis in owned:
                 if (name, axis) not in sums:
                     sums[name, axis] = along(scores[name].double().cpu(), axis).sum(1)
-                places = [list(unit[name, axis]) for unit in channels.units]
-                total += torch.stack([sums[name, axis][some].sum() for some in places])
+                total += _sums(sums[name, axis], (name, axis), channels)
             if owned:
                 made[channels.name] = total
         return made
@@ -152,13 +164,20 @@ class Channelwise(Grain):
     def units(self, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The channels that a mask keeps, by the first layer that makes them, bool; of a layer of which the
         mask holds nothing, all."""
-        made = {}
-        for channels in self.linked.channels:
-            made[channels.name] = torch.ones(len(channels.units), dtype=torch.bool)
-            for name, axis in [place for place in channels.units[0] if place[0] in mask][:1]:
-                kept = along(mask[name], axis).any(1).cpu()
-                made[channels.name] = torch.stack([kept[unit[name, axis][0]] for unit in channels.units])
-        return made
+        found: dict[Axis, list[bool]] = {}
+
+        def kept(unit: Mapping[Axis, Sequence[int]]) -> bool:
+            held = next((axis for axis in unit if axis[0] in mask), None)
+            if held is None:
+                return True
+            if held not in found:
+                found[held] = along(mask[held[0]], held[1]).any(1).tolist()
+            return found[held][unit[held][0]]
+
+        return {
+            channels.name: torch.tensor([kept(unit) for unit in channels.units])
+            for channels in self.linked.channels
+        }
 
     def masked(
         self,
@@ -232,11 +251,11 @@ def group_magnitude(model: nn.Module, grain: Channelwise) -> dict[str, Tensor]:
     weights = dict(model.named_parameters())
     made = {}
     for channels in grain.linked.channels:
-        axes = [axis for axis in channels.units[0] if axis[0].rpartition(".")[2] == "weight"]
+        axes = [axis for axis in channels.axes if axis[0].rpartition(".")[2] == "weight"]
         total = torch.zeros(len(channels.units), dtype=torch.float64)
         for name, axis in axes:
             squares = along(weights[name].detach().double().cpu().square(), axis).sum(1)
-            total += torch.stack([squares[list(unit[name, axis])].sum() for unit in channels.units])
+            total += _sums(squares, (name, axis), channels)
         left = total[total > 0]  # what was pruned before is 0
         made[channels.name] = total / len(axes) / (left.mean() / len(axes) if len(left) else 1.0)
     return made
@@ -245,6 +264,11 @@ def group_magnitude(model: nn.Module, grain: Channelwise) -> dict[str, Tensor]:
 def along(values: Tensor, axis: int) -> Tensor:
     """[length of the axis, everything else]."""
     return values.movedim(axis, 0).reshape(values.shape[axis], -1)
+
+
+def _sums(values: Tensor, axis: Axis, channels: Channels) -> Tensor:
+    """Of every unit the sum of the values, by index along the axis; 0 for one that it does not hold."""
+    return torch.stack([values[list(unit.get(axis, ()))].sum() for unit in channels.units])
 
 
 class _Left:
@@ -280,12 +304,23 @@ class _Left:
         block = count % step or step
         if count - block < min(step, count):
             return
+        if self._empties(place, [*waiting, unit]):
+            return
         waiting.append(unit)
         if len(waiting) < block:
             return
         for each in waiting:
             self.take(place, each)
         waiting.clear()
+
+    def _empties(self, place: int, units: Iterable[int]) -> bool:
+        """Whether nothing would be left of a tensor, as of a branch that reads some of the channels."""
+        lost = Counter[Axis]()
+        for unit in units:
+            lost.update({axis: len(indices) for axis, indices in self.found[place].units[unit].items()})
+        return any(
+            name in self.shapes and self.shapes[name][axis] <= many for (name, axis), many in lost.items()
+        )
 
     def take(self, place: int, unit: int) -> None:
         """Removes a unit, whatever is left of its layer."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .ascent import Ascent, Round, Trial, check_limits, search, size_ladder
 from .bootstrap import Bootstrap, check_level
 from .changes import change, drop
+from .copying import copied
 from .covering import Choice
 from .data import Forward, read_batches
 from .floors import holds
@@ -132,7 +133,7 @@ def contract(
         return found
 
     def pruned(size: int) -> nn.Module:
-        network, chosen = copy.deepcopy(model), choose(size, dict.fromkeys(losses, 1.0), mask)
+        network, chosen = copied(model), choose(size, dict.fromkeys(losses, 1.0), mask)
         if plan.removes:
             removal(chosen, size).apply(network)
         else:

@@ -43,9 +43,14 @@ def spare(
     best anywhere. Which one that is the owners decide together, by the sum of their scores in shares of the
     layer's largest.
 
-    scores: by voter and weight. among: candidates, None = all. grain: what is kept or pruned together.
+    scores: by voter and weight. among: candidates, None = all; what it does not name always stays. grain:
+    what is kept or pruned together.
     """
-    axes = {name: axis for name, axis in divided(model).items() if any(name in of for of in scores.values())}
+    axes = {
+        name: axis
+        for name, axis in divided(model).items()
+        if any(name in of for of in scores.values()) and (among is None or name in among)
+    }
     if not axes or any(score.is_meta for of in scores.values() for score in of.values()):
         return scores
     lifted = {voter: dict(of) for voter, of in scores.items()}

@@ -6,7 +6,6 @@ where nothing is computed. Who owns a layer is asked of autograd, never of its n
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .copying import copied
 from .masks import layer_name, prunable
 from .voters import Owners, owners_from_graph
 
@@ -71,7 +71,7 @@ def survey(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, int], Ow
 
     shape: of the input batch, [N, C, H, W]. The model itself stays as and where it is.
     """
-    twin = copy.deepcopy(model).to("meta")
+    twin = copied(model).to("meta")
     names = {id(weight): name for name, weight in prunable(twin).items()}
     positions: Counter[str] = Counter()
 

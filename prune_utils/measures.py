@@ -7,7 +7,6 @@ al., NeurIPS 2020) looks at no data and no loss. A measure is a function of a Su
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .copying import copied
 from .data import Forward, predict
 from .masks import Scores
 from .parameters import find_parameters, unwrap
@@ -104,17 +104,13 @@ def curvature(survey: Survey) -> dict[str, Scores]:
 def flow(survey: Survey) -> dict[str, Scores]:
     """dR/d|w|, R = the sum of all outputs for an input of ones, every parameter and buffer made absolute.
 
-    In float64 and evaluation mode: no dropout, and norms do not mix examples. Of the batches only the shape
-    of the first input is used; where that is indices (int32, int64), its first example is the input. Every
-    voter is told the same: there is no task in it.
-    Raises ValueError where there is no batch, or the flow exceeds float64.
+    In evaluation mode: no dropout, and norms do not mix examples; in float64, and where the network does not
+    run so because it converts its input, in its own precision. Of the batches only the shape of the first
+    input is used; where that is indices (int32, int64), its first example is the input. Every voter is told
+    the same: there is no task in it.
+    Raises ValueError where there is no batch, or the flow exceeds the precision.
     """
     _refuse_shards(survey)
-    twin = copy.deepcopy(survey.model).double().eval()
-    with torch.no_grad():
-        for tensor in (*twin.parameters(), *twin.buffers()):
-            if tensor.is_floating_point():
-                tensor.abs_()
     batches = survey.batches
     if isinstance(batches, Mapping):
         batches = ((0, batch) for of in batches.values() for batch in of)
@@ -123,13 +119,24 @@ def flow(survey: Survey) -> dict[str, Scores]:
         raise ValueError("scoring needs at least one batch, and there is none")
     ones = (_ones(batch[0]), None) if survey.forward is None else _ones(batch)
     names = {name for voter in survey.voters for name in voter.owns}
-    leaves = {name: weight.requires_grad_() for name, weight in find_parameters(twin, names).items()}
+
+    def total_of(network: nn.Module, ones: Any) -> tuple[dict[str, Tensor], Tensor]:
+        with torch.no_grad():
+            for tensor in (*network.parameters(), *network.buffers()):
+                if tensor.is_floating_point():
+                    tensor.abs_()
+        leaves = {name: weight.requires_grad_() for name, weight in find_parameters(network, names).items()}
+        made = predict(unwrap(network), ones, survey.forward)
+        return leaves, torch.stack([part.sum() for part in _tensors(made)]).sum()
+
     with torch.enable_grad():
-        total = torch.stack(
-            [part.sum() for part in _tensors(predict(unwrap(twin), ones, survey.forward))]
-        ).sum()
+        try:
+            leaves, total = total_of(copied(survey.model).double().eval(), _double(ones))
+        except Exception:  # float32 meets float64, or the network looks at the type itself
+            leaves, total = total_of(copied(survey.model).eval(), ones)
         if not total.is_meta and not total.isfinite():  # no |w| dR/d|w| exceeds R
-            raise ValueError("the flow through the network is not finite in float64")
+            kind = str(total.dtype).removeprefix("torch.")
+            raise ValueError(f"the flow through the network is not finite in {kind}")
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     flows = {
         name: torch.zeros_like(leaf) if gradient is None else gradient
@@ -147,8 +154,16 @@ def _ones(inputs: Any) -> Any:
     if isinstance(inputs, Tensor):
         if inputs.dtype in (torch.int32, torch.int64):
             return inputs[:1]
-        return torch.ones_like(inputs[:1], dtype=torch.float64)
-    return _like(inputs, lambda t: torch.ones_like(t, dtype=torch.float64) if t.is_floating_point() else t)
+        return torch.ones_like(inputs[:1], dtype=_floating(inputs))
+    return _like(inputs, lambda t: torch.ones_like(t) if t.is_floating_point() else t)
+
+
+def _floating(inputs: Tensor) -> torch.dtype:
+    return inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
+
+
+def _double(inputs: Any) -> Any:
+    return _like(inputs, lambda t: t.double() if t.is_floating_point() else t)
 
 
 def _like(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -5,7 +5,6 @@ Nothing is computed here, and no network is known: prune.py makes the mask.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +16,7 @@ from torch import nn
 from .arbiters import Arbiter, arbiter_name, find_arbiter
 from .budgets import BUDGETS, check_ratio
 from .channelwise import Channelwise, Linked, channel_grain
+from .copying import copied
 from .criteria import find_criterion
 from .filling import REFILLS
 from .floors import check_floor
@@ -132,10 +132,7 @@ def xavier_copy(model: nn.Module, seed: int, names: Iterable[str] | None = None)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # drawing uses one core a layer
         drawn = list(pool.map(draw, weights))
-    # what stands in the memo is not copied
-    return copy.deepcopy(
-        model, {id(weight): new for weight, new in zip(weights.values(), drawn, strict=True)}
-    )
+    return copied(model, {id(weight): new for weight, new in zip(weights.values(), drawn, strict=True)})
 
 
 # (network, seed, names of the weights that may be drawn anew) -> the network that is scored

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from .channelwise import link
-from .covering import Choice, coverage
+from .covering import EXCLUDED, FROZEN, Choice, Coverage, coverage
 from .data import ByTask, Forward
 from .multiply_adds import weight_uses
 from .plan import Plan, check_factors
 from .removing import Call
+from .roles import WEIGHTS
 from .text import not_one_of
 from .voters import Batch, Electorate, Gather, Loss, owners_from_graph
 
@@ -47,9 +48,18 @@ def prepare(
             plan = replace(plan, uses=weight_uses(model, batch, forward))
         if plan.removes:
             example, call = example_of(batch, forward)
-            plan = replace(plan, linked=link(model, example, plan.protect, call))
+            plan = replace(plan, linked=link(model, example, plan.protect, call, _left_alone(covered)))
     owners = owners_from_graph(model, losses, *given, forward=forward, among=covered, unowned=unowned)
     return plan, Electorate(losses, dict.fromkeys(losses, 1.0) | dict(loss_weights or {}), owners, gather)
+
+
+def _left_alone(covered: Coverage) -> dict[str, str]:
+    """Layers whose weight is left out by the user -> why: frozen, excluded."""
+    return {
+        entry.name.rpartition(".")[0]: entry.reason
+        for entry in covered.entries
+        if entry.reason in (FROZEN, EXCLUDED) and entry.kind in WEIGHTS
+    }
 
 
 def example_of(batch: Batch, forward: Forward | None) -> tuple[tuple[Any, ...], Call | None]:

@@ -87,12 +87,14 @@ def make_room(model: nn.Module, plan: Plan, owners: Owners) -> Room:
     """Raises ValueError for a scope, a pattern or a ratio that this network cannot meet."""
     if plan.removes:
         channels = plan.channels
+        if plan.ratio_of == "macs":
+            _check_counted(in_scope(model, owners, plan), channels.counts)
         return Room(getattr(channels.whole, plan.ratio_of), 0, channels.keep(plan.ratio), channels.budget)
     names, grain = in_scope(model, owners, plan), plan.grain
     shapes = weight_shapes(model, names)
     protected = matching(names, plan.protect, model) if grain.granularity.whole else frozenset()
     if grain.uses is not None:
-        _check_counted(names, grain)
+        _check_counted(names, grain.uses)
     costs = grain.costs(shapes)
     units = grain.unit_costs(shapes)
     sizes = shapes if grain.uses is None else {name: (cost,) for name, cost in costs.items()}
@@ -148,9 +150,9 @@ def make_refill(model: nn.Module, plan: Plan, owners: Owners) -> Refill | None:
     return partial(refill, arbiter=plan.weigh, groups=groups)
 
 
-def _check_counted(names: Iterable[str], grain: Grain) -> None:
+def _check_counted(names: Iterable[str], uses: Mapping[str, int]) -> None:
     """Raises ValueError that names the first layer whose multiply-adds nobody counted."""
-    unknown = [name for name in names if name not in (grain.uses or {})]
+    unknown = [name for name in names if name not in uses]
     if unknown:
         raise ValueError(
             f"ratio_of 'macs': the multiply-adds of {unknown[0]!r} are not known, which no convolution or "

@@ -6,8 +6,7 @@ leave the network.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +18,13 @@ from .arbiters import Arbiter
 from .channels import Axis
 from .channelwise import Channelwise, Size, channel_grain, link
 from .choosing import choose
-from .deploy.comparing import worst_difference
+from .copying import copied
+from .deploy.comparing import differences
 from .masks import Mask, Scores
 from .resizing import all_shapes, put
 
-TOLERANCE = 1e-5  # share of an output's range by which the smaller network may differ from the masked one
+# share of an output's range by which the smaller network may differ from the masked one, by its precision
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 Call = Callable[[nn.Module, tuple[Any, ...]], Any]
 
 
@@ -32,7 +33,7 @@ class Removal:
     """What goes: tensor name and axis -> indices. before, after: sizes; asked: of `of`, what was to be kept.
 
     widths: layer -> (channels, those that stay), of the first layer of each set that hangs together. whole:
-    layers whose channels could not go -> why.
+    layers whose channels could not go -> why. names: all of a tensor that has several, by its first.
     """
 
     gone: dict[Axis, tuple[int, ...]]
@@ -42,37 +43,54 @@ class Removal:
     asked: int
     widths: dict[str, tuple[int, int]]
     whole: dict[str, str] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @torch.no_grad()
     def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors by name (a state dict, masks, scores) without what goes."""
         made = dict(state)
-        for (name, axis), indices in self.gone.items():
-            if name in made:
-                rest = torch.ones(made[name].shape[axis], dtype=torch.bool)
-                rest[list(indices)] = False
-                made[name] = made[name].index_select(axis, rest.nonzero().flatten().to(made[name].device))
+        for name, axis, indices in self._places(made):
+            rest = torch.ones(made[name].shape[axis], dtype=torch.bool)
+            rest[list(indices)] = False
+            made[name] = made[name].index_select(axis, rest.nonzero().flatten().to(made[name].device))
         return made
 
     @torch.no_grad()
     def zeroed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors in their old shapes, 0 where something goes."""
         made = {name: value.clone() for name, value in state.items()}
-        for (name, axis), indices in self.gone.items():
-            if name in made:
-                made[name].index_fill_(axis, torch.tensor(indices, device=made[name].device), 0)
+        self._clear(made)
         return made
 
     def apply(self, model: nn.Module) -> None:
         """Takes the channels out of a network, in place. Optimizers of its parameters are to be made anew."""
-        found = dict(model.named_parameters()) | dict(model.named_buffers())
-        names = {name for name, _ in self.gone}
-        put(model, self.cut({name: found[name].detach() for name in found if name in names}))
+        put(model, self.cut(self._held(model)))
+
+    def silence(self, model: nn.Module) -> None:
+        """Sets to 0, in place, all that `apply` takes out."""
+        self._clear(self._held(model))
 
     def changed(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that were cut, of a network from which the channels are gone."""
         shapes = all_shapes(model)
         return {name: shapes[name] for name in dict.fromkeys(name for name, _ in self.gone)}
+
+    def _held(self, model: nn.Module) -> dict[str, Tensor]:
+        """A network's tensors of which something goes, by their first names."""
+        found = dict(model.named_parameters()) | dict(model.named_buffers())
+        names = {name for name, _ in self.gone}
+        return {name: found[name].detach() for name in found if name in names}
+
+    def _clear(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, axis, indices in self._places(tensors):
+            tensors[name].index_fill_(axis, torch.tensor(indices, device=tensors[name].device), 0)
+
+    def _places(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+        """Name, axis and indices of what goes of these tensors, whichever of its names each has."""
+        for (first, axis), indices in self.gone.items():
+            for name in self.names.get(first, (first,)):
+                if name in tensors:
+                    yield name, axis, indices
 
 
 def choose_channels(
@@ -107,7 +125,10 @@ def removal_of(grain: Channelwise, mask: Mask, asked: int) -> Removal:
         channels.name: (len(channels.units) * channels.width, count * channels.width)
         for channels, count in zip(grain.linked.channels, left.counts, strict=True)
     }
-    return Removal(left.gone(), grain.whole, left.size(), grain.of, asked, widths, dict(grain.linked.whole))
+    linked, gone = grain.linked, left.gone()
+    return Removal(
+        gone, grain.whole, left.size(), grain.of, asked, widths, dict(linked.whole), dict(linked.names)
+    )
 
 
 @torch.no_grad()
@@ -115,27 +136,43 @@ def check_removal(
     model: nn.Module, removal: Removal, example: tuple[Any, ...], call: Call | None = None
 ) -> float:
     """How far the smaller network's outputs are from those of the network with the channels at 0: the largest
-    difference as a share of an output's range, in float64.
+    difference as a share of an output's range, in float64; where the network does not run so because it
+    converts its input, in its own precision.
 
     Raises ValueError where that is more than rounding: the channels do not hang together as they were traced.
     """
-    smaller, masked = (copy.deepcopy(model).double().eval() for _ in range(2))
+
+    def run(network: nn.Module, given: tuple[Any, ...]) -> Any:
+        return network(*given) if call is None else call(network, given)
+
+    smaller, masked = (copied(model).eval() for _ in range(2))
     removal.apply(smaller)
-    masked.load_state_dict(removal.zeroed(masked.state_dict()))
-    given = pytree.tree_map_only(
+    removal.silence(masked)
+    wide = pytree.tree_map_only(
         Tensor, lambda value: value.double() if value.is_floating_point() else value, example
     )
     try:
-        made = [network(*given) if call is None else call(network, given) for network in (smaller, masked)]
-    except RuntimeError as error:
-        raise ValueError(f"the network does not run without these channels: {error}") from error
-    for ours, theirs in zip(*map(pytree.tree_leaves, made), strict=True):
+        expected = run(copied(masked).double(), wide)
+    except Exception:  # float32 meets float64, or the network looks at the type itself
+        expected = run(masked, example)
+    else:
+        smaller, example = smaller.double(), wide
+    try:
+        made = run(smaller, example)
+    except Exception as error:  # of any kind, from the network's code
+        raise ValueError(
+            f"the network does not run without these channels ({error}); `protect` keeps layers whole"
+        ) from error
+    for ours, theirs in zip(*map(pytree.tree_leaves, (made, expected)), strict=True):
         if isinstance(theirs, Tensor) and ours.shape != theirs.shape:
             raise ValueError(f"an output of shape {tuple(theirs.shape)} became {tuple(ours.shape)}")
-    off = worst_difference(*made)
-    if not off <= TOLERANCE:
-        raise ValueError(
-            f"without these channels an output is off by {off:.1e} of its range: they do not hang together "
-            "as torch-pruning traced them (a shuffle of channels, for example); `protect` keeps layers whole"
-        )
-    return off
+    worst = 0.0
+    for off, theirs in zip(differences(made, expected), pytree.tree_leaves(expected), strict=True):
+        if off and not off <= TOLERANCE.get(theirs.dtype, 0.0):
+            raise ValueError(
+                f"without these channels an output is off by {off:.1e} of its range: they do not hang "
+                "together as torch-pruning traced them (a shuffle of channels, for example); `protect` keeps "
+                "layers whole"
+            )
+        worst = max(worst, off)
+    return worst

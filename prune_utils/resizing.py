@@ -5,18 +5,16 @@ A network from which channels were removed is its class with other shapes. `resi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .copying import M, computed, copied
 from .isolation import same_modes
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def resize(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -80,10 +78,11 @@ def _measure(layer: nn.Module) -> None:
 
 def hollow(model: M) -> M:
     """A copy on device meta: modes and shapes without values, of which nothing is copied."""
-    empty: dict[int, Any] = {id(value): value.detach().to("meta") for value in model.buffers()}
+    values = [*model.buffers(), *computed(model)]
+    empty: dict[int, Any] = {id(value): value.detach().to("meta") for value in values}
     for value in model.parameters():
         empty[id(value)] = nn.Parameter(value.detach().to("meta"), value.requires_grad)
-    return copy.deepcopy(model, empty)
+    return copied(model, empty)
 
 
 def all_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -50,7 +50,8 @@ def remove_channels(
     ratio: percent of all parameters that go (of="params"), or of the multiply-adds in a forward pass of the
         first batch (of="macs"); met to one channel. multiple: what remains of a layer's channels is a
         multiple of this. method: a row that makes its mask before training, or of a trained network.
-    protect: patterns of layers that keep their channels. The outputs' channels always stay.
+    protect: patterns of layers that keep their channels. So do layers whose weight `exclude` names, or is
+        frozen and not named by `include`; what they read of others may go. The outputs' channels always stay.
     losses, batches, forward, loss_weights, arbiter, factors, criterion, voters, include, exclude: as of
         `sparsify`.
     Optimizers and masks of the network are to be made afterwards.
