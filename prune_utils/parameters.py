@@ -127,6 +127,28 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def plain_state_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
+    """Key of the network's state dict -> the name without wrappers; of buffers too."""
+    return {key: _plain_key(model, key) for key in keys}
+
+
+def _plain_key(model: nn.Module, key: str) -> str:
+    module: nn.Module | None = model
+    plain = []
+    for name in key.split("."):
+        while module is not None and name not in module._modules:  # some wrappers leave themselves out
+            module = inside(module)
+        if module is None or not _wraps(module, name):
+            plain.append(name)
+        module = None if module is None else module._modules[name]
+    return ".".join(plain)
+
+
+def _wraps(module: nn.Module, name: str) -> bool:
+    """Whether this is what a wrapper calls the network inside."""
+    return name in INSIDE or (name == "module" and isinstance(module, WRAPPERS))
+
+
 def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter, Holder]]:
     for name, parameter in module._parameters.items():
         if parameter is not None:
@@ -136,7 +158,7 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter, Hol
             continue
         if name == "parametrizations" and parametrize.is_parametrized(module):
             yield from _walk_parametrized(module, child, f"{path}{name}.")
-        elif name in INSIDE or (name == "module" and isinstance(module, WRAPPERS)):
+        elif _wraps(module, name):
             yield from _walk(child, path)
         else:
             yield from _walk(child, f"{path}{name}.")
