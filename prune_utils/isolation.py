@@ -50,6 +50,13 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+    # an adapter that is merged and leaves its layer again leaves it rounded
+    merging = [
+        (weight, weight.detach().clone())
+        for module in model.modules()
+        if type(module).train is not nn.Module.train
+        for weight in module.parameters(recurse=False)
+    ]
     frozen = [leaf for leaf in differentiate if not leaf.requires_grad]
     devices = _numbered_devices(model)
     kind = {"device_type": devices[0].type} if devices else {}
@@ -79,6 +86,8 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         for leaf in frozen:
             leaf.requires_grad_(False)
         with torch.no_grad():
+            for weight, value in merging:
+                weight.data.copy_(value)
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
                 _memory(buffer).copy_(before)

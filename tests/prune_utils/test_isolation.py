@@ -18,7 +18,7 @@ class Adapted(nn.Linear):
 
     def __init__(self):
         super().__init__(6, 6)
-        self.adapter = nn.Parameter(torch.eye(6))
+        self.adapter = nn.Parameter(torch.randn(6, 6))
 
     def train(self, mode=True):
         super().train(mode)
@@ -34,7 +34,9 @@ def test_adapters_are_merged_in_evaluation_mode_alone(training):
     model[1].train(not training)
     with same_modes(model):
         model.train(not training)
+    before = model[0].weight.detach().clone()
     pu.weight_uses(model, (torch.ones(1, 6), None))
+    assert torch.equal(model[0].weight, before)
     assert [module.training for module in model.modules()] == [training, training, not training]
     assert model[0].merged is not training
 
