@@ -56,6 +56,7 @@ class Attachment:
             raise ValueError("attach needs the optimizers that train the network")
         self.masked = masked
         self.optimizers = tuple(unwrapped(optimizer) for optimizer in optimizers)
+        self._given = tuple(optimizers)
         self._weights = masked.weights
         # at the last look: the weights of the mask that each optimiser trains, and all that it trains
         self._held: list[dict[str, nn.Parameter]] = [{} for _ in self.optimizers]
@@ -82,6 +83,10 @@ class Attachment:
         for number, optimizer in enumerate(self.optimizers):
             self._handles.append(optimizer.register_step_pre_hook(partial(self._before_step, number)))
             self._handles.append(optimizer.register_step_post_hook(partial(self._after_step, number)))
+            outer = self._given[number]
+            if outer is not optimizer and hasattr(outer, "_optimizer_step_post_hooks"):
+                # an optimiser around another (Lookahead) may write after the step of the inner one
+                self._handles.append(outer.register_step_post_hook(partial(self._after_outer_step, number)))
         _open.add(self)
 
     def _replace(self) -> None:
@@ -140,6 +145,9 @@ class Attachment:
             self.masked.zero_pruned(self._held[number])
         else:
             self.masked.figures = self.masked.after_step(self.masked.step + 1, self.masked.batch)
+
+    def _after_outer_step(self, number: int, *step: Any) -> None:
+        self.masked.zero_pruned(self._held[number])
 
 
 _open: WeakSet[Attachment] = WeakSet()  # those whose hooks are set

@@ -122,7 +122,8 @@ def coverage(
     batches: a forward pass over each tells for certain which bare parameters of unknown layer classes
         multiply data; without them names and dimensions decide. forward: forward(network, batch) for a
         network that does not take `batch[0]`.
-    Raises ValueError: a lazy layer, a pattern that matches nothing.
+    Raises ValueError: a lazy layer, a pattern that matches nothing, an included weight that shares its memory
+        with another parameter.
 
     >>> found = coverage(nn.Sequential(nn.Embedding(10, 4), nn.LSTM(4, 8), nn.Linear(8, 2, bias=False)))
     >>> found.names
@@ -140,6 +141,11 @@ def coverage(
     entries = []
     for each, role in zip(held, roles, strict=True):
         reason = EXCLUDED if unwanted(each) else "" if wanted(each) else _reason(each, role)
+        if not reason and each.twin:
+            raise ValueError(
+                f"{each.name!r} and {each.twin!r} share their memory as two parameters, whose gradients are "
+                "apart: make them one (b.weight = a.weight), or do not include them"
+            )
         reason = reason if each.parameter.numel() else EMPTY
         entries.append(Entry(tuple(each.names), _shape(each.parameter, role), role.kind, reason))
     return Coverage(tuple(entries))
@@ -191,6 +197,8 @@ def _chooser(choice: Choice, held: Sequence[Held], what: str) -> Callable[[Held]
         return lambda each: False
     if callable(choice):
         return lambda each: bool(choice(each.name, each.parameter, each.holders[0].layer))
+    if not isinstance(choice, Iterable):
+        raise ValueError(f"{what} {choice!r} is neither patterns of names nor a predicate")
     patterns = (choice,) if isinstance(choice, str) else tuple(choice)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for each in held for name in each.names):

@@ -96,8 +96,10 @@ def read_batches(
 ) -> Taken:
     """The batches, `number` at most, of all tasks or a mapping task -> batches of its own.
 
-    Raises ValueError for a mapping of others than these tasks.
+    Raises ValueError for a mapping of others than these tasks, and for a number that is none.
     """
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+        raise ValueError(f"num_batches {number!r} is not a whole number of at least 0")
     if not isinstance(batches, Mapping):
         steps = list(islice(batches, number))
         given = tuple(ByTask(dict.fromkeys(tasks, batch)) for batch in steps)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .budgets import Budget, Pool
 from .ratios import CHOICES, fixed_ratio, neighbours
-from .roles import ATTENTION, CONV, LINEAR, RECURRENT
+from .roles import ATTENTION, CONV, LINEAR, RECURRENT, TRANSPOSED
 from .text import not_one_of
 
 INPUTS_SECOND = (CONV, LINEAR, RECURRENT, ATTENTION)  # kinds whose weights are [outputs, inputs, ...]
@@ -83,10 +83,15 @@ class Granularity:
 
 @dataclass(frozen=True)
 class Kernel(Granularity):
-    """One k x k slice of a convolution per pair of output and input channel; of other layers a single
-    weight."""
+    """One k x k slice of a convolution per pair of output and input channel; of matrices a single weight.
+
+    A weight of three dimensions that is no convolution's (bilinear, fused experts) has neither.
+    """
 
     name: str = "kernel"
+
+    def divides(self, shape: Sequence[int]) -> bool:
+        return len(shape) != 3 or getattr(shape, "kind", CONV) in (CONV, TRANSPOSED)
 
     def size(self, shape: Sequence[int]) -> int:
         return math.prod(shape[2:])
@@ -243,7 +248,7 @@ def whole_units(budget: Budget, costs: Mapping[str, int], at_least: int = 0) -> 
     """The budget with a whole number of units in every pool of one layer.
 
     costs: of a unit, by layer. at_least: units that a layer keeps. The sum stays, but for less than the
-    cheapest unit that there was room for. Raises ValueError where `at_least` asks for more than the sum.
+    cheapest unit of a layer that is cut short. Raises ValueError where `at_least` asks for more than the sum.
     """
     single = {pool.names[0]: pool.keep for pool in budget if len(pool.names) == 1}
     if all(costs[name] == 1 for name in single) and not at_least:

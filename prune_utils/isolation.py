@@ -8,12 +8,14 @@ eagerly; `reached_leaves` refuses a graph that hides something all the same. Fun
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -48,6 +50,13 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+    # an adapter that is merged and leaves its layer again leaves it rounded
+    merging = [
+        (weight, weight.detach().clone())
+        for module in model.modules()
+        if type(module).train is not nn.Module.train
+        for weight in module.parameters(recurse=False)
+    ]
     frozen = [leaf for leaf in differentiate if not leaf.requires_grad]
     devices = _numbered_devices(model)
     kind = {"device_type": devices[0].type} if devices else {}
@@ -55,6 +64,7 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         with (
             same_modes(model),
             torch.random.fork_rng(devices=[device.index for device in devices], **kind),
+            _same_streams(),
             _repeatable(),
             torch.enable_grad(),
             _eagerly(),
@@ -76,6 +86,8 @@ def untouched(model: nn.Module, differentiate: Iterable[Tensor] = ()) -> Iterato
         for leaf in frozen:
             leaf.requires_grad_(False)
         with torch.no_grad():
+            for weight, value in merging:
+                weight.data.copy_(value)
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
                 _memory(buffer).copy_(before)
@@ -92,13 +104,28 @@ def _memory(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def same_modes(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module is in training or evaluation mode as before."""
+    """Afterwards every module is in training or evaluation mode as before, told by its own `train`: adapters
+    merge into their layer in evaluation mode, and leave it again."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
         for module, training in modes:
+            if module.training != training:
+                module.train(training)
+        for module, training in modes:  # as of a layer that stays in evaluation mode, whatever it is told
             module.training = training
+
+
+@contextmanager
+def _same_streams() -> Iterator[None]:
+    """The streams of Python and NumPy are afterwards as before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextmanager
@@ -224,8 +251,10 @@ def _checkpoints_in_sight() -> Iterator[None]:
 
 
 def seed_streams(model: nn.Module, seed: int) -> None:
-    """Seeds the default streams of main memory and of the model's devices, no others; call inside
+    """Seeds the default streams of Python, NumPy, main memory and the model's devices, no others; call inside
     `untouched`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     for device in _numbered_devices(model):
         backend = torch.get_device_module(device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .attaching import Attachment
 from .lookup import find_weight
-from .masks import Mask, apply, check_mask, count, size
+from .masks import Mask, apply, check_mask, check_strided, count, size
 from .report import certificate
 from .shards import is_shard, part, part_like, settle, whole_like
 from .verifying import check_asked, verify
@@ -173,10 +173,7 @@ class Masked:
         gradient = find_weight(self.model, name).grad
         if gradient is None:
             return
-        if gradient.layout != torch.strided:
-            raise ValueError(
-                f"the gradient of {name!r} is {gradient.layout}: make its layer with sparse=False"
-            )
+        check_strided(name, gradient)
         zero_pruned(part(gradient), self._kept_of(name, gradient))
 
     @torch.no_grad()

@@ -65,6 +65,12 @@ def matching(names: Iterable[str], patterns: Iterable[str], model: nn.Module | N
     return frozenset(found)
 
 
+def check_strided(name: str, gradient: Tensor) -> None:
+    """Raises ValueError for a weight's gradient in sparse storage."""
+    if gradient.layout != torch.strided:
+        raise ValueError(f"the gradient of {name!r} is {gradient.layout}: make its layer with sparse=False")
+
+
 def dense_mask(model: nn.Module, names: Iterable[str] | None = None) -> Mask:
     """A mask that keeps every one of these weights, None = every prunable weight."""
     weights = prunable(model) if names is None else find_parameters(model, names)

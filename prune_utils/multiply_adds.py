@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils._pytree import tree_leaves
 
 from .data import Forward, predict
 from .isolation import untouched
@@ -21,7 +22,8 @@ from .parameters import held_parameters, unwrap
 
 
 def weight_uses(model: nn.Module, batch: Any, forward: Forward | None = None) -> dict[str, int]:
-    """Parameter name -> multiply-adds of each of its weights in one forward pass, in evaluation mode.
+    """Parameter name -> multiply-adds of each of its weights in one forward pass, in evaluation mode;
+    in training mode where that fails.
 
     batch: as `score` takes it; its figures are for all its samples, so give one. forward: forward(network,
     batch), None = network(batch[0]). The network is left untouched. Layers that were not run are missing.
@@ -41,7 +43,12 @@ def weight_uses(model: nn.Module, batch: Any, forward: Forward | None = None) ->
                     handles.append(holder.layer.register_forward_hook(add, with_kwargs=True))
         with untouched(model), torch.no_grad():
             model.eval()
-            predict(unwrap(model), batch, forward)
+            try:
+                predict(unwrap(model), batch, forward)
+            except Exception:  # a network that returns its losses may do so in training mode alone
+                found.clear()
+                model.train()
+                predict(unwrap(model), batch, forward)
     finally:
         for handle in handles:
             handle.remove()
@@ -66,8 +73,15 @@ def _add(
     name: str,
     count: Counter,
     layer: nn.Module,
-    given: tuple[Tensor, ...],
-    named: dict[str, Tensor],
-    made: Tensor,
+    given: tuple[Any, ...],
+    named: dict[str, Any],
+    made: Any,
 ) -> None:
-    found[name] = found.get(name, 0) + count(given[0] if given else named["input"], made)
+    taken, output = _first((given, named)), _first(made)
+    if taken is not None and output is not None:
+        found[name] = found.get(name, 0) + count(taken, output)
+
+
+def _first(values: Any) -> Tensor | None:
+    """The first tensor of what a layer takes or returns; subclasses return more behind their output."""
+    return next((leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)), None)

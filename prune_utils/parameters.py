@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
-from .shards import settle
+from .shards import part, settle
 
 WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel)  # hold the network as `module`
 # what wrappers call the network inside; the leading underscore keeps them apart from a user's own names
@@ -48,12 +50,13 @@ class Held:
     """A parameter with all its names, the first one first, and everybody who holds it.
 
     One layer that is registered twice is one holder with two names; two layers that share a parameter are two
-    holders, which is what a tied weight is.
+    holders, which is what a tied weight is. twin: another parameter at the same place in memory, "" = none.
     """
 
     parameter: nn.Parameter
     names: list[str] = field(default_factory=list)
     holders: list[Holder] = field(default_factory=list)
+    twin: str = ""
 
     @property
     def name(self) -> str:
@@ -65,16 +68,30 @@ class Held:
 
 
 def held_parameters(model: nn.Module) -> list[Held]:
-    """Every parameter once, in the order of `model.named_parameters()`."""
+    """Every parameter once, in the order of `model.named_parameters()`; those that lie in one place of memory
+    (`b.weight.data = a.weight.data`) are one."""
     settle(model)
-    found: dict[int, Held] = {}
+    found: dict[Any, Held] = {}
     for name, parameter, holder in _walk(model, ""):
-        held = found.setdefault(id(parameter), Held(parameter))
+        held = found.setdefault(place_of(parameter) or id(parameter), Held(parameter))
+        if parameter is not held.parameter:
+            held.twin = name
         if name not in held.names:
             held.names.append(name)
         if holder not in held.holders:
             held.holders.append(holder)
     return list(found.values())
+
+
+def place_of(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Where the elements of a tensor lie, None where that tells nothing: two tensors at one place change
+    together, whatever their shape."""
+    if is_lazy(tensor):
+        return None
+    own = part(tensor.detach())
+    if type(own) is not Tensor or own.layout != torch.strided or own.is_meta or not own.numel():
+        return None
+    return (own.device, own.data_ptr(), own.numel(), own.dtype) if own.data_ptr() else None
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -127,6 +144,28 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def plain_state_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
+    """Key of the network's state dict -> the name without wrappers; of buffers too."""
+    return {key: _plain_key(model, key) for key in keys}
+
+
+def _plain_key(model: nn.Module, key: str) -> str:
+    module: nn.Module | None = model
+    plain = []
+    for name in key.split("."):
+        while module is not None and name not in module._modules:  # some wrappers leave themselves out
+            module = inside(module)
+        if module is None or not _wraps(module, name):
+            plain.append(name)
+        module = None if module is None else module._modules[name]
+    return ".".join(plain)
+
+
+def _wraps(module: nn.Module, name: str) -> bool:
+    """Whether this is what a wrapper calls the network inside."""
+    return name in INSIDE or (name == "module" and isinstance(module, WRAPPERS))
+
+
 def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter, Holder]]:
     for name, parameter in module._parameters.items():
         if parameter is not None:
@@ -136,7 +175,7 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter, Hol
             continue
         if name == "parametrizations" and parametrize.is_parametrized(module):
             yield from _walk_parametrized(module, child, f"{path}{name}.")
-        elif name in INSIDE or (name == "module" and isinstance(module, WRAPPERS)):
+        elif _wraps(module, name):
             yield from _walk(child, path)
         else:
             yield from _walk(child, f"{path}{name}.")

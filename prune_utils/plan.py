@@ -180,6 +180,11 @@ def make_plan(row: Method, settings: Any) -> Plan:
     Raises ValueError, naming value and choices, for whatever does not exist or does not go together.
     """
     mask_row, protect = _mask_row(row, settings.start_mask), settings.protect
+    if not isinstance(settings.factors or {}, Mapping):
+        kind = type(settings.factors).__name__
+        raise ValueError(f"factors are a {kind}, not a mapping from tasks to numbers")
+    if not isinstance(protect, Iterable):
+        raise ValueError(f"protect {protect!r} is no pattern of names, nor several")
     plan = Plan(
         method=row.name,
         criterion=settings.criterion or mask_row.criterion or settings.pt_criterion,

@@ -22,6 +22,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from .isolation import same_modes
 from .parameters import Held, Holder
+from .seeds import generator
 
 # kinds that a ratio speaks of
 CONV, TRANSPOSED, LINEAR, BILINEAR = "convolution", "transposed convolution", "linear", "bilinear"
@@ -203,10 +204,16 @@ def _keeps_zeros(layer: nn.Module, attribute: str, form: str) -> bool:
     original = getattr(chain, form)
     if original.is_meta:
         return False
-    # nobody knows what a user's own one does: try it on every other weight
-    kept = torch.arange(original.numel(), device=original.device).reshape(original.shape) % 2 == 0
+    # nobody knows what a user's own one does: try it on every other weight, and some more by lot, as every
+    # other one alone is symmetric
+    draws = generator("keeps zeros")
+    place = torch.arange(original.numel()).reshape(original.shape)
+    patterns = [(place % 2 == odd) | (torch.rand(place.shape, generator=draws) < 0.5) for odd in (0, 1)]
     buffers = {name: buffer.clone() for name, buffer in chain.named_buffers()}
     with same_modes(chain), torch.random.fork_rng():
         chain.eval()
-        made = torch.func.functional_call(chain, {form: torch.ones_like(original) * kept} | buffers, ())
-    return isinstance(made, Tensor) and made.shape == original.shape and not made[~kept].any()
+        for kept in (pattern.to(original.device) for pattern in patterns):
+            made = torch.func.functional_call(chain, {form: torch.ones_like(original) * kept} | buffers, ())
+            if not isinstance(made, Tensor) or made.shape != original.shape or made[~kept].any():
+                return False
+    return True

@@ -139,11 +139,11 @@ class Rounds(Masked):
         """gather: a tensor of every process, None = as torch.distributed says. score: the scores of the
         network as it is, by voter and weight; None = |w|, by one voter. floors: of every budget, () = none.
         grain: what is kept or pruned together. known: owners and asked, as of Masked."""
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"round iterations {every!r} is not a whole number of at least 1")
         super().__init__(model, mask, **known)
         self.score = score or self._magnitude
         self.arbiter, self.grain = arbiter, grain
-        if every < 1:
-            raise ValueError(f"round iterations {every!r} is not at least 1")
         self.budgets = tuple(budgets)
         self.floors = tuple(floors) or (NO_FLOORS,) * len(self.budgets)
         self.every = every

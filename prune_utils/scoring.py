@@ -19,7 +19,7 @@ from .criteria import find_criterion
 from .data import Forward, loss_value, predict, targets_of
 from .gathering import gather_for
 from .isolation import runs_own_functions, seed_streams, untouched
-from .masks import Scores
+from .masks import Scores, check_strided
 from .measures import Survey
 from .parameters import find_parameters, unwrap
 from .seeds import generator, mix_seed
@@ -281,6 +281,7 @@ def _adding(
     def add(name: str, gradient: Tensor | None) -> Tensor | None:
         if gradient is None:  # of a function that passes none on
             return None
+        check_strided(name, gradient)
         for each in [gradient] if gather is None else gather(gradient):
             _add(sums, name, what(_exact(each)))
         # what autograd keeps in the gradient's place: its shape, without its memory

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .arbiters import Arbiter
 from .courses import Course, make_sparsifier, regrowth
@@ -26,6 +26,7 @@ from .granularity import WEIGHT, find_granularity
 from .masked import Masked
 from .methods import Method
 from .methods import method as find_method
+from .parameters import place_of
 from .plan import Plan, Settings, make_plan
 from .preparing import prepare
 from .prune import above_floors, make_budgets, make_mask, make_scorer
@@ -105,8 +106,8 @@ def sparsify(
         by gradients, whole and summed (a forward pass and a backward pass for every voter each); 1 = on the
         batch of its step, where `batch` is not set the next of `batches`.
     backward: share of all weights that top_kast trains beside the kept; it takes floor=0.
-    every: steps between the rounds of a method that trains between them. initial: state dict that a method
-        rewinds the network to.
+    every: steps between the rounds of a method that trains between them. initial: copy of the state dict
+        that a method rewinds the network to.
     gather: a tensor of every process. None = those of torch.distributed, if there are several processes: then
         all call this, each with as many batches of its own, and choose together (of a sharded network: with
         the same batches). `lambda tensor: [tensor]` = each process prunes a network of its own.
@@ -126,7 +127,7 @@ def sparsify(
     row = find_method(method)
     if find_granularity(granularity).removes:
         raise ValueError("granularity 'channel' leaves a smaller network and no mask: call remove_channels")
-    _check(model, losses, row, schedule, initial)
+    _check(model, losses, row, schedule, initial, forward)
     settings = Settings(
         ratio=ratio if ratio is not None else fixed_ratio(granularity) or 90.0,
         keep_ratio=keep_ratio,
@@ -217,6 +218,31 @@ def _ranks_in_training(row: Method, plan: Plan, number: int) -> bool:
     return ranks
 
 
+def _check_initial(initial: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raises ValueError for a state dict that the network, whose own is given, cannot be rewound to."""
+    if not isinstance(initial, Mapping):
+        raise ValueError(f"initial is a {type(initial).__name__}, not a state dict")
+    for name in (*own, *initial):
+        if name not in initial or name not in own:
+            has, lacks = ("the network", "initial") if name in own else ("initial", "the network")
+            raise ValueError(
+                f"{has} has {name!r} and {lacks} has not: initial is no state dict of this network"
+            )
+        value, now = initial[name], own[name]
+        if not isinstance(now, Tensor):
+            continue
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name!r} of initial is a {type(value).__name__}, the network's a tensor")
+        if value.shape != now.shape:
+            shapes = f"{tuple(value.shape)}, the network's has {tuple(now.shape)}"
+            raise ValueError(f"{name!r} of initial has shape {shapes}")
+        if place_of(value) is not None and place_of(value) == place_of(now):
+            raise ValueError(
+                "initial holds the network's own tensors, which have changed with it: pass "
+                "copy.deepcopy(model.state_dict()) from before training"
+            )
+
+
 @dataclass(frozen=True)
 class _Rhythm:
     """The settings of a course, in steps."""
@@ -239,12 +265,17 @@ def _check(
     row: Method,
     schedule: Schedule | Pace | None,
     initial: Mapping[str, Any] | None,
+    forward: Forward | None,
 ) -> None:
     """Raises ValueError for arguments that do not go together, before anything is computed."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     if not isinstance(losses, Mapping) or not losses or not all(map(callable, losses.values())):
         raise ValueError("losses must be a mapping from every task to its loss(predictions, targets)")
+    if forward is not None and not callable(forward):
+        raise ValueError(f"forward {forward!r} is no function of the network and a batch")
+    if initial is not None and row.start == "rewound":
+        _check_initial(initial, model.state_dict())
     paced = row.by_itself and row.course != "regrow"
     if paced and not isinstance(schedule, Pace):
         raise ValueError(

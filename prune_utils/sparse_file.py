@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .files import replacing
 from .masks import mask_hash
-from .parameters import unwrap
+from .parameters import plain_state_names, unwrap
 from .positions import CODINGS, shortest
 from .shards import is_shard, part, shared_out, whole, writes
 
@@ -67,7 +67,7 @@ def save_sparse(
     """
     if half and mask is None:
         raise ValueError("half is for the kept weights of a mask, and this network is dense: leave it out")
-    state = unwrap(model).state_dict() if isinstance(model, nn.Module) else dict(model)
+    state = _plain_state(unwrap(model))[0] if isinstance(model, nn.Module) else dict(model)
     _check_state(state, mask)
     _check_certificate(certificate, mask, "the certificate")
     spread = any(map(is_shard, state.values()))
@@ -111,7 +111,7 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
     """
     header, tensors = _read(Path(path))
     model = unwrap(model)
-    own = model.state_dict()
+    own, keys = _plain_state(model)
     for name, shape in _claims(path, header).items():  # before memory is taken for them
         if name not in own:
             raise ValueError(f"{path}: tensor '{name}' is not part of the network")
@@ -135,11 +135,20 @@ def load_sparse(path: str | Path, model: nn.Module) -> SparseFile:
         raise ValueError(
             f"{path}: tensor '{unknown[0]}' is not part of the network ({len(unknown)} such tensors)"
         )
-    state: Any = OrderedDict((name, shared_out(value, own[name])) for name, value in content.state.items())
+    state: Any = OrderedDict(
+        (keys[name], shared_out(value, own[name])) for name, value in content.state.items()
+    )
     # versions of its layers' formats: some classes read a state without them as one of an older release
-    state._metadata = getattr(own, "_metadata", {})
+    state._metadata = getattr(model.state_dict(), "_metadata", {})
     model.load_state_dict(state)
     return content
+
+
+def _plain_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(state by the names without wrappers, name -> key of the state dict)."""
+    state = model.state_dict()
+    plain = plain_state_names(model, state)
+    return {plain[key]: value for key, value in state.items()}, {plain[key]: key for key in state}
 
 
 def read_sparse(path: str | Path) -> SparseFile:

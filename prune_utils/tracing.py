@@ -2,19 +2,20 @@
 
 A parameter that reaches the operand of a matrix product or convolution through views, casts, lookups, sums of
 nothing but parameters or products with constants is a weight, if the other operand depends on the input.
+What the pass itself makes of no tensor (zeros, a triangle of ones) is a constant, unless it is drawn by lot.
 Embeddings are looked up, positions added, scales multiplied elementwise: none of them is an operand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 
 def _names(text: str) -> frozenset[str]:
@@ -29,8 +30,13 @@ SUMMED = _names("addmm baddbmm addbmm addmv")  # whose first operand is added
 LOOKUPS = _names("index index_select gather")
 # zeros in, zeros out at the same place (or moved): what a weight may go through on its way to the product
 CARRIERS = _names(
-    "_to_copy clone copy_ mul mul_ div div_ neg cat stack repeat contiguous constant_pad_nd roll flip where"
+    """_to_copy clone copy_ mul mul_ div div_ neg cat stack repeat contiguous constant_pad_nd roll flip where
+    tril triu diag_embed block_diag index_put index_put_ scatter scatter_ index_copy index_copy_ slice_scatter
+    select_scatter"""
 )
+RANDOM = torch.Tag.nondeterministic_seeded
+# filled alike whatever tensor they follow; not those that leave their memory to whoever writes it
+FILLED = _names("new_zeros new_ones new_full zeros_like ones_like full_like")
 
 
 def multiplied(
@@ -54,21 +60,23 @@ class _Watch(TorchDispatchMode):
         # a view shares its storage with the parameter; storages of parameters live as long as the network
         self.homes: dict[int, list[tuple[int, int, str]]] = {}
         self.still: set[int] = {_storage(tensor) for tensor in constants if _has_storage(tensor)}
-        self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor -> names, of what is no view
+        # storage -> names, of what is made in the pass; the reference keeps the number from being given again
+        self.made: dict[int, tuple[StorageWeakRef, frozenset[str]]] = {}
+        self.filled: set[int] = set()  # of these, constants that come from no tensor
         for name, tensor in parameters.items():
             start = int(tensor.storage_offset())
             self.homes.setdefault(_storage(tensor), []).append((start, start + tensor.numel(), name))
 
     def names(self, tensor: Tensor) -> frozenset[str] | None:
         """Parameters that the tensor is made of; none of ours for a constant, None for data."""
-        if tensor in self.made:
-            return self.made[tensor]
         if not _has_storage(tensor):
             return None
-        home = self.homes.get(_storage(tensor))
+        made, home = self.made.get(_storage(tensor)), self.homes.get(_storage(tensor))
         if home is not None:
             at = tensor.storage_offset()
             return frozenset(name for start, stop, name in home if start <= at < stop)
+        if made is not None:
+            return made[1]
         return frozenset() if tensor.dim() == 0 or _storage(tensor) in self.still else None
 
     def __torch_dispatch__(
@@ -85,23 +93,38 @@ class _Watch(TorchDispatchMode):
                 taken = zip(operands, kinds, strict=True)
                 for operand, kind in list(taken)[1 if name in SUMMED else 0 :]:
                     self.found |= kind if kind and operand.dim() > 1 else frozenset()
-        elif kinds and (func.is_view or name in LOOKUPS):  # whoever chose the rows
-            self._mark(result, kinds[0])
+            self._mark(result, operands, None)
+        elif func.is_view:  # known by its storage
+            pass
+        elif name in LOOKUPS and kinds[0]:  # whoever chose the rows
+            self._mark(result, operands, kinds[0])
+        elif RANDOM not in func.tags and (None in kinds and name in FILLED if kinds else "empty" not in name):
+            self._mark(result, operands, frozenset())
+            self.filled |= set(map(_storage, filter(_has_storage, tree_leaves(result))))
+        elif None in kinds or all(self._is_filled(operand) for operand in operands) and RANDOM in func.tags:
+            self._mark(result, operands, None)  # latents and noise too
         elif kinds:
-            carried = known if name in CARRIERS else frozenset()
-            self._mark(result, None if None in kinds else carried)
+            self._mark(result, operands, known if name in CARRIERS else frozenset())
         return result
 
-    def _mark(self, result: Any, names: frozenset[str] | None) -> None:
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                if names is not None:
-                    self.made[tensor] = names
-                elif tensor in self.made:  # data was written into it
-                    del self.made[tensor]
+    def _is_filled(self, tensor: Tensor) -> bool:
+        return _has_storage(tensor) and _storage(tensor) in self.filled
+
+    def _mark(self, result: Any, operands: Sequence[Tensor], names: frozenset[str] | None) -> None:
+        there = {_storage(operand) for operand in operands if _has_storage(operand)}
+        for tensor in filter(_has_storage, tree_leaves(result)):
+            storage = _storage(tensor)
+            before = self.made.get(storage)
+            if names is None:  # data was written into it
+                self.made.pop(storage, None)
+                self.filled.discard(storage)
+            elif before is not None:
+                self.made[storage] = before[0], before[1] | names
+            elif storage not in self.homes and (storage not in there or storage in self.still):
+                self.made[storage] = StorageWeakRef(tensor.untyped_storage()), names
 
 
-def _has_storage(tensor: Tensor) -> bool:
+def _has_storage(tensor: Any) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
 
 

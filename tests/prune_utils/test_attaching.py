@@ -21,6 +21,22 @@ KINDS = OPTIMIZERS | {
 }
 
 
+class Lookahead(torch.optim.Optimizer):
+    """Every step of the optimizer inside, then halfway back to where the weights were before."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        super().__init__([{"params": group["params"]} for group in optimizer.param_groups], {})
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        self.slow = [(weight, weight.detach().clone()) for weight in weights]
+
+    @torch.no_grad()
+    def step(self):
+        self.optimizer.step()
+        for weight, slow in self.slow:
+            weight.copy_(slow.lerp_(weight, 0.5))
+
+
 def raises(sentence):
     """ValueError with this sentence and nothing else."""
     return pytest.raises(ValueError, match=f"^{re.escape(sentence)}$")
@@ -90,6 +106,24 @@ def test_hooks_and_calls_give_the_same_bits(tiny, kind, optimizer):
     assert ends[0][1].step == 7
     assert kind == "masked" or not all(torch.equal(half(net.model)[n], m) for n, m in sparsity.mask.items())
     assert all(not w[~sparsity.mask[n]].any() for n, w in prunable(net.model).items())
+
+
+@pytest.mark.parametrize("kind", ["masked", "regrowth"])
+def test_an_optimizer_around_another_writes_no_pruned_weight(tiny, kind):
+    net = tiny("a", "b")
+    dense = Lookahead(KINDS["sgd"](net.model.parameters()))  # remembers weights that are pruned now
+    sparsity = make(net, kind, dense).attach(dense)
+    for step in range(1, 7):
+        dense.zero_grad()
+        sparsity.batch = net.batches[step % 2]
+        loss_of(net, sparsity.batch).backward()
+        dense.step()
+        sparsity.verify()
+    assert sparsity.step == 6
+    sparsity.detach()
+    dense.step()
+    with pytest.raises(ValueError, match="weights other than 0"):
+        sparsity.verify()
 
 
 @pytest.mark.parametrize("kind", ["masked", "regrowth"])

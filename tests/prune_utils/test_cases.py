@@ -345,6 +345,20 @@ def test_a_tied_embedding_is_left_alone_and_all_its_names_are_shown():
     assert asked == {"words.weight": {"left", "right"}, "right.weight": {"right"}}
 
 
+def test_a_gradient_in_sparse_storage_is_refused_by_name():
+    class Rows(Pair):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Embedding(9, 6, sparse=True)
+
+        def forward(self, x):
+            return super().forward(self.rows(x))
+
+    words = "the gradient of 'rows.weight' is torch.sparse_coo: make its layer with sparse=False"
+    with pytest.raises(ValueError, match=words):
+        pu.sparsify(Rows(), LOSSES, [(torch.arange(5), torch.tensor(0.5))], include="rows.weight")
+
+
 def test_frozen_weights_are_left_alone_unless_asked_for():
     model = make()
     model.trunk.requires_grad_(False)

@@ -178,6 +178,45 @@ def test_a_forward_pass_tells_what_multiplies_the_input():
     assert seen["query"] == "product"
 
 
+class Constants(nn.Module):
+    """Bare weights that meet what the forward pass makes of nothing, and data that is written into such."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.low, self.one_hot = (nn.Parameter(torch.randn(6, 6)) for _ in range(3))
+        self.blocks = nn.Parameter(torch.randn(2, 3, 3))
+        self.filled, self.noise = (nn.Parameter(torch.randn(6, 6)) for _ in range(2))
+        self.table, self.ones = (nn.Parameter(torch.randn(6, 6)) for _ in range(2))
+
+    def forward(self, x):
+        y = x @ (self.mixed * torch.tril(torch.ones(6, 6))) @ self.low.tril()
+        whole = torch.zeros(6, 6)
+        whole[:3, :3], whole[3:, 3:] = self.blocks[0], self.blocks[1]
+        y = y @ whole + torch.eye(6)[x.argmax(-1)] @ self.one_hot
+        room = torch.zeros_like(x)
+        room[:, :3] = x[:, :3]
+        y = y + room @ self.filled + torch.zeros(4, 6).normal_() @ self.noise
+        return y + x.new_ones(4, 6) @ self.ones + self.table[:4]
+
+
+def test_what_a_forward_pass_makes_of_nothing_is_a_constant():
+    found = coverage(Constants(), batches=[(torch.randn(4, 6), None)])
+    assert found.names == ("mixed", "low", "one_hot", "blocks", "filled", "noise")
+    assert found.left_out() == {"table": {"table": 36, "ones": 36}}
+
+
+class Symmetric(nn.Module):
+    def forward(self, weight):
+        return weight.triu() + weight.triu(1).transpose(-1, -2)
+
+
+@pytest.mark.parametrize("size", [4, 5, 6, 7])
+def test_a_parametrization_that_mirrors_weights_is_left_alone(size):
+    model = nn.Sequential(nn.Linear(size, size))
+    nn.utils.parametrize.register_parametrization(model[0], "weight", Symmetric())
+    assert coverage(model).names == ()
+
+
 def test_include_and_exclude():
     model = nn.ModuleDict({"words": nn.Embedding(5, 4), "one": nn.Linear(4, 2), "two": nn.Linear(4, 2)})
     assert list(prunable(model, include="words.*")) == ["words.weight", "one.weight", "two.weight"]
@@ -204,6 +243,23 @@ def test_tied_weights_are_left_alone_with_all_their_names():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     model[1].weight = model[0].weight
     assert coverage(model).left_out() == {"tied": {"0.weight = 1.weight": 9}}
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_weights_tied_by_their_memory_are_left_alone(turn):
+    model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False), nn.Linear(5, 5), nn.Linear(5, 5))
+    if turn:
+        model[1] = nn.Linear(5, 3, bias=False)
+    model[1].weight.data = model[0].weight.data.t() if turn else model[0].weight.data
+    model[3].weight.data = model[2].weight.data
+    found = coverage(model)
+    assert found.names == ()
+    assert found.left_out()["tied"] == {"2.weight = 3.weight": 25}
+    assert found.left_out()["embedding"] == {"0.weight = 1.weight": 15}
+    with pytest.raises(ValueError, match=r"'2.weight' and '3.weight' share their memory as two parameters"):
+        coverage(model, include="3.*")
+    with pytest.raises(ValueError, match="include 5 is neither patterns of names nor a predicate"):
+        coverage(model, include=5)
 
 
 def test_one_layer_under_two_names_is_not_tied():

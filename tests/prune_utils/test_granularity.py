@@ -14,7 +14,7 @@ from prune_utils.methods import METHODS
 from prune_utils.multiply_adds import weight_uses
 from prune_utils.plan import Settings
 from prune_utils.ratios import fixed_ratio
-from prune_utils.roles import TRANSPOSED, Shape
+from prune_utils.roles import BILINEAR, TRANSPOSED, Shape
 
 NAMES = ("weight", "kernel", "block:4x1", "block:2x2", "2:4", "1:4", "3:4", "fanin")
 
@@ -56,6 +56,8 @@ def test_a_granularity_divides_what_it_fits():
     assert not two.divides(Shape((64, 64, 3, 3), TRANSPOSED))  # its inputs stand first
     assert not find_granularity("block:4x1").divides((6, 8)) and find_granularity("block:2x1").divides((6, 8))
     assert find_granularity("kernel").divides(Shape((64, 3, 3, 3), TRANSPOSED))
+    assert find_granularity("kernel").divides(Shape((64, 3, 3), TRANSPOSED))
+    assert not find_granularity("kernel").divides(Shape((4, 6, 6), BILINEAR))
 
 
 @pytest.mark.parametrize("name", ["", "4:2", "2:2", "0:4", "block:1x1", "block:4", "kernels", "N:M", "2:4:8"])
@@ -219,6 +221,26 @@ def test_a_network_of_each_granularity_is_what_it_says(tiny, name):
     dense = {parameter.removesuffix(".weight") for parameter in case.owners} - set(proof["layers"])
     left = proof["of_all"]["left_out"].get(f"left dense, not divided by granularity {name}", {})
     assert {each.removesuffix(".weight") for each in left} == dense
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.both, self.last = nn.Linear(6, 6), nn.Bilinear(6, 6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(self.both(self.first(x), x))
+
+
+def test_rows_of_a_bilinear_weight_are_no_kernels():
+    losses = {"a": lambda out, true: out[:, 0].mean(), "b": lambda out, true: out[:, 1].square().mean()}
+    net = Product()
+    sparsity = sparsify(net, losses, [(torch.randn(5, 6), None)], 50, granularity="kernel")
+    assert list(sparsity.mask) == ["first.weight", "last.weight"] and sparsity.verify()["kept"] == 22
+    assert sparsity.certificate["of_all"]["left_out"]["left dense, not divided by granularity kernel"] == {
+        "both.weight": 144
+    }
+    assert net.both.weight.all()
 
 
 def test_weight_is_what_it_was(tiny):

@@ -33,5 +33,30 @@ def test_a_layer_with_two_names_is_counted_once():
     assert [len(held.holders) for held in held_parameters(Named(False))] == [1] * 6
 
 
+class Also(nn.Conv2d):
+    """Returns its input beside its output, as some attention layers do."""
+
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Trains(nn.Module):
+    """Returns losses in training mode and a list in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.last = Also(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(4, 5)
+
+    def forward(self, x):
+        out = self.last(self.norm(self.conv(x)[0]))
+        return {"a": out.mean(), "b": out.std()} if self.training else [out]
+
+
+def test_a_network_may_return_its_losses_in_training_mode_alone():
+    uses = weight_uses(Trains(), BATCH, lambda model, batch: dict(model(batch[0]).items()))
+    assert uses == {"conv.weight": 16, "last.weight": 8}
+    assert uses == weight_uses(Trains(), BATCH)
+
+
 def test_a_layer_may_be_called_by_keyword():
     assert weight_uses(Named(True), BATCH) == USES

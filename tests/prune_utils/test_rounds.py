@@ -22,7 +22,7 @@ from prune_utils.floors import Floors
 from prune_utils.multiply_adds import weight_uses
 from prune_utils.rounds import nest_above
 
-from .test_masked import OPTIMIZERS, train
+from .test_masked import OPTIMIZERS, half, train
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,10 @@ def test_rounds_resume(tiny):
     resumed.load_state_dict(rounds.state_dict())
     resumed.after_step(4, None)
     assert (resumed.done, count(resumed.mask)) == (2, 10)
+    before = copy.deepcopy(net.model.state_dict())
     with pytest.raises(ValueError, match="round iterations 0"):
-        Rounds(net.model, mask, (), every=0)
+        Rounds(net.model, half(net.model), (), every=0)
+    assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
 
 
 def test_rounds_are_ready_when_the_last_is_done(tiny):

@@ -242,6 +242,39 @@ def test_what_does_not_go_together_is_refused_and_changes_nothing(tiny):
         "for all"
     ):
         call(batches={"image": []})
+    with raises("forward 5 is no function of the network and a batch"):
+        call(forward=5)
+    with raises("num_batches -1 is not a whole number of at least 0"):
+        call(num_batches=-1)
+    with raises("factors are a list, not a mapping from tasks to numbers"):
+        call(factors=[1])
+    with raises("protect 5 is no pattern of names, nor several"):
+        call(protect=5)
+    with raises("round iterations 0 is not a whole number of at least 1"):
+        call(method="imp", every=0)
+    with raises(
+        "initial holds the network's own tensors, which have changed with it: pass "
+        "copy.deepcopy(model.state_dict()) from before training"
+    ):
+        call(method="lth", initial=net.model.state_dict())
+    short = {name: value + 1 for name, value in before.items() if name != "heads.b.bias"}
+    with raises(
+        "the network has 'heads.b.bias' and initial has not: initial is no state dict of this network"
+    ):
+        call(method="lth", initial=short)
+    with raises("initial has 'more' and the network has not: initial is no state dict of this network"):
+        call(method="lth", initial=before | {"more": torch.ones(1)})
+    with raises("'heads.b.bias' of initial has shape (1,), the network's has (3,)"):
+        call(method="lth", initial=short | {"heads.b.bias": torch.ones(1)})
+    with raises("the floor asks for 86 weights, more than the 72 to keep: use a lower floor or ratio"):
+        call(
+            ratio=80,
+            method="disparse_gmp",
+            budget="waterfill",
+            trunk_share=0.6,
+            floor=0.9,
+            schedule=pu.Pace(1, 4, 1),
+        )
     with pytest.raises(ValueError, match="method 'snap' is not one of"):
         call(method="snap")
     with pytest.raises(ValueError, match="ratio 100 is not"):

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel
 
 from prune_utils import apply, certificate, load_sparse, mask_hash, read_sparse, save_sparse, sparse_file
@@ -53,6 +54,26 @@ def test_a_file_loads_to_the_same_network_bit_for_bit(tmp_path, masked):
     assert found.extra == {"epoch": 3}
     assert same(found.mask, mask) if masked else found.mask is None
     assert [file.name for file in path.parent.iterdir()] == ["net.safetensors"]
+
+
+WRAPS = {
+    "compiled": lambda part: torch.compile(part, backend="eager"),
+    "DataParallel": nn.DataParallel,
+    "checkpointed": lambda part: checkpoint_wrapper(nn.Sequential(*map(checkpoint_wrapper, part))),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_wrappers_of_a_part_leave_no_trace(tmp_path, wrap):
+    model, mask, cert = pruned()
+    plain = save_sparse(tmp_path / "plain.safetensors", model, mask, cert)
+    twin = Own()
+    twin.trunk = wrap(twin.trunk)
+    load_sparse(plain, twin)
+    wrapped = save_sparse(tmp_path / "wrapped.safetensors", twin, mask, cert)
+    assert wrapped.read_bytes() == plain.read_bytes()
+    load_sparse(wrapped, again := Own())
+    assert same(again.state_dict(), model.state_dict())
 
 
 class Versioned(nn.Linear):
