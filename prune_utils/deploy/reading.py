@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from ..copying import copied
 from ..parameters import unwrap
 from ..text import not_one_of
 from .fusing import Affine, fused
@@ -85,15 +86,7 @@ def read_network(
 
 def masked_copy(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     """A copy on the CPU, in float32 and evaluation mode, weights outside the mask 0, without gradients."""
-    model = unwrap(model)
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if (
-                isinstance(value, Tensor) and value.grad_fn is not None
-            ):  # what old-style weight norm leaves behind
-                memo[id(value)] = value.detach().clone()
-    twin = copy.deepcopy(model, memo).cpu().float().eval().requires_grad_(False)
+    twin = copied(unwrap(model)).cpu().float().eval().requires_grad_(False)
     weights = dict(twin.named_parameters(remove_duplicate=False)) | dict(twin.named_buffers())
     for name, kept in (mask or {}).items():
         if name not in weights:
