@@ -182,6 +182,8 @@ def wrap(
         raise ValueError(not_one_of("engine", engine, ENGINES))
     if not 0 <= error < 1:
         raise ValueError(f"error is a share of an output's range, from 0 to below 1, not {error!r}")
+    if error and engine == "sparse-bf16":
+        raise ValueError(f"engine 'sparse-bf16' is error={BF16_ERROR} already: error={error} is for 'sparse'")
     if error and engine != "sparse":
         raise ValueError(f"engine '{engine}' computes in 32 bits: error={error} is for 'sparse'")
     graph = masked_graph(model, mask, inputs=None if example is None else len(example))

@@ -274,7 +274,14 @@ def test_the_error_that_is_allowed_is_kept_and_0_allows_none():
         assert max(differences(found, exact(image))) <= error + 1e-5
 
 
-@pytest.mark.parametrize(("engine", "error", "says"), [("sparse", 1, "below 1"), ("dense", 0.1, "32 bits")])
+@pytest.mark.parametrize(
+    ("engine", "error", "says"),
+    [
+        ("sparse", 1, "below 1"),
+        ("dense", 0.1, "engine 'dense' computes in 32 bits: error=0.1 is for 'sparse'"),
+        ("sparse-bf16", 0.1, "engine 'sparse-bf16' is error=0.01 already: error=0.1 is for 'sparse'"),
+    ],
+)
 def test_an_error_that_makes_no_sense_is_refused(engine, error, says):
     network, mask = random_network(5, density=0.1)
     with pytest.raises(ValueError, match=says):
@@ -312,3 +319,57 @@ def test_an_output_that_is_no_number_is_the_worst_wherever_it_stands():
     for found in ([wrong, right], [right, wrong]):
         assert math.isnan(worst_difference(found, [right, right]))
     assert worst_difference([], []) == 0
+
+
+def test_an_output_without_a_range_is_measured_by_its_size():
+    flat = torch.tensor([[-4.0]])
+    assert worst_difference(flat * 1.5, flat) == 0.5
+    assert worst_difference(flat + 1, flat) == 0.25
+    rounded = torch.tensor([1.0, 1 + 2**-23])  # a range, but one of rounding
+    assert worst_difference(rounded.flip(0), rounded) < 1e-6
+    assert worst_difference(torch.zeros(2), torch.zeros(2)) == 0
+    assert worst_difference(torch.zeros(1, 2), torch.zeros(2)) == math.inf
+    with pytest.raises(ValueError, match="there are 1 outputs instead of 2"):
+        worst_difference([flat], [flat, flat])
+
+
+def test_what_is_no_number_in_both_counts_as_equal():
+    expected = torch.tensor([0.0, 2.0, -math.inf, math.nan])
+    assert worst_difference(expected.clone(), expected) == 0
+    assert worst_difference(expected + torch.tensor([1.0, 0, 0, 0]), expected) == 0.5
+    for wrong in ([0.0, 2.0, math.inf, math.nan], [0.0, 2.0, -math.inf, 0.0], [0.0, math.nan, -math.inf, 0]):
+        assert math.isnan(worst_difference(torch.tensor(wrong), expected))
+    assert worst_difference(expected[2:], expected[2:]) == 0
+
+
+class Masked(torch.nn.Module):
+    """Logits of which one class is ruled out."""
+
+    def __init__(self):
+        super().__init__()
+        self.look = torch.nn.Conv2d(3, 4, 1)
+        self.register_buffer("out", torch.tensor([0.0, 0.0, 0.0, -math.inf]).view(1, 4, 1, 1))
+
+    def forward(self, image):
+        return self.look(image) + self.out
+
+
+def scoring():
+    """One number for an image."""
+    layers = torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
+    return torch.nn.Sequential(*layers, torch.nn.Linear(32, 1))
+
+
+@pytest.mark.parametrize("make", [scoring, Masked])
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
+def test_an_example_refuses_no_network_for_its_kind_of_output(make, engine):
+    network, image = make().eval(), torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        assert worst_difference(wrap(network, None, engine, (image,))(image), network(image)) < 1e-5
+
+
+def test_layers_of_a_network_of_one_number_may_run_in_16_bits():
+    graph = Graph([Conv("a", "image", torch.ones(1, 1, 1, 1), torch.ones(1).double())], {"y": "a"})
+    exact = Layer(graph.convolutions()[0])
+    choices = {"a": Choice(Timed(exact, 2.0), Timed(DenseLayer(graph.convolutions()[0], True), 1.0), 1e-3, 9)}
+    assert within(graph, choices, 0.1, (torch.full((1, 1, 1, 1), 1.01),)) == {"a"}
