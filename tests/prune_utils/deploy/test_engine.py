@@ -83,6 +83,19 @@ def test_the_packed_dense_convolution_is_the_plain_one(case):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [(1, 1), (3, 4), (16, 16)])
+@pytest.mark.parametrize("padding", [(9, 40), (1, 2)])
+def test_a_side_of_one_tap_has_no_dilation(channels, padding):
+    """oneDNN would read outside the image: a crash."""
+    weight, image = torch.randn(*channels[::-1], 3, 1), torch.randn(2, channels[0], 22, 1)
+    node = Conv("n", "image", weight, torch.zeros(channels[1]).double(), (1, 3), padding, (1, 2))
+    assert node.dilation == (1, 1)
+    expected = functional.conv2d(image, weight, None, (1, 3), padding, (1, 2))
+    with torch.inference_mode():
+        torch.testing.assert_close(DenseLayer(node)(image), expected)
+    assert replace(node, weight=weight.mT.contiguous(), dilation=(5, 2)).dilation == (1, 2)
+
+
 @pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5), (0, 5)])
 @compiled
 def test_the_sparse_linear_layer_is_the_dense_one(shape):
@@ -253,7 +266,9 @@ def test_without_a_compiler_the_sparse_engine_is_dense_and_says_so_once(monkeypa
         with pytest.warns(UserWarning, match="no C\\+\\+ compiler 'no-such-compiler'") as said:
             found = wrap(network, mask, "sparse")(image)
             wrap(network, mask, "sparse")
-        assert len([warning for warning in said if "compiler" in str(warning.message)]) == 1
+        lines = [str(warning.message) for warning in said if "compiler" in str(warning.message)]
+        reason = "no C++ compiler 'no-such-compiler'"
+        assert lines == [f"the sparse engine cannot be built ({reason}): it runs dense convolutions"]
     finally:
         build.sparse_engine.cache_clear()
     with torch.no_grad():
