@@ -1,4 +1,4 @@
-"""Text for people: aligned tables, durations, sizes, shares, and what is near a wrong name."""
+"""Text for people: aligned tables, durations, sizes, shares, errors, and what is near a wrong name."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ def file_size(number: float) -> str:
 def percent(value: float | None) -> str:
     """0.1234 -> "12.3 %"; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's message; the name of its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:

@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from ..text import first_line
 from .graph import Call, Conv, Graph
 from .plain import PlainNet, fresh
 
@@ -88,7 +89,7 @@ def exported_program(graph: Graph, example: tuple[Any, ...] | None = None) -> to
         attempts.insert(1, (inputs, _automatic))
     if example is None and all(isinstance(node, Conv) or node.channels for node in graph.nodes):
         attempts.insert(0, (larger, _free))
-    error: Exception | None = None
+    error = Exception()
     for taken, free in attempts:
         try:
             sizes = None if free is None else (pytree.tree_map(free, taken),)
@@ -106,7 +107,7 @@ def exported_program(graph: Graph, example: tuple[Any, ...] | None = None) -> to
             )
             warnings.warn(f"the exported network takes {', '.join(said)}", stacklevel=2)
         return program
-    raise ValueError(f"torch.export refuses this network: {str(error).strip().splitlines()[0]}") from error
+    raise ValueError(f"torch.export refuses this network: {first_line(error)}") from error
 
 
 def _doubled(net: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -100,3 +100,20 @@ def test_engines_take_arguments_by_name():
             run(*given, **by_name)
     run = wrap(net, None, "dense", example=(x, y, torch.tensor(2.0)))
     assert torch.allclose(run(x, y, scale=torch.tensor(2.0)), net(x, y, 2.0), atol=1e-6)
+
+
+class Even(nn.Module):
+    """Refuses without a word, as an assertion does."""
+
+    def forward(self, x):
+        if x.shape[-1] % 8:
+            raise AssertionError
+        return x * 2
+
+
+@pytest.mark.parametrize(("form", "ending"), [("torch", "pt2"), ("onnx", "onnx")])
+def test_an_error_without_a_message_is_told_by_its_name(form, ending, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    with raises("torch.export refuses this network: AssertionError"):
+        export(nn.Sequential(nn.Conv2d(3, 4, 1), Even()), None, tmp_path / f"net.{ending}", form)
