@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from prune_utils import apply
 from prune_utils.deploy import build, layers
 from prune_utils.deploy.comparing import differences, worst_difference
 from prune_utils.deploy.engines import wrap
@@ -26,6 +28,9 @@ def engine():
 
 
 compiled = pytest.mark.usefixtures("engine")
+needs_onnx = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")), reason="there is no onnx"
+)
 
 
 @st.composite
@@ -243,10 +248,80 @@ def test_an_engine_computes_in_32_bits_under_autocast_too(engine):
 def test_an_onnx_model_of_a_grouped_first_convolution_takes_all_channels(groups):
     pytest.importorskip("onnxruntime")
     network, image = torch.nn.Conv2d(6, 6, 3, groups=groups).eval(), torch.randn(2, 6, 5, 7)
-    run = wrap(network, None, "onnx")
+    run = wrap(network, None, "onnx", example=(image,))
     assert run.session.get_inputs()[0].shape == ["batch", 6, "height", "width"]
     with torch.no_grad():
         torch.testing.assert_close(run(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+ENGINES = ["dense", "sparse", pytest.param("onnx", marks=needs_onnx)]
+
+
+def looking():
+    """A network of images, one by one or in batches, with a sum."""
+
+    class Looking(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Conv2d(5, 5, 1)
+
+        def forward(self, image):
+            seen = self.first(image)
+            return torch.relu(self.last(torch.sigmoid(seen)) + seen)
+
+    return Looking().eval()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("change", ["double", "half", "requires_grad_", "__getitem__"])
+def test_engines_take_images_of_any_type_a_gradient_and_single_ones(engine, change):
+    network = looking()
+    mask = {"first.weight": torch.rand(5, 3, 3, 3) < 0.5, "last.weight": torch.rand(5, 5, 1, 1) < 0.5}
+    apply(network, mask)
+    image = torch.randn(2, 3, 9, 8).half().float()
+    given = getattr(image.clone(), change)(*([0] if change == "__getitem__" else []))
+    with torch.no_grad():
+        expected = network(image)[0] if change == "__getitem__" else network(image)
+    for found in (wrap(network, mask, engine)(given), wrap(network, mask, engine, example=(given,))(given)):
+        assert found.dtype == torch.float32 and not found.requires_grad
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [Layer, DenseLayer, SparseLayer])
+@compiled
+def test_a_layer_takes_a_single_image_as_a_batch_of_one(way):
+    weight, bias, rows = torch.randn(3, 2, 3, 3), torch.randn(3).double(), torch.tensor([1, -1, 0])
+    layer = way(Conv("n", "x", weight, bias, relu=True, residual="r", rows=rows))
+    image, residual = torch.randn(2, 9, 7), torch.randn(2, 7, 5)
+    with torch.no_grad():
+        for added in (residual, residual[:, :1, :1]):
+            assert torch.equal(layer(image, added), layer(image[None], added[None])[0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_outputs_are_ordinary_tensors(engine):
+    """Training reads them as targets, and they may be changed."""
+    network, image = looking(), torch.randn(2, 3, 9, 8)
+    target = wrap(network, None, engine)(image)
+    functional.mse_loss(network(image * 2), target).backward()
+    assert network.first.weight.grad.abs().sum() > 0
+    assert torch.equal(target.clone().add_(1), target.add_(1))
+
+
+@needs_onnx
+def test_an_onnx_engine_says_which_argument_is_no_tensor():
+    class Scaled(torch.nn.Conv2d):
+        def forward(self, image, scale=1.0):
+            return super().forward(image) * scale
+
+    network, image = Scaled(3, 4, 1).eval(), torch.randn(1, 3, 5, 5)
+    with pytest.raises(ValueError, match="engine 'onnx' takes tensors, and scale is a float: give a tensor"):
+        wrap(network, None, "onnx", example=(image, 2.0))
+    for engine in ("dense", "sparse"):
+        found = wrap(network, None, engine, example=(image, 2.0))(image, 3.0)
+        torch.testing.assert_close(found, network(image, 3.0).detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="the network takes image, not 2 arguments"):
+        wrap(network, None, "onnx")(image, image)
 
 
 def test_an_unknown_engine_is_refused_with_the_choices():
