@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 
 
@@ -63,6 +64,14 @@ def file_size(number: float) -> str:
 def percent(value: float | None) -> str:
     """0.1234 -> "12.3 %"; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def as_json(value: object) -> str:
+    """ValueError where it is none."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"what travels along cannot be written as JSON: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

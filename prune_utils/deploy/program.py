@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from ..text import first_line
+from ..text import as_json, first_line
 from .graph import Call, Conv, Graph
 from .plain import PlainNet, fresh
 
@@ -164,7 +163,7 @@ def write_program(
     program = exported_program(graph, example)
     _check_containers(program.call_spec.out_spec)
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata or {})})
+        torch.export.save(program, file, extra_files={METADATA: as_json(metadata or {})})
 
 
 def _check_containers(returned: Any) -> None:
