@@ -8,7 +8,7 @@ Outputs are named by task.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..text import as_json
 from .graph import Call, Conv, Graph, Node, Ref
 from .packages import need
 from .program import exported_program
@@ -141,7 +142,7 @@ def onnx_model(
     """
     onnx = need("onnx")
     model = _by_hand(graph) if written_by_hand(graph, example) else _by_torch(graph, example)
-    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in (metadata or {}).items()})
+    onnx.helper.set_model_props(model, {key: as_json(value) for key, value in (metadata or {}).items()})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -197,7 +198,37 @@ def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:
         verbose=False,
     )
     assert program is not None  # of the dynamo exporter
-    return program.model_proto
+    model = program.model_proto
+    _name_weights(model, graph)
+    return model
+
+
+def _name_weights(model: Any, graph: Graph) -> None:
+    """The constants of a model of PlainNet, called steps.3.weight, by the layers' own names.
+
+    Weights of linear layers may stand there turned, as a value without a name.
+    """
+    rows = {f"{node.name}.weight": node.weight.flatten(1) for node in graph.convolutions() if node.linear}
+    known = {value.name for value in (*model.graph.initializer, *model.graph.input)}
+    known |= {name for node in model.graph.node for name in node.output}
+    names = {}
+    for value in model.graph.initializer:
+        found = re.fullmatch(r"steps\.(\d+)\.(?:op\.)?(.+)", value.name)
+        name = f"{graph.nodes[int(found[1])].name}.{found[2]}" if found else _turned(value, rows)
+        if name not in known:
+            names[value.name] = name
+            known.add(name)
+    for value in (*model.graph.initializer, *model.graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _turned(value: Any, weights: Mapping[str, torch.Tensor]) -> str:
+    """The name of the weight [O, I] that a constant is, turned; its own name where it is none."""
+    array = need("onnx").numpy_helper.to_array(value)
+    same = (name for name, weight in weights.items() if np.array_equal(weight.t().numpy(), array))
+    return next(same, value.name)
 
 
 def write_onnx(
