@@ -99,6 +99,15 @@ def test_a_trace_of_another_program_is_not_written(form, tmp_path):
     assert export(Deciding(), None, tmp_path / "net.safetensors", example=(IMAGE,)).path.exists()
 
 
+@pytest.mark.parametrize("form", FILES)
+def test_what_travels_along_is_json(form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnx")
+    with pytest.raises(ValueError, match="cannot be written as JSON: Object of type PosixPath is not"):
+        export(nn.Conv2d(3, 4, 1), None, tmp_path / FILES[form], form, extra={"path": tmp_path})
+    assert not list(tmp_path.iterdir())
+
+
 def loaded(path):
     """What runs an exported file: tensors -> tensors in the order of its outputs."""
     if path.suffix == ".pt2":
