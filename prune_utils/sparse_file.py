@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,12 @@ from .masks import mask_hash
 from .parameters import plain_state_names, unwrap
 from .positions import CODINGS, shortest
 from .shards import is_shard, part, shared_out, whole, writes
+from .text import as_json
+from .verifying import check_certificate
 
 FORMAT = 2
 KEY = "sparse network"
+UNTOLD = object()  # the hash in a file of the first format, which has none
 FIELDS = ("format", "half", "masked", "codings", "checksum", "hash", "certificate", "extra")
 # weights that a file of a number of bytes may claim: a byte tells of 255 at most, but for those after the
 # last kept one of each tensor
@@ -63,13 +67,15 @@ def save_sparse(
         dense network has none.
     extra: plain JSON values to travel along. Of a sharded network all processes call this, the first writes.
     Raises ValueError that names the tensor that does not fit: a mask of another network, pruned weights that
-        are not 0, values beyond 16 bits, a certificate of another mask; or for half of a dense network.
+        are not 0, values beyond 16 bits or of a type that no such file holds, names that would be the same in
+        the file; or the field of a certificate of another mask, for half of a dense network, and for values
+        that are no JSON.
     """
     if half and mask is None:
         raise ValueError("half is for the kept weights of a mask, and this network is dense: leave it out")
     state = _plain_state(unwrap(model))[0] if isinstance(model, nn.Module) else dict(model)
     _check_state(state, mask)
-    _check_certificate(certificate, mask, "the certificate")
+    _check_certificate(certificate, mask)
     spread = any(map(is_shard, state.values()))
     tensors: dict[str, Tensor] = {}
     codings: dict[str, Coding] = {}
@@ -84,6 +90,9 @@ def save_sparse(
             continue
         stored[same] = name
         codings[name], parts = _coded(name, value.cpu(), None if kept is None else kept.cpu(), half)
+        twice = min(parts.keys() & tensors.keys(), default=None)
+        if twice is not None:
+            raise ValueError(f"two tensors of the network would be '{twice}' in the file: rename one")
         tensors |= parts
     header = {
         "format": FORMAT,
@@ -95,9 +104,10 @@ def save_sparse(
         "extra": dict(extra or {}),
         "checksum": _checksum(tensors),
     }
+    told = as_json(header)
     if not spread or writes():
         with replacing(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata={KEY: json.dumps(header)}))
+            temporary.write_bytes(save(tensors, metadata={KEY: told}))
     if spread:
         torch.distributed.barrier()
     return Path(path)
@@ -194,16 +204,23 @@ def _unpacked(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str,
             ) from error
         if kept is not None:
             mask[name] = kept
-    expected = {part for name, how in header["codings"].items() for part in _parts(name, how)}
-    if set(tensors) != expected:
-        unknown = min(set(tensors) ^ expected)
+    parts = Counter(part for name, how in header["codings"].items() for part in _parts(name, how))
+    if tensors.keys() != parts.keys():
+        unknown = min(tensors.keys() ^ parts.keys())
         raise ValueError(f"{path} holds tensor '{unknown}', of which its header says nothing in 'codings'")
+    twice = min((part for part, times in parts.items() if times > 1), default=None)
+    if twice is not None:
+        raise ValueError(f"{path}: two tensors of the network are '{twice}' in the file")
     if mask and not header["masked"]:
         raise ValueError(f"{path} says that it is dense and holds a mask of '{min(mask)}'")
     found = mask if header["masked"] else None
-    if found is not None and header["hash"] not in (None, mask_hash(found)):
-        raise ValueError(f"{path} is damaged: its mask is not the one whose hash it holds")
-    _check_certificate(header["certificate"], found, f"{path}: the certificate")
+    try:
+        digest = None if found is None else mask_hash(found)
+        if header["hash"] not in (UNTOLD, digest):
+            raise ValueError("damaged, its mask is not the one whose hash it holds")
+        _check_certificate(header["certificate"], found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return SparseFile(state, found, header["certificate"], header["extra"])
 
 
@@ -211,6 +228,9 @@ def _check_state(state: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None)
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"entry '{name}' of the state is a {type(value).__name__}, not a tensor")
+        if value.layout != torch.strided or value.is_meta or not _stored(value.dtype):
+            said = f"{value.dtype}, {value.layout}{', without values' * value.is_meta}"
+            raise ValueError(f"'{name}' is a tensor that no safetensors file holds: {said}")
     for name, kept in (mask or {}).items():
         if name not in state:
             raise ValueError(f"the mask names '{name}', which is no tensor of this network")
@@ -221,24 +241,23 @@ def _check_state(state: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None)
             raise ValueError(f"the mask of '{name}' has shape {shapes}")
 
 
-def _check_certificate(
-    certificate: Mapping[str, Any] | None, mask: Mapping[str, Tensor] | None, what: str
-) -> None:
-    """ValueError where a certificate is of another mask: by hash, kept weights, or all that are covered."""
+@cache
+def _stored(dtype: torch.dtype) -> bool:
+    """Whether safetensors files hold this type."""
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except Exception:  # noqa: BLE001  # neither PyTorch nor safetensors has one kind of error
+        return False
+    return True
+
+
+def _check_certificate(certificate: Mapping[str, Any] | None, mask: Mapping[str, Tensor] | None) -> None:
+    """ValueError that names the first field of a certificate which is of another mask."""
     if certificate is None:
         return
     if mask is None:
-        raise ValueError(f"{what} speaks of a mask, and there is none")
-    found = {
-        "hash": mask_hash(mask) if "hash" in certificate else None,
-        "kept": sum(int(kept.count_nonzero()) for kept in mask.values()),
-        "total": sum(kept.numel() for kept in mask.values()),
-    }
-    for field, value in found.items():
-        if field in certificate and certificate[field] != value:
-            raise ValueError(
-                f"{what} is of another mask: its {field} is {certificate[field]}, the mask's {value}"
-            )
+        raise ValueError("the certificate speaks of a mask, and there is none")
+    check_certificate(certificate, mask)
 
 
 def _coded(
@@ -361,7 +380,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 def _from_first(header: dict[str, Any]) -> dict[str, Any]:
     """A header of the first format, where what is now in `extra` lay beside the rest."""
-    new = {"format": FORMAT, "hash": None, "certificate": None}
+    new = {"format": FORMAT, "hash": UNTOLD, "certificate": None}
     extra = {field: value for field, value in header.items() if field not in FIELDS or field == "certificate"}
     own = {field: value for field, value in header.items() if field in FIELDS}
     return own | new | {"extra": extra}

@@ -1,8 +1,9 @@
-"""Text for people: aligned tables, durations, sizes, shares, and what is near a wrong name."""
+"""Text for people: aligned tables, durations, sizes, shares, errors, and what is near a wrong name."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 
 
@@ -63,6 +64,19 @@ def file_size(number: float) -> str:
 def percent(value: float | None) -> str:
     """0.1234 -> "12.3 %"; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def as_json(value: object) -> str:
+    """ValueError where it is none."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"what travels along cannot be written as JSON: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's message; the name of its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:

@@ -22,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files import replacing
 from ..sparse_file import save_sparse
 from ..text import duration, not_one_of
 from .charts import latency_bars, speed_curve
 from .measuring import load_by, measure, speedup
+from .packages import need
 from .runtimes import OURS, OURS_BF16, REFERENCE, RUNTIMES
 
 
@@ -148,6 +150,7 @@ def main(words: list[str] | None = None, loader: str | None = None) -> None:
     """loader: what reads a FILE where the command line does not say it."""
     asked = arguments(words, loader)
     dest, labels = Path(asked.dest), _chosen(asked.only)
+    need("matplotlib")  # draws what takes minutes to measure
     first, stem = asked.files[0], Path(asked.files[0]).stem
     ratios = {path: sparsity(load_by(asked.network, path)) for path in asked.files}
     sizes = file_sizes(load_by(asked.network, first))
@@ -169,20 +172,22 @@ def main(words: list[str] | None = None, loader: str | None = None) -> None:
     for case in cases:
         print(_summary(case["rows"], case["limit"]))
     result["rows"] = rows
-    title = f"{stem}, {ratios[first]:.1f} % sparse, {asked.size} x {asked.size}"
-    pictures = [latency_bars(cases, title, dest / f"{stem}_speed.png")]
     if len(asked.files) > 1:
         others = {path: found[path, OURS][0] for path in asked.files[1:]}
         if OURS in labels:
             others[first] = next(row for row in rows if row["runtime"] == OURS)
-        points = [(ratios[path], row["milliseconds"]["median"]) for path, row in others.items()]
-        dense = [row for row in cases[0]["rows"] if row["kind"] != "ours"]
-        result["curve"] = sorted(points)
-        pictures.append(speed_curve(points, dense, cases[0]["title"], dest / f"{stem}_curve.png"))
+        result["curve"] = sorted(
+            (ratios[path], row["milliseconds"]["median"]) for path, row in others.items()
+        )
     written = dest / f"{stem}_speed.json"
-    written.write_text(json.dumps(result, indent=2) + "\n")
-    for path in [*pictures, written]:
-        print(path)
+    with replacing(written) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    print(written)
+    title = f"{stem}, {ratios[first]:.1f} % sparse, {asked.size} x {asked.size}"
+    print(latency_bars(cases, title, dest / f"{stem}_speed.png"))
+    if "curve" in result:
+        dense = [row for row in cases[0]["rows"] if row["kind"] != "ours"]
+        print(speed_curve(result["curve"], dense, cases[0]["title"], dest / f"{stem}_curve.png"))
 
 
 if __name__ == "__main__":

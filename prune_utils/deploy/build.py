@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
+
+from ..text import first_line
 
 NAME = "sparse_conv"
 LIBRARY = f"{NAME}.so"
@@ -133,21 +136,32 @@ def _load(library: Path) -> ModuleType:
 @cache
 def sparse_engine() -> ModuleType | None:
     """The compiled module with its class SparseConv, or None (said once) where it cannot be built."""
-    compiler, folder = os.environ.get("CXX", "c++"), cache_folder()
-    library = installed() or folder / LIBRARY
-    if not library.exists() and shutil.which(compiler) is None:
-        warnings.warn(
-            f"no C++ compiler '{compiler}': the sparse engine runs dense convolutions", stacklevel=2
-        )
-        return None
     try:
-        if not library.exists():
-            print(f"building the sparse engine once into {folder} (about half a minute)", file=sys.stderr)
-            compile_engine(folder, variant_here())
-        return _load(library)
+        return _load(installed() or _built())
     except (RuntimeError, OSError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
         warnings.warn(
-            f"the sparse engine cannot be built ({reason}): it runs dense convolutions", stacklevel=2
+            f"the sparse engine cannot be built ({first_line(error)}): it runs dense convolutions",
+            stacklevel=2,
         )
         return None
+
+
+def _built() -> Path:
+    """The engine in the cache folder, compiled now where it is not there yet; RuntimeError or OSError."""
+    folder = cache_folder()
+    library = folder / LIBRARY
+    if library.exists():
+        return library
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(_program(compiler)) is None:
+        raise RuntimeError(f"no C++ compiler '{compiler}'")
+    print(f"building the sparse engine once into {folder} (about half a minute)", file=sys.stderr)
+    return compile_engine(folder, variant_here())
+
+
+def _program(command: str) -> str:
+    """What a command runs, such as ccache of "ccache g++"."""
+    try:
+        return next(iter(shlex.split(command)), command)
+    except ValueError:  # an open quote
+        return command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..figures import COLOURS, INK, new_figure, plain_axes
+from ..figures import COLOURS, INK, new_figure, plain_axes, write_figure
 
 KINDS = {"fp32": COLOURS[0], "bf16": COLOURS[4], "ours": COLOURS[2]}
 NAMES = {"fp32": "dense, fp32", "bf16": "dense, bf16", "ours": "kept weights only"}
@@ -52,8 +52,7 @@ def latency_bars(cases: list[dict[str, Any]], title: str, path: Path) -> Path:
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for case in cases for row in case["rows"])]
     keys = [Patch(color=KINDS[kind], label=NAMES[kind]) for kind in kinds]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, labelcolor=INK)
-    figure.savefig(path)
-    return path
+    return write_figure(figure, path)
 
 
 def speed_curve(
@@ -91,5 +90,4 @@ def speed_curve(
         title="milliseconds; blue: dense, fp32; orange: dense, bf16",
     )  # fmt: skip
     plain_axes(axes, "y")
-    figure.savefig(path)
-    return path
+    return write_figure(figure, path)

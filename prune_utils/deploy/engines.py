@@ -8,6 +8,7 @@ names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,8 @@ from .comparing import differences
 from .graph import Graph
 from .layers import SparseLayer
 from .memory import give_back
-from .plain import PlainNet, fresh
+from .packages import need
+from .plain import PlainNet, fresh, given
 from .reading import masked_copy, read_network
 from .simplify import simplify
 from .tuning import tuned
@@ -66,9 +68,10 @@ class DenseEngine(Engine):
         super().__init__(graph)
         self.net = PlainNet(graph).eval()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(self, *inputs: Any) -> Any:
-        return self.net.to(_device(inputs))(*inputs)
+        plain = pytree.tree_map_only(Tensor, lambda value: _plain(value, value.device), inputs)
+        return self.net.to(_device(inputs))(*plain)
 
 
 class SparseEngine(Engine):
@@ -85,9 +88,9 @@ class SparseEngine(Engine):
         self.net: PlainNet | None = None
         sparse_engine()  # built now, so that a missing compiler is said before any work
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(self, *inputs: Any) -> Any:
-        host = pytree.tree_map_only(Tensor, _on_host, inputs)
+        host = on_host(inputs)
         if self.graph is not None:
             self.net, self.graph = tuned(self.graph, *host, error=self.error), None
             give_back()
@@ -111,24 +114,24 @@ class OnnxEngine(Engine):
         super().__init__(graph)
         self.graph = graph
         self.session: Any = None  # onnxruntime.InferenceSession, made when the inputs are known
-        from .onnx_file import written_by_hand
-
-        if written_by_hand(graph):
-            self._open(())
-
-    def _open(self, inputs: tuple[Any, ...]) -> None:
-        from .onnx_file import make_session, onnx_model
-
-        self.session = make_session(onnx_model(self.graph, example=inputs or None).SerializeToString())
-        self.graph = Graph([], self.graph.outputs, self.graph.inputs, self.graph.structure)
+        need("onnx"), need("onnxruntime")  # what lacks is said before any work
 
     def run(self, *inputs: Any) -> Any:
-        host = pytree.tree_map_only(Tensor, _on_host, inputs)
+        from .onnx_file import input_names, make_session, onnx_model
+
+        host = on_host(inputs)
+        for name, value in given(self.graph, host).items():
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"engine 'onnx' takes tensors, and {name} is a {type(value).__name__}: give a tensor, or "
+                    "choose 'dense' or 'sparse'"
+                )
         if self.session is None:
-            self._open(host)
+            self.session = make_session(onnx_model(self.graph, example=host).SerializeToString())
+            self.graph = replace(self.graph, nodes=[])
         names, device = list(self.graph.outputs), _device(inputs)
-        given = {name: value.numpy() for name, value in zip(self.graph.inputs, host, strict=True)}
-        found = self.session.run(names, given)
+        fed = dict(zip(input_names(self.graph), (value.numpy() for value in host), strict=True))
+        found = self.session.run(names, fed)
         values = {
             self.graph.outputs[name]: torch.from_numpy(value).to(device)
             for name, value in zip(names, found, strict=True)
@@ -182,23 +185,29 @@ def wrap(
         raise ValueError(not_one_of("engine", engine, ENGINES))
     if not 0 <= error < 1:
         raise ValueError(f"error is a share of an output's range, from 0 to below 1, not {error!r}")
+    if error and engine == "sparse-bf16":
+        raise ValueError(f"engine 'sparse-bf16' is error={BF16_ERROR} already: error={error} is for 'sparse'")
     if error and engine != "sparse":
         raise ValueError(f"engine '{engine}' computes in 32 bits: error={error} is for 'sparse'")
     graph = masked_graph(model, mask, inputs=None if example is None else len(example))
     made = SparseEngine(graph, error) if error else ENGINES[engine](graph)
     if example is not None:
         error = made.error if isinstance(made, SparseEngine) else 0.0
-        _compare(made(*fresh(example)), model, mask, example, max(TOLERANCE, 2 * error))
+        check_outputs(made, model, mask, example, max(TOLERANCE, 2 * error))
     return made
 
 
-def _compare(
-    found: Any, model: nn.Module, mask: Mapping[str, Tensor] | None, example: tuple[Any, ...], allowed: float
+def check_outputs(
+    engine: Engine,
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None,
+    example: tuple[Any, ...],
+    allowed: float = TOLERANCE,
 ) -> None:
-    """ValueError where an engine's outputs are not those of the masked network."""
-    host = pytree.tree_map_only(Tensor, _on_host, fresh(example))
+    """ValueError where an engine's outputs for these arguments are not those of the masked network."""
+    found = engine(*fresh(example))
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        expected = masked_copy(model, mask)(*host)
+        expected = masked_copy(model, mask)(*on_host(fresh(example)))
     for index, off in enumerate(differences(found, expected)):
         if not off <= allowed:
             raise ValueError(
@@ -212,6 +221,11 @@ def _device(inputs: tuple[Any, ...]) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
-def _on_host(value: Tensor) -> Tensor:
-    """On the CPU, floating-point values in float32."""
-    return value.to("cpu", torch.float32 if value.is_floating_point() else value.dtype)
+def on_host(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The network's arguments with tensors on the CPU, floating-point values in float32."""
+    return pytree.tree_map_only(Tensor, partial(_plain, device=torch.device("cpu")), inputs)
+
+
+def _plain(value: Tensor, device: torch.device) -> Tensor:
+    """Without a gradient, floating-point values in float32."""
+    return value.detach().to(device, torch.float32 if value.is_floating_point() else value.dtype)

@@ -13,7 +13,7 @@ from ..files import replacing
 from ..granularity import WEIGHT, find_granularity
 from ..sparse_file import save_sparse
 from ..text import not_one_of
-from .engines import masked_graph
+from .engines import DenseEngine, check_outputs, masked_graph, on_host
 from .graph import Conv, Graph, live
 from .onnx_file import write_onnx
 from .program import write_program
@@ -78,8 +78,9 @@ def export(
     The sparse format holds the network and loads to it bit for bit (prune_utils.load_sparse); the others hold
     the simplified graph, an ONNX model those outputs that are computed, without constants. extra: plain JSON
     values to travel along. example: arguments of one call, needed by the other formats for networks that take
-    more than one image. ValueError in one sentence for a wrong format, ending, mask or certificate, and for
-    outputs in a container that no file can name.
+    more than one image; the graph's outputs for them are compared with the network's own. ValueError in one
+    sentence for a wrong format, ending, mask or certificate, for outputs that differ, and for those in a
+    container that no file can name.
     """
     form, path = find_format(format_name, half), Path(path)
     if path.suffix != form.ending:
@@ -91,6 +92,9 @@ def export(
         save_sparse(path, model, mask, certificate, half=half, extra=extra)
     else:
         metadata = dict(extra or {}) | ({} if certificate is None else {"certificate": dict(certificate)})
+        if example is not None:
+            example = on_host(example)
+            check_outputs(DenseEngine(graph), model, mask, example)
         with replacing(path) as temporary:
             form.write(graph, temporary, metadata | {"left_dense": graph.left_dense()}, example)
     layers = [runs[0] for runs in _by_layer(whole)]

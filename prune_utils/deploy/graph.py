@@ -53,6 +53,9 @@ class Conv:
         for name in ("stride", "padding", "dilation"):
             value = getattr(self, name)
             setattr(self, name, (value, value) if isinstance(value, int) else tuple(value))
+        # one tap has no gaps, and oneDNN reads outside the image where it is told of some
+        (rows, columns), (down, across) = self.weight.shape[2:], self.dilation
+        self.dilation = (down if rows > 1 else 1, across if columns > 1 else 1)
 
     @property
     def channels(self) -> int:

@@ -8,7 +8,8 @@ Outputs are named by task.
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..text import as_json
 from .graph import Call, Conv, Graph, Node, Ref
 from .packages import need
 from .program import exported_program
@@ -93,14 +95,30 @@ class _Writer:
                 value = self.node(step, [value], name)
 
 
-def written_by_hand(graph: Graph) -> bool:
-    """Whether the graph can be written without onnxscript, for any batch and image size."""
+def written_by_hand(graph: Graph, example: tuple[Any, ...] | None = None) -> bool:
+    """Whether the graph can be written without onnxscript, for any batch and image size.
+
+    example: arguments of one call; None = images [N, C, H, W], or rows [N, C] for linear layers.
+    """
     kinds = {node.linear for node in graph.convolutions()}
     return (
         len(graph.inputs) == 1
         and len(kinds) == 1  # they tell the sides of the input
         and all(isinstance(node, Conv) or _simple(node) for node in graph.nodes)
+        and (example is None or [value.dim() for value in example] == [2 if True in kinds else 4])
     )
+
+
+def input_names(graph: Graph) -> list[str]:
+    """The names of the network's arguments in its ONNX model: "image.input" where an output is "image"."""
+    return [_unlike(graph.outputs, name, "input") for name in graph.inputs]
+
+
+def _unlike(outputs: Mapping[str, str], name: str, ending: str) -> str:
+    """The name, with that ending where an output has it: ONNX has one space for all values."""
+    while name in outputs:
+        name = f"{name}.{ending}"
+    return name
 
 
 def _simple(node: Call) -> bool:
@@ -123,8 +141,8 @@ def onnx_model(
     needed.
     """
     onnx = need("onnx")
-    model = _by_hand(graph) if written_by_hand(graph) else _by_torch(graph, example)
-    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in (metadata or {}).items()})
+    model = _by_hand(graph) if written_by_hand(graph, example) else _by_torch(graph, example)
+    onnx.helper.set_model_props(model, {key: as_json(value) for key, value in (metadata or {}).items()})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -137,25 +155,25 @@ def _by_hand(graph: Graph) -> Any:
             writer.conv(node)
         else:
             writer.pool(node)
-    made, outputs = {node.name: node for node in graph.nodes}, []
+    first = next(node for node in graph.nodes if isinstance(node, Conv))
+    made = {graph.inputs[0]: first.weight.shape[1] * first.groups} | graph.channels()
+    outputs = []
     for task, name in graph.outputs.items():
         writer.node("Identity", [name], task)
-        sizes = ["batch", made[name].channels, f"{task}_height", f"{task}_width"]
-        outputs.append(
-            helper.make_tensor_value_info(task, kind, sizes[:2] if made[name].axis == -1 else sizes)
-        )
-    first = next(node for node in graph.nodes if isinstance(node, Conv))
-    shape = ["batch", first.weight.shape[1] * first.groups] + ([] if first.linear else ["height", "width"])
-    image = helper.make_tensor_value_info(graph.inputs[0], kind, shape)
+        sizes = ["batch", made.get(name), f"{task}_height", f"{task}_width"]
+        outputs.append(helper.make_tensor_value_info(task, kind, sizes[:2] if first.linear else sizes))
+    shape = ["batch", made[graph.inputs[0]], "height", "width"]
+    image = helper.make_tensor_value_info(graph.inputs[0], kind, shape[:2] if first.linear else shape)
     body = helper.make_graph(writer.nodes, "multitask", [image], outputs, writer.constants)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
 def _apart(graph: Graph) -> Graph:
     """The graph with no value of an output's name: ONNX has one space for both."""
+    inputs = dict(zip(graph.inputs, input_names(graph), strict=True))
 
     def renamed(name: str) -> str:
-        return f"{name}.value" if name in graph.outputs and name not in graph.inputs else name
+        return inputs.get(name) or _unlike(graph.outputs, name, "value")
 
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -165,7 +183,7 @@ def _apart(graph: Graph) -> Graph:
         else:
             nodes.append(replace(node, name=renamed(node.name), args=(Ref(renamed(node.args[0].name)),)))
     outputs = {task: renamed(name) for task, name in graph.outputs.items()}
-    return replace(graph, nodes=nodes, outputs=outputs)
+    return replace(graph, nodes=nodes, outputs=outputs, inputs=tuple(inputs.values()))
 
 
 def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:
@@ -173,14 +191,44 @@ def _by_torch(graph: Graph, example: tuple[Any, ...] | None) -> Any:
     graph = replace(graph, structure=tuple(map(Ref, graph.outputs.values())))  # of constants ONNX has none
     program = torch.onnx.export(
         exported_program(graph, example),
-        input_names=list(graph.inputs),
+        input_names=input_names(graph),
         output_names=list(graph.outputs),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     assert program is not None  # of the dynamo exporter
-    return program.model_proto
+    model = program.model_proto
+    _name_weights(model, graph)
+    return model
+
+
+def _name_weights(model: Any, graph: Graph) -> None:
+    """The constants of a model of PlainNet, called steps.3.weight, by the layers' own names.
+
+    Weights of linear layers may stand there turned, as a value without a name.
+    """
+    rows = {f"{node.name}.weight": node.weight.flatten(1) for node in graph.convolutions() if node.linear}
+    known = {value.name for value in (*model.graph.initializer, *model.graph.input)}
+    known |= {name for node in model.graph.node for name in node.output}
+    names = {}
+    for value in model.graph.initializer:
+        found = re.fullmatch(r"steps\.(\d+)\.(?:op\.)?(.+)", value.name)
+        name = f"{graph.nodes[int(found[1])].name}.{found[2]}" if found else _turned(value, rows)
+        if name not in known:
+            names[value.name] = name
+            known.add(name)
+    for value in (*model.graph.initializer, *model.graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _turned(value: Any, weights: Mapping[str, torch.Tensor]) -> str:
+    """The name of the weight [O, I] that a constant is, turned; its own name where it is none."""
+    array = need("onnx").numpy_helper.to_array(value)
+    same = (name for name, weight in weights.items() if np.array_equal(weight.t().numpy(), array))
+    return next(same, value.name)
 
 
 def write_onnx(

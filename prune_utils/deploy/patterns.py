@@ -39,9 +39,8 @@ def pattern_of(path: str | Path, granularity: str | None = None) -> Found:
     ValueError where there is no pattern to look for, or the file holds no weights of a layer by name.
     """
     onnx = need("onnx")
-    model = onnx.load(str(path))
-    said = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
-    proof = said.get("certificate") or {}
+    model = _loaded(onnx, Path(path))
+    proof = _certificate(model, path)
     name = granularity or proof.get("asked", {}).get("granularity", WEIGHT.name)
     pattern = find_granularity(name)
     if not isinstance(pattern, Neighbours):
@@ -65,6 +64,28 @@ def pattern_of(path: str | Path, granularity: str | None = None) -> Found:
         if broken:
             wrong[layer] = broken
     return Found(name, groups, wrong, tuple(layer for layer in weights if layer not in pruned))
+
+
+def _loaded(onnx: Any, path: Path) -> Any:
+    """onnx.ModelProto; ValueError where the file is none."""
+    try:
+        return onnx.load(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # protobuf has an error of its own
+        raise ValueError(f"{path} is damaged or no ONNX file") from error
+
+
+def _certificate(model: Any, path: str | Path) -> dict[str, Any]:
+    """Of the model's properties, empty where there is none; ValueError for one that is no JSON object."""
+    said = next((prop.value for prop in model.metadata_props if prop.key == "certificate"), "{}")
+    try:
+        proof = json.loads(said) or {}
+    except ValueError:
+        proof = None
+    if not isinstance(proof, dict):
+        raise ValueError(f"{path}: its property 'certificate' is no JSON object: {ascii(said)[:60]}")
+    return proof
 
 
 def _divided(pattern: Granularity, weight: Tensor) -> bool:

@@ -40,16 +40,22 @@ class Layer(nn.Module):
 
     def forward(self, image: Tensor, residual: Tensor | None = None) -> Tensor:
         if residual is not None:
-            residual = pick_rows(residual, self.rows, self.axis)
+            residual = pick_rows(residual, self.rows, -1 if self.axis == -1 else -3)
             if residual.shape != self.shape(
                 image
             ):  # it is broadcast: nothing that a kernel could add in passing
-                out = self.run(image, None, False) + residual
+                out = self._batched(image, None, False) + residual
                 return functional.relu(out) if self.relu else out
-        return self.run(image, residual, self.relu)
+        return self._batched(image, residual, self.relu)
+
+    def _batched(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        """run, of a single image [C, H, W] as of a batch of one."""
+        if self.axis == -1 or image.dim() != 3:
+            return self.run(image, residual, relu)
+        return self.run(image[None], None if residual is None else residual[None], relu)[0]
 
     def run(self, image: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        """residual: None, or of the output's shape."""
+        """image: of a convolution [N, C, H, W]. residual: None, or of the output's shape."""
         if self.axis == -1:
             out = functional.linear(image, self.weight, self.bias)
         else:
@@ -64,9 +70,9 @@ class Layer(nn.Module):
         channels = self.bias.shape[0]
         if self.axis == -1:
             return (*image.shape[:-1], channels)
-        sizes = zip(image.shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        sizes = zip(image.shape[-2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return (
-            image.shape[0],
+            *image.shape[:-3],
             channels,
             *((size + 2 * pad - gap * (taps - 1) - 1) // step + 1 for size, taps, step, pad, gap in sizes),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from ..text import as_json, first_line
 from .graph import Call, Conv, Graph
 from .plain import PlainNet, fresh
 
@@ -88,7 +88,7 @@ def exported_program(graph: Graph, example: tuple[Any, ...] | None = None) -> to
         attempts.insert(1, (inputs, _automatic))
     if example is None and all(isinstance(node, Conv) or node.channels for node in graph.nodes):
         attempts.insert(0, (larger, _free))
-    error: Exception | None = None
+    error = Exception()
     for taken, free in attempts:
         try:
             sizes = None if free is None else (pytree.tree_map(free, taken),)
@@ -106,7 +106,7 @@ def exported_program(graph: Graph, example: tuple[Any, ...] | None = None) -> to
             )
             warnings.warn(f"the exported network takes {', '.join(said)}", stacklevel=2)
         return program
-    raise ValueError(f"torch.export refuses this network: {str(error).strip().splitlines()[0]}") from error
+    raise ValueError(f"torch.export refuses this network: {first_line(error)}") from error
 
 
 def _doubled(net: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -163,7 +163,7 @@ def write_program(
     program = exported_program(graph, example)
     _check_containers(program.call_spec.out_spec)
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata or {})})
+        torch.export.save(program, file, extra_files={METADATA: as_json(metadata or {})})
 
 
 def _check_containers(returned: Any) -> None:

@@ -69,11 +69,11 @@ def _compiled(network: nn.Module, image: Tensor, kind: torch.dtype) -> Run:
 
 
 def _onnxruntime(network: nn.Module, image: Tensor, threads: int) -> Run:
-    from .onnx_file import make_session, onnx_model
+    from .onnx_file import input_names, make_session, onnx_model
 
     graph = read_network(network)
     session = make_session(onnx_model(graph, example=(image,)).SerializeToString(), threads)
-    inputs, names = {graph.inputs[0]: image.numpy()}, list(graph.outputs)
+    inputs, names = {input_names(graph)[0]: image.numpy()}, list(graph.outputs)
 
     def run() -> Any:
         found = map(torch.from_numpy, session.run(names, inputs))
@@ -83,11 +83,12 @@ def _onnxruntime(network: nn.Module, image: Tensor, threads: int) -> Run:
 
 
 def _openvino(network: nn.Module, image: Tensor, threads: int, precision: str) -> Run:
-    from .onnx_file import onnx_model
+    from .onnx_file import input_names, onnx_model
 
     core, graph = need("openvino").Core(), read_network(network)
+    (entry,) = input_names(graph)
     model = core.read_model(onnx_model(graph, example=(image,)).SerializeToString())
-    model.reshape({graph.inputs[0]: list(image.shape)})
+    model.reshape({entry: list(image.shape)})
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": str(threads),
@@ -97,7 +98,7 @@ def _openvino(network: nn.Module, image: Tensor, threads: int, precision: str) -
     array = image.numpy()
 
     def run() -> Any:
-        request.infer({graph.inputs[0]: array}, share_inputs=True)
+        request.infer({entry: array}, share_inputs=True)
         values = {
             value: torch.from_numpy(request.get_tensor(name).data.copy())
             for name, value in graph.outputs.items()

@@ -120,7 +120,7 @@ def choose_layer(node: Conv, image: Tensor, residual: Tensor | None, half: bool 
     return Choice(exact, rough, off, dense.seconds if dense else float("inf"))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def choose_layers(graph: Graph, *inputs: Any, half: bool = False) -> dict[str, Choice]:
     """Convolution name -> how it can run, for inputs like these."""
     values, last = given(graph, fresh(inputs)), graph.last_use()
@@ -166,7 +166,7 @@ def within(graph: Graph, choices: dict[str, Choice], error: float, inputs: tuple
     return set(order[:good])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def tuned(graph: Graph, *inputs: Any, error: float = 0.0) -> PlainNet:
     """The network with its quickest layers; all dense where that is quicker as a whole. Runs it on copies.
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import __version__
+from ..text import first_line
 from .build import PACKAGE, Variant, compile_engine, needed
 
 VARIANTS = {  # machine -> what its processors may have
@@ -63,9 +64,8 @@ def write_wheel(dest: Path, variants: Sequence[Variant] | None = None) -> Path:
             try:
                 compile_engine(package, variant, f"{variant.module}.so")
             except (RuntimeError, OSError) as error:
-                reason = str(error).strip().splitlines()[0]
                 raise ValueError(
-                    f"the engine cannot be compiled for {variant.capability}: {reason}"
+                    f"the engine cannot be compiled for {variant.capability}: {first_line(error)}"
                 ) from error
         return _packed(package.parent, dest)
 

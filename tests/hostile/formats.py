@@ -356,12 +356,12 @@ def write_sparse(path: Path, content: Any) -> None:
 
 
 def sparse_legal(path: Path, fault: str) -> bool:
-    """What a library's file may lack: the hash, and the certificate beside the one of ours in `extra`.
+    """What a library's file may lack: the certificate beside the one of ours in `extra`.
 
     Whether its values were rounded is told to people.
     """
     told = path[:1] == ("half",) or path[:2] == ("extra", "origin")
-    none = path in (("hash",), ("certificate",)) and fault in ("nothing", "an empty dictionary")
+    none = path == ("certificate",) and fault in ("nothing", "an empty dictionary")
     return told or none or path[:1] == ("extra",) and own_legal(path[1:], fault)
 
 

@@ -141,7 +141,7 @@ def test_what_does_not_belong_together_is_not_saved(tmp_path):
         ({"a.weight": mask["a.weight"].float()}, None, "mask of 'a.weight' is torch.float32"),
         ({"a.weight": mask["a.weight"][:1]}, None, r"has shape \(1, 6\), the weight \(2, 6\)"),
         ({"b.weight": mask["a.weight"]}, None, "pruned weights that are not 0"),
-        ({"a.weight": mask["a.weight"]}, cert, "is of another mask: its hash"),
+        ({"a.weight": mask["a.weight"]}, cert, "field 'kept' of the certificate is 39, the mask says"),
         (None, cert, "speaks of a mask, and there is none"),
     ]
     for bad, told, message in wrong:
@@ -152,6 +152,40 @@ def test_what_does_not_belong_together_is_not_saved(tmp_path):
     model.trunk[0].weight.data.mul_(1e8)
     with pytest.raises(ValueError, match="beyond 16 bits"):
         save_sparse(path, model, mask, half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_the_same_in_the_file_are_refused(tmp_path):
+    kept, path = torch.tensor([False, True]), tmp_path / "net.safetensors"
+    value, other = kept.float(), torch.tensor([5.0])
+    for state in ({"a": value, "a.values": other}, {"a.positions": other, "a": value}):
+        name = next(name for name in state if name != "a")
+        with pytest.raises(ValueError, match=f"two tensors of the network would be '{name}' in the file"):
+            save_sparse(path, state, {"a": kept})
+    assert not list(tmp_path.iterdir())
+    save_sparse(path, {"a": value}, {"a": kept})
+    rewritten(path, lambda own: own["codings"].update({"a.values": {"coding": "dense", "mask": False}}))
+    with pytest.raises(ValueError, match="net.safetensors: two tensors of the network are 'a.values' in the"):
+        read_sparse(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(2, dtype=torch.complex128), "torch.complex128, torch.strided"),
+        (torch.eye(2).to_sparse(), "torch.float32, torch.sparse_coo"),
+        (torch.zeros(2, device="meta"), "torch.float32, torch.strided, without values"),
+    ],
+)
+def test_a_tensor_that_no_file_holds_is_named(tmp_path, value, said):
+    with pytest.raises(ValueError, match=f"'odd' is a tensor that no safetensors file holds: {said}$"):
+        save_sparse(tmp_path / "net.safetensors", {"plain": torch.zeros(1), "odd": value}, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_travels_along_is_json(tmp_path):
+    with pytest.raises(ValueError, match="cannot be written as JSON: Object of type PosixPath is not"):
+        save_sparse(tmp_path / "net.safetensors", Own(), None, extra={"path": tmp_path})
     assert not list(tmp_path.iterdir())
 
 
@@ -205,7 +239,20 @@ def packed(own):
         (lambda own: own["codings"].pop("b.bias"), "holds tensor 'b.bias', of which its header says nothing"),
         (lambda own: own.update(hash="0" * 64), "its mask is not the one whose hash"),
         (lambda own: own.update(masked=False), "says that it is dense and holds a mask"),
-        (lambda own: own["certificate"].update(kept=1), "certificate is of another mask: its kept is 1"),
+        (lambda own: own.update(hash=None), "its mask is not the one whose hash"),
+        (
+            lambda own: own["certificate"].update(sparsity=0.999, density=0.001, pruned=5),
+            "net.safetensors: field 'pruned' of the certificate is 5, the mask says",
+        ),
+        (lambda own: own["certificate"].update(density=0.001), "field 'density' of the certificate is 0.001"),
+        (lambda own: own["certificate"]["layers"]["a"].update(kept=1), "layer 'a' of 'layers' in the"),
+        (lambda own: own["certificate"]["layers"].pop("a"), "names other layers than the mask"),
+        (lambda own: own["certificate"].update(asked={"granularity": "2:4"}), "net.safetensors: .*'trunk.0"),
+        (lambda own: own["certificate"]["asked"].update(granularity=5), "net.safetensors: .*5"),
+        (
+            lambda own: own["certificate"].update(kept=1),
+            "field 'kept' of the certificate is 1, the mask says",
+        ),
     ],
 )
 def test_a_header_that_claims_something_else_is_refused(tmp_path, change, message):
@@ -245,6 +292,12 @@ def test_a_claim_beyond_all_memory_is_refused_before_it_is_unpacked(tmp_path, mo
     path = claims(thin(tmp_path), shape=shape)
     monkeypatch.setitem(CODINGS, "gaps", (CODINGS["gaps"][0], unpacked))
     with pytest.raises(ValueError, match=f"net.safetensors.*{message}"):
+        read_sparse(path)
+
+
+def test_a_shape_of_too_many_sides_is_refused_by_the_files_name(tmp_path):
+    path = claims(thin(tmp_path), shape=[4000] + [1] * 64)
+    with pytest.raises(ValueError, match="^.*net.safetensors: number of dimensions"):
         read_sparse(path)
 
 

@@ -1,5 +1,8 @@
 """What the benchmark counts and draws; no test asks how fast anything is."""
 
+import json
+import sys
+
 import pytest
 import torch
 
@@ -85,3 +88,27 @@ def test_unknown_runtimes_are_refused_with_the_choices():
         runtimes.find_runtime("TVM")
     with pytest.raises(ValueError, match="runtime 'TVM' is not one of PyTorch, "):
         benchmark.main(["none.pth", "--only", "TVM"], loader=f"{__name__}:load")
+
+
+def measured(path, label, cases, loader):
+    known = {"operations": {"kept": 1.0}, "peak": 1.0, "difference": 0.0}
+    return [row(label, "ours", 20.0) | known]
+
+
+def test_what_was_measured_is_kept_where_no_picture_can_be_drawn(tmp_path, monkeypatch):
+    def fails(*given):
+        raise ValueError("no room for a picture")
+
+    monkeypatch.setattr(benchmark, "measure", measured)
+    monkeypatch.setattr(benchmark, "latency_bars", fails)
+    files = [str(save_sparse(tmp_path / f"{n}.safetensors", *random_network(0, n / 10))) for n in (1, 2)]
+    words = [*files, "--only", runtimes.OURS, "--batch", "1", "--threads", "1"]
+    words += ["--dest", str(tmp_path / "new")]
+    with pytest.raises(ValueError, match="no room for a picture"):
+        benchmark.main(words, loader=f"{__name__}:load")
+    found = json.loads((tmp_path / "new" / "1_speed.json").read_text())
+    assert [each["runtime"] for each in found["rows"]] == [runtimes.OURS] and len(found["curve"]) == 2
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(benchmark, "measure", fails)
+    with pytest.raises(ValueError, match="this needs the package matplotlib: python3 -m pip install"):
+        benchmark.main(words, loader=f"{__name__}:load")

@@ -54,6 +54,47 @@ def test_an_installed_package_without_a_module_that_fits_says_so_once(package, t
     assert len(lines) == 1 and lines[0].startswith("the installed package disparse_engine has no module for ")
 
 
+@pytest.fixture
+def nothing_built(monkeypatch, tmp_path):
+    """No engine is installed, nor in the cache; the one that the tests use is forgotten meanwhile."""
+    monkeypatch.setattr(build, "installed", lambda: None)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
+    build.sparse_engine.cache_clear()
+    yield
+    build.sparse_engine.cache_clear()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no home\nhere"), RuntimeError(), OSError(28, "No space")])
+def test_what_cannot_be_built_is_dense_and_says_why(nothing_built, monkeypatch, error):
+    def fails():
+        raise error
+
+    monkeypatch.setattr(build, "cache_folder", fails)
+    reason = {"": "RuntimeError"}.get(str(error), str(error).partition("\n")[0])
+    with pytest.warns(UserWarning) as said:
+        assert build.sparse_engine() is None
+    line = f"the sparse engine cannot be built ({reason}): it runs dense convolutions"
+    assert [str(warning.message) for warning in said] == [line]
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [(f"{sys.executable} g++", True), ("no-such gcc", False), ("'open", False), ("", False)],
+)
+def test_a_compiler_may_be_called_with_words(nothing_built, monkeypatch, command, found):
+    asked = []
+
+    def compiled(folder, variant):
+        asked.append(folder)
+        raise RuntimeError("tried")
+
+    monkeypatch.setattr(build, "compile_engine", compiled)
+    monkeypatch.setenv("CXX", command)
+    with pytest.warns(UserWarning, match="tried" if found else rf"no C\+\+ compiler '{command}'"):
+        assert build.sparse_engine() is None
+    assert bool(asked) == found
+
+
 def test_what_fits_is_taken_and_nothing_is_said(package):
     (package / f"{variant_here().module}.so").touch()
     with warnings.catch_warnings():

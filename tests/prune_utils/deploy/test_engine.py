@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from prune_utils import apply
 from prune_utils.deploy import build, layers
 from prune_utils.deploy.comparing import differences, worst_difference
 from prune_utils.deploy.engines import wrap
@@ -26,6 +28,9 @@ def engine():
 
 
 compiled = pytest.mark.usefixtures("engine")
+needs_onnx = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")), reason="there is no onnx"
+)
 
 
 @st.composite
@@ -81,6 +86,19 @@ def test_the_packed_dense_convolution_is_the_plain_one(case):
     with torch.inference_mode():
         found, expected = DenseLayer(node)(image, residual), Layer(node)(image, residual)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (3, 4), (16, 16)])
+@pytest.mark.parametrize("padding", [(9, 40), (1, 2)])
+def test_a_side_of_one_tap_has_no_dilation(channels, padding):
+    """oneDNN would read outside the image: a crash."""
+    weight, image = torch.randn(*channels[::-1], 3, 1), torch.randn(2, channels[0], 22, 1)
+    node = Conv("n", "image", weight, torch.zeros(channels[1]).double(), (1, 3), padding, (1, 2))
+    assert node.dilation == (1, 1)
+    expected = functional.conv2d(image, weight, None, (1, 3), padding, (1, 2))
+    with torch.inference_mode():
+        torch.testing.assert_close(DenseLayer(node)(image), expected)
+    assert replace(node, weight=weight.mT.contiguous(), dilation=(5, 2)).dilation == (1, 2)
 
 
 @pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5), (0, 5)])
@@ -230,10 +248,80 @@ def test_an_engine_computes_in_32_bits_under_autocast_too(engine):
 def test_an_onnx_model_of_a_grouped_first_convolution_takes_all_channels(groups):
     pytest.importorskip("onnxruntime")
     network, image = torch.nn.Conv2d(6, 6, 3, groups=groups).eval(), torch.randn(2, 6, 5, 7)
-    run = wrap(network, None, "onnx")
+    run = wrap(network, None, "onnx", example=(image,))
     assert run.session.get_inputs()[0].shape == ["batch", 6, "height", "width"]
     with torch.no_grad():
         torch.testing.assert_close(run(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+ENGINES = ["dense", "sparse", pytest.param("onnx", marks=needs_onnx)]
+
+
+def looking():
+    """A network of images, one by one or in batches, with a sum."""
+
+    class Looking(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Conv2d(5, 5, 1)
+
+        def forward(self, image):
+            seen = self.first(image)
+            return torch.relu(self.last(torch.sigmoid(seen)) + seen)
+
+    return Looking().eval()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("change", ["double", "half", "requires_grad_", "__getitem__"])
+def test_engines_take_images_of_any_type_a_gradient_and_single_ones(engine, change):
+    network = looking()
+    mask = {"first.weight": torch.rand(5, 3, 3, 3) < 0.5, "last.weight": torch.rand(5, 5, 1, 1) < 0.5}
+    apply(network, mask)
+    image = torch.randn(2, 3, 9, 8).half().float()
+    given = getattr(image.clone(), change)(*([0] if change == "__getitem__" else []))
+    with torch.no_grad():
+        expected = network(image)[0] if change == "__getitem__" else network(image)
+    for found in (wrap(network, mask, engine)(given), wrap(network, mask, engine, example=(given,))(given)):
+        assert found.dtype == torch.float32 and not found.requires_grad
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [Layer, DenseLayer, SparseLayer])
+@compiled
+def test_a_layer_takes_a_single_image_as_a_batch_of_one(way):
+    weight, bias, rows = torch.randn(3, 2, 3, 3), torch.randn(3).double(), torch.tensor([1, -1, 0])
+    layer = way(Conv("n", "x", weight, bias, relu=True, residual="r", rows=rows))
+    image, residual = torch.randn(2, 9, 7), torch.randn(2, 7, 5)
+    with torch.no_grad():
+        for added in (residual, residual[:, :1, :1]):
+            assert torch.equal(layer(image, added), layer(image[None], added[None])[0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_outputs_are_ordinary_tensors(engine):
+    """Training reads them as targets, and they may be changed."""
+    network, image = looking(), torch.randn(2, 3, 9, 8)
+    target = wrap(network, None, engine)(image)
+    functional.mse_loss(network(image * 2), target).backward()
+    assert network.first.weight.grad.abs().sum() > 0
+    assert torch.equal(target.clone().add_(1), target.add_(1))
+
+
+@needs_onnx
+def test_an_onnx_engine_says_which_argument_is_no_tensor():
+    class Scaled(torch.nn.Conv2d):
+        def forward(self, image, scale=1.0):
+            return super().forward(image) * scale
+
+    network, image = Scaled(3, 4, 1).eval(), torch.randn(1, 3, 5, 5)
+    with pytest.raises(ValueError, match="engine 'onnx' takes tensors, and scale is a float: give a tensor"):
+        wrap(network, None, "onnx", example=(image, 2.0))
+    for engine in ("dense", "sparse"):
+        found = wrap(network, None, engine, example=(image, 2.0))(image, 3.0)
+        torch.testing.assert_close(found, network(image, 3.0).detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="the network takes image, not 2 arguments"):
+        wrap(network, None, "onnx")(image, image)
 
 
 def test_an_unknown_engine_is_refused_with_the_choices():
@@ -253,7 +341,9 @@ def test_without_a_compiler_the_sparse_engine_is_dense_and_says_so_once(monkeypa
         with pytest.warns(UserWarning, match="no C\\+\\+ compiler 'no-such-compiler'") as said:
             found = wrap(network, mask, "sparse")(image)
             wrap(network, mask, "sparse")
-        assert len([warning for warning in said if "compiler" in str(warning.message)]) == 1
+        lines = [str(warning.message) for warning in said if "compiler" in str(warning.message)]
+        reason = "no C++ compiler 'no-such-compiler'"
+        assert lines == [f"the sparse engine cannot be built ({reason}): it runs dense convolutions"]
     finally:
         build.sparse_engine.cache_clear()
     with torch.no_grad():
@@ -274,7 +364,14 @@ def test_the_error_that_is_allowed_is_kept_and_0_allows_none():
         assert max(differences(found, exact(image))) <= error + 1e-5
 
 
-@pytest.mark.parametrize(("engine", "error", "says"), [("sparse", 1, "below 1"), ("dense", 0.1, "32 bits")])
+@pytest.mark.parametrize(
+    ("engine", "error", "says"),
+    [
+        ("sparse", 1, "below 1"),
+        ("dense", 0.1, "engine 'dense' computes in 32 bits: error=0.1 is for 'sparse'"),
+        ("sparse-bf16", 0.1, "engine 'sparse-bf16' is error=0.01 already: error=0.1 is for 'sparse'"),
+    ],
+)
 def test_an_error_that_makes_no_sense_is_refused(engine, error, says):
     network, mask = random_network(5, density=0.1)
     with pytest.raises(ValueError, match=says):
@@ -312,3 +409,57 @@ def test_an_output_that_is_no_number_is_the_worst_wherever_it_stands():
     for found in ([wrong, right], [right, wrong]):
         assert math.isnan(worst_difference(found, [right, right]))
     assert worst_difference([], []) == 0
+
+
+def test_an_output_without_a_range_is_measured_by_its_size():
+    flat = torch.tensor([[-4.0]])
+    assert worst_difference(flat * 1.5, flat) == 0.5
+    assert worst_difference(flat + 1, flat) == 0.25
+    rounded = torch.tensor([1.0, 1 + 2**-23])  # a range, but one of rounding
+    assert worst_difference(rounded.flip(0), rounded) < 1e-6
+    assert worst_difference(torch.zeros(2), torch.zeros(2)) == 0
+    assert worst_difference(torch.zeros(1, 2), torch.zeros(2)) == math.inf
+    with pytest.raises(ValueError, match="there are 1 outputs instead of 2"):
+        worst_difference([flat], [flat, flat])
+
+
+def test_what_is_no_number_in_both_counts_as_equal():
+    expected = torch.tensor([0.0, 2.0, -math.inf, math.nan])
+    assert worst_difference(expected.clone(), expected) == 0
+    assert worst_difference(expected + torch.tensor([1.0, 0, 0, 0]), expected) == 0.5
+    for wrong in ([0.0, 2.0, math.inf, math.nan], [0.0, 2.0, -math.inf, 0.0], [0.0, math.nan, -math.inf, 0]):
+        assert math.isnan(worst_difference(torch.tensor(wrong), expected))
+    assert worst_difference(expected[2:], expected[2:]) == 0
+
+
+class Masked(torch.nn.Module):
+    """Logits of which one class is ruled out."""
+
+    def __init__(self):
+        super().__init__()
+        self.look = torch.nn.Conv2d(3, 4, 1)
+        self.register_buffer("out", torch.tensor([0.0, 0.0, 0.0, -math.inf]).view(1, 4, 1, 1))
+
+    def forward(self, image):
+        return self.look(image) + self.out
+
+
+def scoring():
+    """One number for an image."""
+    layers = torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
+    return torch.nn.Sequential(*layers, torch.nn.Linear(32, 1))
+
+
+@pytest.mark.parametrize("make", [scoring, Masked])
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
+def test_an_example_refuses_no_network_for_its_kind_of_output(make, engine):
+    network, image = make().eval(), torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        assert worst_difference(wrap(network, None, engine, (image,))(image), network(image)) < 1e-5
+
+
+def test_layers_of_a_network_of_one_number_may_run_in_16_bits():
+    graph = Graph([Conv("a", "image", torch.ones(1, 1, 1, 1), torch.ones(1).double())], {"y": "a"})
+    exact = Layer(graph.convolutions()[0])
+    choices = {"a": Choice(Timed(exact, 2.0), Timed(DenseLayer(graph.convolutions()[0], True), 1.0), 1e-3, 9)}
+    assert within(graph, choices, 0.1, (torch.full((1, 1, 1, 1), 1.01),)) == {"a"}

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from prune_utils import apply
 from prune_utils.deploy.engines import wrap
@@ -76,6 +77,114 @@ def test_a_layer_that_runs_twice_counts_once(tmp_path):
     assert (done.prunable, done.kept, done.live) == (144 + 8, 48 + 8, 48 + 8)
 
 
+class Deciding(nn.Module):
+    """Its code asks for the kind of its input, which a trace answers otherwise than a run."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, image):
+        return self.conv(image) * (2 if isinstance(image, fx.Proxy) else 1)
+
+
+FILES = {"torch": "net.pt2", "onnx": "net.onnx"}
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_trace_of_another_program_is_not_written(form, tmp_path):
+    with pytest.raises(ValueError, match="output 0 of the traced network is off by .* of its range"):
+        export(Deciding(), None, tmp_path / FILES[form], form, example=(IMAGE,))
+    assert not list(tmp_path.iterdir())
+    assert export(Deciding(), None, tmp_path / "net.safetensors", example=(IMAGE,)).path.exists()
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_what_travels_along_is_json(form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnx")
+    with pytest.raises(ValueError, match="cannot be written as JSON: Object of type PosixPath is not"):
+        export(nn.Conv2d(3, 4, 1), None, tmp_path / FILES[form], form, extra={"path": tmp_path})
+    assert not list(tmp_path.iterdir())
+
+
+def loaded(path):
+    """What runs an exported file: tensors -> tensors in the order of its outputs."""
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(*inputs):
+        fed = dict(zip(names, (value.numpy() for value in inputs), strict=True))
+        return [torch.from_numpy(value) for value in session.run(None, fed)]
+
+    return run
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_an_example_may_have_any_type_and_a_gradient(form, tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid()).eval()
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    for image in (IMAGE.double(), IMAGE.half(), IMAGE.clone().requires_grad_()):
+        done = export(net, None, tmp_path / FILES[form], form, example=(image,))
+    (found,) = pytree.tree_leaves(loaded(done.path)(IMAGE))
+    torch.testing.assert_close(found, net(IMAGE).detach(), rtol=1e-4, atol=1e-5)
+
+
+class Returning(nn.Module):
+    """Returns what `make` makes of its image and of a value."""
+
+    def __init__(self, make, last):
+        super().__init__()
+        self.conv, self.last, self.make = nn.Conv2d(3, 3, 3, padding=1), last, make
+
+    def forward(self, image):
+        return self.make(image, self.last(self.conv(image)))
+
+
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Sigmoid()])  # by hand, and through torch.export
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda image, found: {"image": found},
+        lambda image, found: {"image": found, "image.input": found * 1, "conv": image},
+        lambda image, found: {"rec": found, "input": image},
+        lambda image, found: {"image": image, "conv": found},
+        lambda image, found: {"a": image, "b": image, "image": found},
+    ],
+)
+def test_outputs_of_an_onnx_file_may_be_named_as_its_input_or_be_it(make, last, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    net = Returning(make, last).eval()
+    expected = net(IMAGE)
+    run = wrap(net, None, "onnx", example=(IMAGE,))
+    found = loaded(export(net, None, tmp_path / "net.onnx", "onnx", example=(IMAGE,)).path)(IMAGE)
+    assert list(run(IMAGE)) == list(expected)
+    for ours, told, theirs in zip(run(IMAGE).values(), found, expected.values(), strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-5)
+        assert torch.equal(ours, told)
+
+
+@pytest.mark.parametrize(
+    ("net", "image"),
+    [
+        (nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(2, 5, 8)),
+        (nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(8)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.randn(3, 9, 9)),
+    ],
+)
+def test_an_onnx_file_takes_its_own_example(net, image, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    expected = net(image).detach()
+    (found,) = loaded(export(net, None, tmp_path / "net.onnx", "onnx", example=(image,)).path)(image)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(wrap(net, None, "onnx")(image), expected, rtol=1e-4, atol=1e-5)
+
+
 class Pair(nn.Module):
     def __init__(self):
         super().__init__()
@@ -100,3 +209,20 @@ def test_engines_take_arguments_by_name():
             run(*given, **by_name)
     run = wrap(net, None, "dense", example=(x, y, torch.tensor(2.0)))
     assert torch.allclose(run(x, y, scale=torch.tensor(2.0)), net(x, y, 2.0), atol=1e-6)
+
+
+class Even(nn.Module):
+    """Refuses without a word, as an assertion does."""
+
+    def forward(self, x):
+        if x.shape[-1] % 8:
+            raise AssertionError
+        return x * 2
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_an_error_without_a_message_is_told_by_its_name(form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    with raises("torch.export refuses this network: AssertionError"):
+        export(nn.Sequential(nn.Conv2d(3, 4, 1), Even()), None, tmp_path / FILES[form], form)

@@ -70,3 +70,52 @@ def test_a_file_without_a_pattern_is_refused(tmp_path):
     export(nn.Conv2d(4, 4, 1), None, tmp_path / "net.onnx", "onnx")
     with pytest.raises(ValueError, match="granularity weight is no pattern N:M"):
         pattern_of(tmp_path / "net.onnx")
+
+
+def test_a_file_written_through_torch_export_names_its_layers(made, tmp_path):
+    pytest.importorskip("onnxscript")
+    net, sparsity = made
+    net[4] = nn.GELU()
+    path, image = tmp_path / "net.onnx", torch.randn(2, 3, 8, 8)
+    export(net, sparsity.mask, path, "onnx", certificate=sparsity.certificate, example=(image,))
+    found = pattern_of(path)
+    assert (found.groups, found.wrong, found.dense) == (8 * 2 * 9 + 4 * 2, {}, ("0",))
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+    (out,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), net(image).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [(5,), (2, 5)])
+def test_linear_layers_written_through_torch_export_are_read_too(rows, tmp_path):
+    pytest.importorskip("onnxscript")
+    net = nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 8))
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            layer.weight[::2, ::2] = layer.weight[1::2, 1::2] = 0
+    export(net, None, tmp_path / "net.onnx", "onnx", example=(torch.randn(*rows, 8),))
+    found = pattern_of(tmp_path / "net.onnx", "2:4")
+    assert (found.groups, found.wrong, found.dense) == (4 * 2 + 8, {}, ())
+    assert set(pattern_of(tmp_path / "net.onnx", "1:4").wrong) == {"0", "2"}
+
+
+def test_what_is_no_onnx_file_is_refused(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"garbage" * 30)
+    with pytest.raises(ValueError, match="net.onnx is damaged or no ONNX file"):
+        pattern_of(path, "2:4")
+    with pytest.raises(FileNotFoundError):
+        pattern_of(tmp_path / "gone.onnx", "2:4")
+
+
+def test_only_the_certificate_is_read_of_a_models_properties(tmp_path):
+    onnx, path = pytest.importorskip("onnx"), tmp_path / "net.onnx"
+    export(nn.Conv2d(8, 4, 1), None, path, "onnx")
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"producer": "somebody"})
+    onnx.save(model, str(path))
+    assert pattern_of(path, "2:4").groups == 4 * 2
+    for told in ("mine", "[1]"):
+        onnx.helper.set_model_props(model, {"certificate": told})
+        onnx.save(model, str(path))
+        with pytest.raises(ValueError, match="net.onnx: its property 'certificate' is no JSON object"):
+            pattern_of(path, "2:4")
