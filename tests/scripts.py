@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
 import runpy
 import socket
@@ -24,6 +25,7 @@ TINY = (
     "--set dynamic.every=2 --set run.log_every=1 --set optim.iterations=12 --set finetune.iterations=12 "
     "--set run.eval_every=4 --set run.checkpoint_every=1 --set run.curves=false"
 )
+UNPRUNED = re.sub(r"--set prune\.round\S+ ", "", TINY)  # without what says how to prune
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.scripts import ROOT, TINY, call
+from tests.scripts import ROOT, TINY, UNPRUNED, call
 
 CREATE, LAUNCH, EVALUATE = "create_pruned_net.py", "launch_training.py", "eval_pruned_net.py"
 AGREE = "iou_analysis.py"
@@ -246,7 +246,8 @@ def snapshot(*folders: Path) -> set[tuple]:
 
 
 def words_of(script: str, words: str, place: dict[str, str], rooms: Path, dest: Path) -> list[str]:
-    given = [*TINY.split(), "--data-root", str(rooms), "--dest", str(dest)]
+    usual = UNPRUNED if script == AGREE else TINY
+    given = [*usual.split(), "--data-root", str(rooms), "--dest", str(dest)]
     if script == EVALUATE:  # the file brings its settings
         given = ["--num-workers", "0", "--data-root", str(rooms), "--dest", str(dest)]
     return [*given, *words.format(**place).split()]

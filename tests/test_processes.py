@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.scripts import ROOT, TINY, Script, pair
+from tests.scripts import ROOT, TINY, UNPRUNED, Script, pair
 
 CREATE, LAUNCH, EVALUATE = "create_pruned_net.py", "launch_training.py", "eval_pruned_net.py"
 
@@ -146,7 +146,8 @@ def test_two_processes_score_every_image_once(words, trained, tmp_path):
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-9)
 
 
-def test_two_processes_find_the_agreement_of_one(words, tmp_path):
+def test_two_processes_find_the_agreement_of_one(rooms, tmp_path):
+    words = [*UNPRUNED.split(), "--dataset", "nyuv2", "--data-root", str(rooms)]
     for start, folder in ((alone, "one"), (pair, "two")):
         ended(start("iou_analysis.py", [*words, "--dest", str(tmp_path / folder)], tmp_path / "log"))
     one, two = ((tmp_path / folder / "nyuv2_iou.json").read_text() for folder in ("one", "two"))

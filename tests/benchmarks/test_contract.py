@@ -175,7 +175,7 @@ def test_a_file_that_does_not_say_how_its_bounds_were_made_is_not_taken(asked):
 
 
 def test_what_cannot_be_is_one_sentence(tmp_path, capsys):
-    (tmp_path / "nyu_v2_3task.json").write_text(json.dumps({"train": [], "val": [], "test": []}))
+    (tmp_path / "nyu_v2_3task.json").write_text(json.dumps({"train": [], "val": [[]], "test": []}))
     for words, sentence in (
         (["--only", "size"], "part 'size' is not one of promise, sizes"),
         (["--jobs", "0"], "--jobs 0 is not at least 1"),
