@@ -119,10 +119,12 @@ def quick_check(*all_records: Records, allowed: int = 0) -> None:
         count, broken = len(records), dict[int, str]()
         for place in sorted({0, count // 2, count - 1}):
             found = look(replace(records, entries=records.entries[place : place + 1]))
-            broken |= {place: found.broken[0]} if found.broken else {}
+            if found.broken:
+                broken[place] = found.broken[0]
         for place in np.unique(np.linspace(0, count - 1, min(count, FEW)).astype(int)).tolist():
             missing = records.missing(place)
-            broken |= {place: missing[0]} if missing else {}
+            if missing:
+                broken[place] = missing[0]
         if len(broken) > allowed:
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             raise BrokenSample(broken[min(broken)] + more)

@@ -6,7 +6,6 @@ One folder a seed, one name a run. Nothing here runs anything or imports torch.
 from __future__ import annotations
 
 import json
-import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -173,7 +172,7 @@ def parse_methods(text: str) -> list[Variant]:
 
 def _ends_in_list(text: str) -> bool:
     """Whether the last value of a variant is one of a setting that takes several."""
-    flag = "".join(re.findall(r":([\w.-]+)=", text)[-1:])
+    flag = (variant_words(text)[1:] or [""])[-1].partition("=")[0]
     flag = flag if "." in flag else flag.replace("_", "-")
     section, _, field = (FLAGS[flag].settings[0] if flag in FLAGS else flag).partition(".")
     return isinstance(as_tree(Config()).get(section, {}).get(field), list)

@@ -73,12 +73,18 @@ def find(source: Path, dest: Path, folders: tuple[str, ...]) -> dict[str, list[F
 def class_numbers(path: Path, classes: int) -> np.ndarray:
     """int8 [H, W], -1 = ignored."""
     stored = read(map_labels, path)
-    label = np.where(stored == 255, -1, stored)  # some descendants write 255
+    label = np.where(stored == VOID, -1, stored)  # some descendants write it
     if (label != np.floor(label)).any() or label.min() < -1 or label.max() >= classes:
         raise ValueError(
             f"{path} holds values from {label.min():g} to {label.max():g}, not -1..{classes - 1}"
         )
     return label.astype(np.int8)
+
+
+def highest_class(path: Path) -> float:
+    """The highest number in a label file that is not void; -1 where all is."""
+    stored = read(map_labels, path)
+    return float(stored[stored != VOID].max(initial=-1))
 
 
 def grid(path: Path) -> np.ndarray:
@@ -226,7 +232,7 @@ def plan_cityscapes(source: Path, dest: Path) -> Plan:
     found = find(source, dest, (folder, "depth"))
     classes = next((n for n, name in CITY_LABELS.items() if name == folder), 0)
     if not classes:
-        highest = max(class_numbers(one.planes[folder], 19).max() for one in found["train"])
+        highest = max(highest_class(one.planes[folder]) for one in found["train"])
         classes = 7 if highest < 7 else 19
     tqdm.write(f"labels of SOURCE ({folder}) are taken for {classes} classes")
     jobs = {

@@ -13,7 +13,7 @@ import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -221,11 +221,12 @@ class _Reader:
         if name.startswith("net."):
             return value
         value = value.float() if value.dtype == torch.float64 else value
-        if name in self._filled():
+        if name in self.filled:
             self.made[name] = self.made.get(name) or self._add(Call(self._fresh(name), torch.clone, (value,)))
         return self.made.get(name, value)
 
-    def _filled(self) -> set[str]:
+    @cached_property
+    def filled(self) -> set[str]:
         """Attributes of the root that steps change in place."""
         firsts = [(node, node.args[0]) for node in self.program.nodes if node.args]
         return {

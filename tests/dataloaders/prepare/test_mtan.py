@@ -145,6 +145,16 @@ def test_cityscapes(tmp_path, folder, highest, finest, coarse):
             DATASETS["cityscapes"].open(Data(**{**data.__dict__, "classes": 19}), "test", tasks, "metric")
 
 
+def test_a_label_out_of_range_costs_its_record_whatever_classes_are_told_by(tmp_path, capsys):
+    source = cityscapes(tmp_path / "mtan", "label", 18)
+    for part in ("image", "label", "depth"):
+        save(source / f"train/{part}/1.npy", np.load(source / f"train/{part}/0.npy"))
+    save(source / "train/label/1.npy", np.array([[40.0, 0, 0, 0]]))
+    assert run("cityscapes", source, tmp_path / "out") == 1
+    assert "train/label/1.npy holds values from 0 to 40, not -1..18" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "out/cityscape.json").read_text())["train"]) == 1
+
+
 def test_void_of_255_is_no_class_of_cityscapes(tmp_path, capsys):
     assert run("cityscapes", cityscapes(tmp_path / "mtan", "label", 6, void=255), tmp_path / "out") == 0
     assert "(label) are taken for 7 classes" in capsys.readouterr().out
