@@ -7,10 +7,8 @@ are copied: the network may be trained on. Leaves out training mode.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import operator
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -20,41 +18,28 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import type_before_parametrizations
 
 from ..copying import copied
 from ..parameters import unwrap
 from ..text import not_one_of
 from .fusing import Affine, fused
 from .graph import Call, Conv, Graph, Node, Ref, mapped, refs, untaken
-
-# what torch calls its modules, functions and methods, in lower case and without underscores
-_WORDS = {
-    "each": "relu relu6 hardswish silu sigmoid tanh leakyrelu gelu elu selu celu hardtanh hardsigmoid "
-    "softplus softsign mish logsigmoid",
-    "window": "maxpool2d avgpool2d adaptiveavgpool2d adaptivemaxpool2d upsample interpolate "
-    "upsamplingnearest2d upsamplingbilinear2d",
-    "same": "identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout",
-    # may give the memory that they are given
-    "views": "view viewas reshape reshapeas flatten unflatten ravel transpose permute t mt h mh adjoint "
-    "movedim moveaxis swapaxes swapdims squeeze unsqueeze expand expandas broadcastto broadcasttensors "
-    "atleast1d atleast2d atleast3d meshgrid chunk split splitwithsizes tensorsplit hsplit vsplit dsplit "
-    "unbind narrow select getitem values indices diagonal unfold asstrided einsum sumtosize detach alias "
-    "pos positive real imag viewasreal viewascomplex conj resolveconj resolveneg to type typeas float "
-    "double half bfloat16 long int short char byte bool cpu cuda pinmemory",
-    # those that copy what lies in another order
-    "merging": "view viewas reshape reshapeas flatten ravel",
-    # attributes of a tensor that are no tensors
-    "facts": "shape dtype device ndim layout names itemsize nbytes requires_grad is_cuda",
-}
-EACH, WINDOW, SAME, VIEWS, MERGING, FACTS = (frozenset(words.split()) for words in _WORDS.values())
-SPACES = (torch, functional, Tensor)
-_STATISTICS, _SCALES = ("running_mean", "running_var"), ("weight", "bias")  # of a batch norm
-# x += y and its like: they change a tensor x in place; a number is another one afterwards
-AUGMENTED: tuple[Callable[..., Any], ...] = (
-    *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod),
-    *(operator.ipow, operator.iand, operator.ior, operator.ixor, operator.ilshift, operator.irshift),
+from .steps import (
+    AUGMENTED,
+    MERGING,
+    SAME,
+    VIEWS,
+    function_of,
+    hooked,
+    kind_of,
+    not_in_place,
+    order_of,
+    training,
+    word_of,
 )
+from .tracer import Tracer, conv_like, root_of
+
+_STATISTICS, _SCALES = ("running_mean", "running_var"), ("weight", "bias")  # of a batch norm
 
 
 def read_network(
@@ -72,8 +57,8 @@ def read_network(
     """
     twin = masked_copy(model, mask)
     names = _inputs(twin, inputs)
-    root = _root(twin, names)
-    graph = _Reader(twin, root, _Tracer().trace(root), names).read()
+    root = root_of(twin, names)
+    graph = _Reader(twin, root, Tracer().trace(root), names).read()
     if outputs is None:
         return graph
     if not outputs:
@@ -108,80 +93,6 @@ def _inputs(model: nn.Module, count: int | None) -> list[str]:
         count = sum(p.default is p.empty for p in positional) or 1
     names = [p.name for p in positional[:count]]
     return names + [f"input{number}" for number in range(len(names), count)]
-
-
-def _root(net: nn.Module, names: list[str]) -> nn.Module:
-    """A module that calls the network with these arguments, so that the network itself is a submodule."""
-    space: dict[str, Any] = {}
-    words = ", ".join(names)
-    exec(
-        f"def forward(self, {words}): return self.net({words})", space
-    )  # fx counts the arguments in the code
-    root = type("Root", (nn.Module,), {"forward": space["forward"]})()
-    root.net = net
-    return root
-
-
-class _Proxy(fx.Proxy):
-    """Records `x += y` and its like as they are; torch.fx would tell `x = x + y`."""
-
-    def __getattr__(self, k: str) -> _Attribute:
-        return _Attribute(self, k)
-
-
-class _Attribute(fx.proxy.Attribute):
-    """The same of an attribute: `x.data += y`."""
-
-    def __getattr__(self, k: str) -> _Attribute:
-        return _Attribute(self, k)
-
-
-def _recorded(change: Callable[..., Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
-    return lambda x, y: x.tracer.create_proxy("call_function", change, (x, y), {})
-
-
-for _change in AUGMENTED:
-    for _kind_of_proxy in (_Proxy, _Attribute):
-        setattr(_kind_of_proxy, f"__{_change.__name__}__", _recorded(_change))
-
-
-class _Tracer(fx.Tracer):
-    """Leaves a submodule whole where its code asks for values that only a run knows."""
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _conv_like(m) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        last, stack = next(iter(reversed(self.graph.nodes)), None), OrderedDict(self.module_stack)
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:  # whatever the network's own code says when it is given a proxy
-            for node in reversed(self.graph.nodes):
-                if node is last:
-                    break
-                self.graph.erase_node(node)
-            self.module_stack = stack
-            return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
-
-
-def _conv_like(module: nn.Module) -> bool:
-    """A convolution whose own forward computes what torch's does and says so by `computes_as`."""
-    return getattr(type(module), "computes_as", None) is nn.Conv2d
-
-
-class Method:
-    """A tensor's method as a function."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(value, self.__name__)(*args, **kwargs)
 
 
 class _Reader:
@@ -233,7 +144,7 @@ class _Reader:
             str(first.target)
             for node, first in firsts
             if isinstance(first, fx.Node) and first.op == "get_attr"
-            if node.op in ("call_function", "call_method") and _word(node, None)[1]
+            if node.op in ("call_function", "call_method") and word_of(node, None)[1]
         }
 
     def _tree(self, tree: Any) -> Any:
@@ -267,16 +178,16 @@ class _Reader:
     def _step(self, node: fx.Node) -> Any:
         args, kwargs = self._tree(tuple(node.args)), self._tree(dict(node.kwargs))
         module = self.modules.get(str(node.target)) if node.op == "call_module" else None
-        word, in_place = _word(node, module)
-        op: Callable[..., Any] = module if module is not None else _function(node, args)
+        word, in_place = word_of(node, module)
+        op: Callable[..., Any] = module if module is not None else function_of(node, args)
         if word not in ("", "searchsorted") and not args and "input" in kwargs:  # whose first argument it is
             args = (kwargs.pop("input"),)
         name = self._fresh(str(node.target).removeprefix("net.") if module is not None else node.name)
         first = args[0] if args else None
-        if isinstance(first, Ref) and not (module is not None and _hooked(module)):
-            if word in SAME and not _training(word, args, kwargs, module):
+        if isinstance(first, Ref) and not (module is not None and hooked(module)):
+            if word in SAME and not training(word, args, kwargs, module):
                 return first
-            order = _order(word, args, kwargs)
+            order = order_of(word, args, kwargs)
             if order is torch.preserve_format:
                 return first
             if order is torch.contiguous_format and first.name not in self.shared:
@@ -303,7 +214,7 @@ class _Reader:
         used: bool,
     ) -> Ref:
         first, out = args[0] if args else None, kwargs.get("out")
-        kind, keep = _kind(word, args, kwargs), False
+        kind, keep = kind_of(word, args, kwargs), False
         changed: Any = None  # what later steps are given the result instead of
         if not word:
             self.unknown.add(name)
@@ -323,7 +234,7 @@ class _Reader:
             if keep:
                 self._share(name, first)
             else:  # a new value instead, which every later step is given
-                op, args, kwargs = _not_in_place(op, args, kwargs)
+                op, args, kwargs = not_in_place(op, args, kwargs)
         if word in ("add", "iadd") and not keep and len(args) == 2 and kwargs.get("alpha", 1) == 1:
             op, kwargs = operator.add, {}
         if word == "relu" and not keep and isinstance(first, Ref):
@@ -337,7 +248,7 @@ class _Reader:
         """Whether a step changes a value in place that this one gives, or a view of it."""
         for user in node.users:
             module = self.modules.get(str(user.target)) if user.op == "call_module" else None
-            word, in_place = _word(user, module)
+            word, in_place = word_of(user, module)
             first = user.args[0] if user.args else user.kwargs.get("input")
             seen = word in VIEWS | SAME and self._is_changed(user)
             if first is node and (seen or (in_place and word not in SAME)):
@@ -354,7 +265,7 @@ class _Reader:
         given: dict[str, Any]
         words: tuple[str, ...]
         if module is not None:
-            if _conv_like(module) or (
+            if conv_like(module) or (
                 isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward
             ):
                 words = ("weight", "bias", "stride", "padding", "dilation", "groups")
@@ -426,105 +337,6 @@ class _Reader:
 
 def _named(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(model.named_modules(remove_duplicate=False))
-
-
-def _word(node: fx.Node, module: nn.Module | None) -> tuple[str, bool]:
-    """(what a step is called in lower case without underscores, whether it changes its input in place).
-
-    ("", False) for code that is not PyTorch's: other modules and functions, and modules with hooks.
-    """
-    if module is not None:
-        kind = type_before_parametrizations(module)
-        known = kind.__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
-        if not known or _hooked(module):
-            return "", False
-        return kind.__name__.lower(), getattr(module, "inplace", False) is True
-    if node.target is getattr:
-        return (str(node.args[1]) if node.args[1] in FACTS else "getitem"), False
-    if node.op == "call_method":
-        name = str(node.target)
-    else:
-        name = getattr(node.target, "__name__", "")
-        known = any(getattr(space, name, None) is node.target for space in SPACES)
-        if not known and getattr(operator, name, None) is not node.target:
-            return "", False
-    special = name.startswith("__")
-    in_place = (name.endswith("_") and not special) or (
-        name.startswith("i") and hasattr(operator, f"__{name}__")
-    )
-    in_place = in_place and name not in ("index", "invert", "is_", "is_not", "inv", "indexOf")
-    word = name.strip("_").replace("_", "").lower()
-    return word, in_place or word == "setitem" or _told_in_place(node)
-
-
-def _told_in_place(node: fx.Node) -> bool:
-    """Whether a function of torch.nn.functional is told to change its input."""
-    if not callable(node.target):
-        return False
-    try:
-        given = inspect.signature(node.target).bind_partial(*node.args, **node.kwargs).arguments
-    except (TypeError, ValueError):  # of a builtin, which has no such argument
-        return False
-    return given.get("inplace") is True
-
-
-def _order(word: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.memory_format | None:
-    """The order in memory that a step brings a value into, if it does nothing else."""
-    if word == "contiguous":
-        return kwargs.get("memory_format", args[1] if len(args) > 1 else torch.contiguous_format)
-    alone = word == "to" and len(args) == 1 and set(kwargs) == {"memory_format"}
-    return kwargs["memory_format"] if alone else None
-
-
-def _function(node: fx.Node, args: tuple[Any, ...]) -> Callable[..., Any]:
-    """What a call of a function or method runs."""
-    if node.op == "call_function":
-        assert callable(node.target)
-        return node.target
-    # our convolutions may lay out their results in another order
-    if node.target == "view" and not any(isinstance(arg, torch.dtype) for arg in args):
-        return Method("reshape")
-    return Method(str(node.target))
-
-
-def _not_in_place(
-    op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The same without the change of the input."""
-    if isinstance(op, nn.Module):
-        op = copy.copy(op)
-        op.inplace = False  # type: ignore[assignment]  # a plain flag of every such module
-    elif isinstance(op, Method):
-        op = Method(op.__name__.removesuffix("_"))
-    elif op in AUGMENTED:
-        op = getattr(operator, f"__{op.__name__[1:]}__")
-    elif getattr(op, "__name__", "").endswith("_"):
-        op = getattr(torch, op.__name__.removesuffix("_"), None) or getattr(
-            functional, op.__name__.removesuffix("_")
-        )
-    kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-    return op, (args[0], *(False if arg is True else arg for arg in args[1:])), kwargs
-
-
-def _hooked(module: nn.Module) -> bool:
-    """Whether something else than the module's own forward takes part in its result."""
-    return bool(module._forward_pre_hooks or module._forward_hooks)
-
-
-def _training(word: str, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
-    if module is not None or not word.endswith("dropout"):
-        return False
-    return bool(kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True)))
-
-
-def _kind(word: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """What a call does to channels, provided that those of its values are known."""
-    if word in EACH and not any(True for _ in refs((args[1:], kwargs))):
-        return "each"
-    if word in WINDOW:
-        return "window"
-    joined = word in ("cat", "concat", "concatenate") and args and isinstance(args[0], list | tuple)
-    return "join" if joined and all(isinstance(part, Ref) for part in args[0]) else "other"
 
 
 def _pair(value: Any) -> tuple[int, int]:
