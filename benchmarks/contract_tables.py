@@ -70,16 +70,16 @@ def promises(found: Sequence[Row]) -> Iterator[str]:
     """Every contract, then how often what validation promised is kept on test."""
     level, rows, counts = found[0]["level"], [], Counter[str]()
     for one in sorted(found, key=lambda one: one["seed"]):
-        about = [one["seed"], one["limits"]]
+        seen = _smallest(one)
+        about = [one["seed"], one["limits"], NONE if seen is None else f"{seen:.1f}"]
         if not one["certified"]:
             counts["asked"] += 1
-            refused = any(row["kept"] for row in one["rounds"])
-            said = "refused a certificate" if refused else "no smaller network"
-            counts.update({"refused": refused})
+            said = "no smaller network" if seen is None else "refused a certificate"
+            counts.update({"refused": seen is not None})
             rows.append([*about, NONE, said, NONE, NONE])
             continue
         wanted, there = _limits(one), _falls(one["validation"]["certificate"]["drops"])
-        about += [f"{_percent(one):.1f}", ", ".join(f"{n} {there[n].bound:.2f}" for n in wanted)]
+        about += [f"{_percent(one):.1f}", ", ".join(f"{n} {_two(there[n].bound)}" for n in wanted)]
         if one["test"] is None:
             counts["untested"] += 1
             rows.append([*about, NONE, "no test split"])
@@ -90,11 +90,15 @@ def promises(found: Sequence[Row]) -> Iterator[str]:
         counts.update({"asked": 1, "certified": 1, "broken": bool(broken), "surely": bool(sure)})
         for name in (name for name, limit in wanted.items() if limit < math.inf):
             counts.update({f"of {name}": 1, f"broken {name}": name in broken})
-        lost = ", ".join(f"{n} {here[n].drop:.2f}" for n in wanted)
+        counts.update({"bounds": len(wanted), "too low": sum(there[n].bound < here[n].drop for n in wanted)})
+        lost = ", ".join(f"{n} {_two(here[n].drop)}" for n in wanted)
         rows.append([*about, lost, f"broken: {', '.join(broken)}" if broken else "kept"])
-    yield table(
-        rows, ("seed", "limits", "weights %", "validation, lost at most %", "test, lost %", "on test")
+    header = ("seed", "limits", "search %", "certified %", "lost at most %", "test, lost %", "on test")
+    yield (
+        "weights kept, %: by the smallest network that keeps the limits on the search's half, and by the "
+        "certified one; what it loses at most on the certificate's half; what it loses on test"
     )
+    yield table(rows, header)
     yield ""
     if counts["untested"]:
         yield f"certified without a test split, not counted: {counts['untested']}"
@@ -104,6 +108,12 @@ def promises(found: Sequence[Row]) -> Iterator[str]:
     yield _rate("contracts certified", counts["broken"], counts["certified"])
     for name in tasks:
         yield _rate(f"promises for {name}", counts[f"broken {name}"], counts[f"of {name}"])
+    if counts["bounds"]:
+        share = 100 * counts["too low"] / counts["bounds"]
+        yield (
+            f"bounds of the certificate's half below what test lost: {counts['too low']} of "
+            f"{counts['bounds']}, {share:.1f} %"
+        )
     yield (
         f"of the {counts['broken']} broken on test, {counts['surely']} by more than about what the test "
         f"images leave open at level {level:g}"
@@ -189,8 +199,7 @@ def reached(found: Sequence[Row], way: str, seed: int, limits: str, wanted: Limi
     one = next((one for one in mine if one["limits"] == limits), None)
     if one is None:
         return None
-    seen = [100 - row["sparsity"] for row in one["rounds"] if row["kept"]]
-    return Reached(min(seen, default=None), _percent(one) if one["certified"] else None)
+    return Reached(_smallest(one), _percent(one) if one["certified"] else None)
 
 
 def of_grid(networks: Sequence[Row], wanted: Limits) -> Reached:
@@ -274,6 +283,15 @@ def _ratio(row: Sequence[Reached | None], best: Sequence[Reached | None]) -> str
 # ------------------------------------------------------------------------------ reading
 def _percent(one: Row) -> float:
     return 100 * one["kept"] / one["total"]
+
+
+def _smallest(one: Row) -> float | None:
+    """Weights kept, percent, by the smallest network of a search that keeps the limits there."""
+    return min((100 - row["sparsity"] for row in one["rounds"] if row["kept"]), default=None)
+
+
+def _two(number: float) -> str:
+    return f"{round(number, 2) + 0.0:.2f}"  # no "-0.00"
 
 
 def _limits(one: Row) -> dict[str, float]:

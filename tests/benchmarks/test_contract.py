@@ -272,12 +272,13 @@ def promise(folder, seed, bounds, test, certified=True):
     found = {"validation": {"certificate": {"drops": drops(bounds, 0)}}}
     found["test"] = test and {"drops": drops(test, 1)}
     about = {"part": "promise", "kind": "contract", "seed": seed, "limits": "seg=2,sn=10", "wanted": LIMITS}
-    about |= {"kept": 250, "total": 1000} | found if certified else {"rounds": [{"kept": 1.0}]}
+    about["rounds"] = [{"kept": 1.0, "sparsity": 80.0}, {"kept": 0.0, "sparsity": 90.0}]
+    about |= {"kept": 250, "total": 1000} | found if certified else {}
     write(folder, f"seed{seed}_promise", **about, certified=certified)
 
 
 def test_kept_promises_are_counted(tmp_path):
-    promise(tmp_path, 0, (1, 4), (1.5, 3))
+    promise(tmp_path, 0, (1, 4), (1.5, -0.001))
     promise(tmp_path, 1, (1.5, 9), (2.5, 3))  # broken, yet inside what the test images leave open
     promise(tmp_path, 2, (1.5, 9), (3.5, 12))  # both, surely
     promise(tmp_path, 3, (0, 0), (0, 0), certified=False)
@@ -287,6 +288,7 @@ def test_kept_promises_are_counted(tmp_path):
     assert shown[0] == [
         "0",
         "seg=2,sn=10",
+        "20.0",
         "25.0",
         "seg",
         "1.00,",
@@ -295,24 +297,25 @@ def test_kept_promises_are_counted(tmp_path):
         "seg",
         "1.50,",
         "sn",
-        "3.00",
+        "0.00",
         "kept",
     ]
     assert shown[1][-2:] == ["broken:", "seg"] and shown[2][-3:] == ["broken:", "seg,", "sn"]
-    assert shown[3][2:] == ["-", "refused", "a", "certificate", "-", "-"]
+    assert shown[3][2:] == ["20.0", "-", "refused", "a", "certificate", "-", "-"]
     said = "\n".join(lines)
     assert "contracts asked for: 4, broken on test 2, 50.0 % (95 % interval 6.8 to 93.2); level 0.95" in said
     assert "contracts certified: 3, broken on test 2, 66.7 % (95 % interval 9.4 to 99.2)\n" in said
     assert "found networks of which none was certified: 1" in said
     assert "promises for seg: 3, broken on test 2" in said and "promises for sn: 3, broken on test 1" in said
     assert "of the 2 broken on test, 1 by more" in said
+    assert "below what test lost: 4 of 6, 66.7 %\n" in said
 
 
 def test_a_contract_without_a_test_split_is_shown_and_not_counted(tmp_path):
     promise(tmp_path, 0, (1, 4), None)
     lines = tables(tmp_path).splitlines()
     row = next(line.split() for line in lines if line.lstrip().startswith("0 "))
-    assert row[2:] == ["25.0", "seg", "1.00,", "sn", "4.00", "-", "no", "test", "split"]
+    assert row[2:] == ["20.0", "25.0", "seg", "1.00,", "sn", "4.00", "-", "no", "test", "split"]
     assert "contracts asked for: none" in lines and "contracts certified: none" in lines
     promise(tmp_path, 1, (1.5, 9), (3.5, 3))
     lines = tables(tmp_path).splitlines()
