@@ -258,7 +258,7 @@ def main(words: list[str] | None = None) -> int:
         metavar="DIR",
         help="where its results lie (beside FILE)",
     )
-    parser.add_argument("--split", default="test", help="split whose scores are shown (test)")
+    parser.add_argument("--split", default="test", help="split whose scores are shown")
     parser.add_argument("--speed", metavar="FILE", help="NAME_speed.json of prune_utils.deploy.benchmark")
     parser.add_argument("--terms", metavar="TEXT", help="terms of the data, where they are not those known")
     parser.add_argument("--hub", metavar="DIR", help="also write the layout of a hub repository")

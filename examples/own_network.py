@@ -72,7 +72,7 @@ def evaluate(model: nn.Module, title: str) -> dict[str, float]:
     model.eval()
     batches = list(draw(4, seed=99))
     found = {task: sum(float(loss(model(x), y)) for x, y in batches) / 4 for task, loss in LOSSES.items()}
-    print(f"{title:10}" + "  ".join(f"{task} {value:.3f}" for task, value in found.items()))
+    print(f"{title:12}" + "  ".join(f"{task} {value:.3f}" for task, value in found.items()))
     return found
 
 
