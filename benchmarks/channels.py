@@ -99,7 +99,9 @@ def compare(dense: nn.Module, smaller: nn.Module, image: Tensor, threads: int) -
 
 def arguments() -> argparse.Namespace:
     result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python3 -m benchmarks.channels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("dense", metavar="DENSE", help="saved network whose weights are pruned")
     result.add_argument("smaller", nargs="+", metavar="SMALLER", help="saved networks that lost channels")

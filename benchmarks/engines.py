@@ -12,4 +12,5 @@ from prune_utils.deploy.benchmark import main
 from workflow import terminal
 
 if __name__ == "__main__":
-    terminal.run(lambda: main(loader="workflow.saved:load_network"))
+    about = "benchmarks.engines", str(__doc__)
+    terminal.run(lambda: main(loader="workflow.saved:load_network", about=about))

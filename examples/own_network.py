@@ -6,6 +6,7 @@ to say so: who owns which weight is read off the graph. Data is drawn on the spo
     python3 examples/own_network.py [FOLDER]        writes the sparse network and its exported program there
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +77,7 @@ def evaluate(model: nn.Module, title: str) -> dict[str, float]:
     return found
 
 
-def main(target: str | Path = "outputs/own_network", *, steps: int = 24) -> None:
+def main(target: str | Path, *, steps: int = 24) -> None:
     folder = Path(target)
     torch.manual_seed(0)
     model = ThreeHeads()
@@ -118,4 +119,6 @@ def milliseconds(net: Callable[[Tensor], object], image: Tensor, runs: int = 5) 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("folder", nargs="?", default="outputs/own_network", help="where the files go")
+    main(parser.parse_args().folder)

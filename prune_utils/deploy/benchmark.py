@@ -31,9 +31,10 @@ from .packages import need
 from .runtimes import OURS, OURS_BF16, REFERENCE, RUNTIMES
 
 
-def arguments(words: list[str] | None = None, loader: str | None = None) -> argparse.Namespace:
+def arguments(words: list[str] | None, loader: str | None, about: tuple[str, str]) -> argparse.Namespace:
     result = argparse.ArgumentParser(
-        description=__doc__,
+        prog=f"python3 -m {about[0]}",
+        description=about[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("files", nargs="+", metavar="FILE", help="saved networks of one architecture")
@@ -146,9 +147,14 @@ def _cases(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return cases
 
 
-def main(words: list[str] | None = None, loader: str | None = None) -> None:
-    """loader: what reads a FILE where the command line does not say it."""
-    asked = arguments(words, loader)
+def main(
+    words: list[str] | None = None,
+    loader: str | None = None,
+    about: tuple[str, str] = ("prune_utils.deploy.benchmark", str(__doc__)),
+) -> None:
+    """loader: what reads a FILE where the command line does not say it. about: the module that was called and
+    what its help says."""
+    asked = arguments(words, loader, about)
     dest, labels = Path(asked.dest), _chosen(asked.only)
     need("matplotlib")  # draws what takes minutes to measure
     first, stem = asked.files[0], Path(asked.files[0]).stem

@@ -89,7 +89,9 @@ def _packed(source: Path, dest: Path) -> Path:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python3 -m prune_utils.deploy.wheel",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dest", metavar="DIR", type=Path, help="folder for the wheel, made if missing")
     asked = parser.parse_args(words)
