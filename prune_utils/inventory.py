@@ -1,25 +1,21 @@
 """Every layer of a network with its weights, owners and multiply-adds: what pictures and tables show.
 
-Works on any network that takes an image batch and returns {task: tensor}: it runs once, on the meta device,
+Works on any network that takes an image batch and returns {task: tensor}: it runs on the meta device,
 where nothing is computed. Who owns a layer is asked of autograd, never of its name.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .copying import copied
 from .masks import layer_name, prunable
+from .multiply_adds import weight_uses
 from .voters import Owners, owners_from_graph
-
-COUNTED = (_ConvNd, nn.Linear)  # layers whose multiply-adds are known
 
 
 @dataclass(frozen=True)
@@ -67,29 +63,18 @@ class Group:
 
 
 def survey(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, int], Owners]:
-    """Output positions for one image, and owners, of every prunable weight.
+    """Output positions for one image, by weight, and owners of every prunable weight.
 
     shape: of the input batch, [N, C, H, W]. The model itself stays as and where it is.
     """
     twin = copied(model).to("meta")
-    names = {id(weight): name for name, weight in prunable(twin).items()}
-    positions: Counter[str] = Counter()
-
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        seen = inputs[0] if isinstance(module, _ConvTransposeNd) else output
-        channels = seen.shape[-1 if isinstance(module, nn.Linear) else 1]
-        positions[names[id(module.weight)]] += seen.numel() // (channels * shape[0])
-
-    counted = [m for m in twin.modules() if isinstance(m, COUNTED) and id(m.weight) in names]
-    hooks = [module.register_forward_hook(count) for module in counted]
     image = torch.empty(shape, device="meta")
-    # outside the count below, so that every layer is counted in one pass only
+    uses = weight_uses(twin, (image, None))
     with torch.no_grad():
         tasks = list(twin.eval()(image))
-    for hook in hooks:
-        hook.remove()
     losses = {task: lambda said, _, task=task: said[task].sum() for task in tasks}
-    return dict(positions), owners_from_graph(twin, losses, (image, None))
+    positions = {name: count // shape[0] for name, count in uses.items()}
+    return positions, owners_from_graph(twin, losses, (image, None))
 
 
 def inventory(model: nn.Module, mask: Mapping[str, Tensor] | None, shape: tuple[int, ...]) -> list[Layer]:

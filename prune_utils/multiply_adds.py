@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from .data import Forward, predict
 from .isolation import untouched
 from .parameters import held_parameters, unwrap
+from .roles import is_length
 
 
 def weight_uses(model: nn.Module, batch: Any, forward: Forward | None = None) -> dict[str, int]:
@@ -37,7 +38,8 @@ def weight_uses(model: nn.Module, batch: Any, forward: Forward | None = None) ->
     try:
         for held in held_parameters(model):
             for holder in held.holders:
-                count = _counter(holder.layer) if holder.attribute == "weight" else None
+                multiplies = holder.attribute == "weight" and not is_length(holder)
+                count = _counter(holder.layer) if multiplies else None
                 if count is not None:
                     add = partial(_add, found, held.name, count)
                     handles.append(holder.layer.register_forward_hook(add, with_kwargs=True))

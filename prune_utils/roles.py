@@ -117,8 +117,8 @@ def role_of(held: Held) -> Role:
 
 def _role(parameter: nn.Parameter, holder: Holder, name: str) -> Role:
     layer, attribute = holder.layer, holder.attribute
-    if holder.form == "g" or (holder.form == "original0" and _is_weight_norm(layer, attribute)):
-        return Role(NORM)  # the lengths of weight_norm
+    if is_length(holder):
+        return Role(NORM)
     role = _torch_role(layer, attribute) or _foreign_role(parameter, layer, attribute, name)
     if role.weight and holder.form.startswith("original") and not _keeps_zeros(layer, attribute, holder.form):
         return Role(PARAMETRIZED)
@@ -173,6 +173,12 @@ def _words(name: str, attribute: str) -> set[str]:
         attribute = next((part for part in reversed(name.split(".")) if not part.isdigit()), attribute)
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", attribute).lower()
     return {re.sub(r"\d+$", "", word) for word in snake.split("_")} | {snake}
+
+
+def is_length(holder: Holder) -> bool:
+    """Whether a parameter is the lengths that weight_norm gives to the slices of a weight."""
+    length = holder.form == "original0" and _is_weight_norm(holder.layer, holder.attribute)
+    return length or holder.form == "g"
 
 
 def _is_weight_norm(layer: nn.Module, attribute: str) -> bool:

@@ -1,7 +1,9 @@
 """Owners, positions and multiply-adds of a network; its table and picture."""
 
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from prune_utils.inventory import Group, amount, groups, inventory, markdown
 from prune_utils.picture import draw, short_names
@@ -63,6 +65,22 @@ def test_inventory_knows_other_kinds_of_layers():
     assert "| `memory.weight_ih_l0` | all tasks | 24 | 24 | 100.00% | 0 | 0 | - |" in markdown(
         list(found.values())
     ).replace("only a", "all tasks")
+
+
+@pytest.mark.parametrize(
+    "computed",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        lambda layer: prune.identity(layer, "weight"),
+    ],
+)
+def test_a_weight_that_is_computed_is_multiplied_as_often(computed):
+    plain, net = Pair(), Pair()
+    computed(net.trunk), computed(net.heads["b"])
+    shape = (2, 3, 8, 6)
+    expected = [(layer.positions, layer.total, layer.owners) for layer in inventory(plain, None, shape)]
+    assert [(of.positions, of.total, of.owners) for of in inventory(net, None, shape)] == expected
 
 
 def test_groups_sum_multiply_adds():

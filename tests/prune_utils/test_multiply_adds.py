@@ -1,7 +1,9 @@
 """Multiply-adds by the way layers are registered and called."""
 
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from prune_utils.multiply_adds import weight_uses
 from prune_utils.parameters import held_parameters
@@ -60,3 +62,17 @@ def test_a_network_may_return_its_losses_in_training_mode_alone():
 
 def test_a_layer_may_be_called_by_keyword():
     assert weight_uses(Named(True), BATCH) == USES
+
+
+@pytest.mark.parametrize(
+    ("norm", "name"),
+    [
+        (parametrizations.weight_norm, "0.parametrizations.weight.original1"),
+        (parametrizations.spectral_norm, "0.parametrizations.weight.original"),
+        (weight_norm, "0.weight_v"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_of_a_weight_that_a_norm_divides_the_lengths_multiply_no_input(norm, name):
+    net = nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.Flatten(), nn.Linear(32, 5))
+    assert weight_uses(net, BATCH) == {name: 16, "2.weight": 1}
