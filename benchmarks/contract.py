@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.contract_pieces import Piece, pieces, unfinished
 from benchmarks.contract_tables import tables
 from benchmarks.settings import settings_of
-from common.command_line import Parser
+from common.command_line import Parser, described
 from common.interrupt import StopRequest
 from common.numbers import parse_numbers, parse_seeds
 from common.parents import serve
@@ -44,6 +44,7 @@ from workflow.contract_check import check_val_share
 from workflow.limits import parse_limits
 
 PARTS = ("promise", "sizes")
+CONFIG = "configs/nyuv2_small.yaml"
 
 
 def run(piece: Piece, stop: StopRequest, threads: int | None) -> str | None:
@@ -95,23 +96,26 @@ def arguments() -> argparse.Namespace:
     words = Parser(description=__doc__.splitlines()[0])
     add = words.add_argument
     add("--dest", required=True, help="folder for the JSON files")
-    add("--work", help="folder for networks and logs (default: DEST/work)")
+    described(add("--work", help="folder for networks and logs"), unset="DEST/work")
     add("--table", action="store_true", help="only tables, from the files that are there")
     add("--dry-run", action="store_true", help="only say which pieces there would be, and their steps")
     add("--jobs", type=int, default=1, help="pieces side by side")
-    add("--dataset", default="nyuv2")
-    add("--data-root")
-    add("--config", action="append", default=[], help="repeatable (default: configs/nyuv2_small.yaml)")
+    described(add("--dataset", default="nyuv2", help="whose photographs"), DATASETS)
+    add("--data-root", help="folder of the data")
+    config = add("--config", action="append", default=[], help="YAML file with settings, repeatable")
+    described(config, unset=CONFIG)
     add("--set", action="append", default=[], help="one setting of all commands, repeatable")
     add("--val-share", help="of the training images, where the index has no split 'val'")
-    add("--only", default=",".join(PARTS), help="some of: " + ", ".join(PARTS))
-    add("--seeds", default="30", help="of the promises")
-    add("--size-seeds", default="3")
-    add("--promise", action="append", default=[], help="limits that seeds take in turn, repeatable")
-    add("--sizes", action="append", default=[], help="limits whose sizes are compared, repeatable")
+    described(add("--only", default=",".join(PARTS), help="some of the parts"), PARTS)
+    add("--seeds", default="30", help="of the promises: how many from 0 on, or a list such as 4,7")
+    add("--size-seeds", default="3", help="of the sizes, likewise")
+    promise = add("--promise", action="append", default=[], help="limits that seeds take in turn, repeatable")
+    described(promise, unset="5, 2 and 10 % for all, 2 % for one task and 10 % for the others")
+    sizes = add("--sizes", action="append", default=[], help="limits whose sizes are compared, repeatable")
+    described(sizes, unset="1, 2 and 5 % for all, 0.5 % for one task and 10 % for the others")
     add("--level", type=float, default=0.95, help="of the promises")
-    add("--size-level", type=float, default=0.8)
-    add("--ratios", default="50,70,80,86,90,93,95,97", help="of the grid")
+    add("--size-level", type=float, default=0.8, help="of the sizes")
+    add("--ratios", default="50,70,80,86,90,93,95,97", help="sparsities of the grid, percent")
     add("--round-steps", type=int, default=150, help="fine-tuning in a round of a search")
     add("--grid-steps", type=int, default=400, help="all training of a network of the grid")
     add("--criterion", help="of contract, uniform and disparse_pt")
@@ -132,7 +136,7 @@ def complete(asked: argparse.Namespace, words: Parser) -> None:
             words.error(f"--only: part {part!r} is not one of {', '.join(PARTS)}")
     if asked.jobs < 1:
         words.error(f"--jobs {asked.jobs} is not at least 1")
-    asked.config = asked.config or ["configs/nyuv2_small.yaml"]
+    asked.config = asked.config or [CONFIG]
     asked.work = asked.work or str(Path(asked.dest) / "work")
     asked.promise_seeds = parse_seeds(asked.seeds) if "promise" in asked.only else []
     asked.size_seeds = parse_seeds(asked.size_seeds) if "sizes" in asked.only else []
