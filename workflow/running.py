@@ -26,7 +26,7 @@ from training.evaluate import evaluate, figures, headline
 from training.graphs import record
 from training.learner import Learner
 from training.logger import MetricLogger
-from training.loop import Diverged, Plan, train
+from training.loop import Diverged, Plan, last_good, train
 from training.panels import FirstBatch, strip
 from training.resume import remove_checkpoints, save_checkpoint
 from training.sharing import Batch, shared_statistics
@@ -169,7 +169,8 @@ class Run:
         """Train step by step; yields 0 before the first and every step's number when it is taken.
 
         Logs, evaluation, best weights and checkpoints of a step follow when the next one is asked for. Raises
-        Interrupted after a signal, with a checkpoint written; Diverged where a loss is not finite.
+        Interrupted after a signal, with a checkpoint written; Diverged where a loss is not finite, or weights
+        that are to be kept are not.
         """
         experiment, plan = self.experiment, self.plan
         fabric, learner = experiment.fabric, self.learner()
@@ -200,10 +201,14 @@ class Run:
                     if step % plan.log_every == 0 or last or self.weighing.measures(step):
                         logger.add(step, "tasks", weighed)
                     logger.tick(step, {"loss": losses["total"]} if losses else None)
-                    if self.validate and (step % plan.eval_every == 0 or last):
+                    looks = step % plan.eval_every == 0 or last
+                    if looks:  # no file is to hold other weights, neither the best nor the last ones
+                        self._require_finite(step, start)
+                    if looks and self.validate:
                         self._evaluate(step, validation, logger)
                     signal = largest(fabric, stop.number or 0)
                     if step % plan.checkpoint_every == 0 or signal:
+                        self._require_finite(step, start)
                         logger.sync()
                         self._save_checkpoint(step, learner)
                     if signal:  # of the last step, too: whoever asked for the run has more to do
@@ -288,14 +293,17 @@ class Run:
             if self.keep_best:
                 self.save(experiment.best_path, step)
 
-    def _save_checkpoint(self, step: int, learner: Learner) -> None:
-        broken = of_all(self.experiment.fabric, sorted(self.broken))
+    def _require_finite(self, step: int, start: int) -> None:
+        """Diverged, with the name of the first tensor that is not finite after this step."""
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
                 raise Diverged(
-                    f"tensor '{name}' is not finite after step {step}, no checkpoint of it is written: "
-                    "the last one is good (a smaller --lr may help)"
+                    f"tensor '{name}' is not finite after step {step}, and is not saved; "
+                    f"{last_good(self.plan, step, start)} (a smaller --lr may help)"
                 )
+
+    def _save_checkpoint(self, step: int, learner: Learner) -> None:
+        broken = of_all(self.experiment.fabric, sorted(self.broken))
         if self.experiment.fabric.is_global_zero:
             content = {
                 "network": self.network.state_dict(),
