@@ -20,7 +20,7 @@ from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.averaging import Average
 from training.boards import board_folder
-from training.checkpoint import arithmetic
+from training.checkpoint import arithmetic, read_file
 from training.curves import draw_curves, read_curves
 from training.evaluate import evaluate, figures, headline
 from training.graphs import record
@@ -177,6 +177,8 @@ class Run:
         average = self.average  # begins with the first weights
         _ = self.images  # as the index is now
         start = restore(self, learner) if resume else 0
+        if start and self.keep_best and self.best_step is not None and not self._best_is_there():
+            self.best_step = self.best_loss = None  # lost: the next validation counts as the first
         require_same(fabric, "the step to go on from", start)
         if start == 0:
             if fabric.is_global_zero:
@@ -301,6 +303,14 @@ class Run:
                     f"tensor '{name}' is not finite after step {step}, and is not saved; "
                     f"{last_good(self.plan, step, start)} (a smaller --lr may help)"
                 )
+
+    def _best_is_there(self) -> bool:
+        """Whether the best weights on disk are those that the checkpoint knows. A run that was killed may have
+        replaced them since, by others that this one does not come to again on every machine."""
+        try:
+            return bool(read_file(self.experiment.best_path).get("step") == self.best_step)
+        except (ValueError, OSError):
+            return False
 
     def _save_checkpoint(self, step: int, learner: Learner) -> None:
         broken = of_all(self.experiment.fabric, sorted(self.broken))

@@ -96,6 +96,23 @@ def test_best_is_kept_at_the_first_evaluation_and_when_it_improves(losses, best,
     assert torch.load(run.experiment.best_path, weights_only=True)["step"] == best
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_best_weights_that_the_checkpoint_does_not_know_are_not_told_of(gone, make_run, monkeypatch):
+    """They were replaced after it, and the run that goes on does not come to them again."""
+    validations(monkeypatch, 5.0, 3.0)
+    with closing(make_run(eval_every=2, checkpoint_every=3).steps()) as steps:
+        assert [next(steps) for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    again = make_run(eval_every=2, checkpoint_every=3)
+    path = again.experiment.best_path
+    assert torch.load(path, weights_only=True)["step"] == 4
+    if gone:
+        path.unlink()
+    validations(monkeypatch, 7.0, 6.0)
+    again.train(resume=True)
+    assert (again.best_step, again.best_loss) == (6, 6.0)
+    assert torch.load(path, weights_only=True)["step"] == 6
+
+
 def test_steps_are_told_one_by_one(make_run, monkeypatch):
     validations(monkeypatch, 1.0, 1.0)
     run = make_run()
