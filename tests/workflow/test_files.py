@@ -30,10 +30,10 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def experiment(root, tmp_path):
-    """experiment(method, name) writes to the test's folder."""
+    """experiment(method, name, further settings) writes to the test's folder."""
 
-    def make(method, name=None):
-        flags = parse_assignments([*tiny.RUN, *STEPS, f"data.root={root}"])
+    def make(method, name=None, *more):
+        flags = parse_assignments([*tiny.RUN, *STEPS, f"data.root={root}", *more])
         return open_experiment(load("nyuv2", flags=flags), method, str(tmp_path / "out"), name)
 
     return make
@@ -109,9 +109,10 @@ def test_a_run_that_starts_anew_and_is_killed_early_does_not_pass_for_the_old_on
     """Before its first checkpoint, too: what --overwrite replaces is gone when the first step begins."""
     dense = experiment("baseline")
     launch(dense, None, Options())
-    command = (launch, dense, None) if method == "baseline" else (create, experiment("imp"), METHODS["imp"])
-    work, one, row = command
-    path = one.final_path if work is launch else one.pruned_path
+    work, one, row, path = launch, dense, None, dense.final_path
+    if method == "imp":
+        one = experiment("imp", None, "prune.rounds=2", "prune.round_iterations=1")
+        work, row, path = create, METHODS["imp"], one.pruned_path
     work(one, row, Options(overwrite=True))
     before = path.read_bytes()
 
