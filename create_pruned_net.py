@@ -79,6 +79,8 @@ def main() -> None:
         terminal.check_packages(f"--logger {config.run.logger}", *PACKAGES.get(config.run.logger, ()))
     if config.contract.of != "size" and not limited:
         raise ValueError(f"--of {config.contract.of} is for --max-drop: give limits, or leave it out")
+    if asked.level is not None and not limited:
+        raise ValueError(f"--level {asked.level} is for --max-drop: give limits, or leave it out")
 
     from workflow.create import create, row_asked
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from common.choices import not_one_of
 from common.command_line import described
 from common.interrupt import Interrupted, StopRequest
+from common.names import ratio_text
 from common.numbers import parse_numbers, parse_seeds
 from common.parents import serve
 from common.text import duration
@@ -63,7 +64,8 @@ def arguments() -> Namespace:
         "--methods", default="all", metavar="LIST", help="METHOD[:flag=value...] separated by commas"
     )
     described(methods, ("all", *METHODS))
-    result.add_argument("--ratios", default="90", metavar="LIST", help="sparsities in percent")
+    ratios = result.add_argument("--ratios", metavar="LIST", help="sparsities in percent")
+    described(ratios, unset=f"prune.ratio, {ratio_text(Config().prune.ratio)}")
     result.add_argument(
         "--seeds", default="3", metavar="N|A,B", help="how many from --seed on, or a list such as 1,5"
     )
@@ -122,6 +124,11 @@ def make_study(asked: Namespace, config: Config) -> Study:
     variants = tuple(parse_methods(asked.methods))
     check_tasks(variants, config.data.tasks)
     check_set(overlay(asked.dataset, (), parse_assignments(asked.set)), variants, asked.seeds, asked.ratios)
+    if asked.seed is not None and "," in asked.seeds:
+        raise ValueError(
+            f"--seeds {asked.seeds} names the seeds, and --seed {asked.seed}: leave one of them out"
+        )
+    ratios = ratio_text(config.prune.ratio) if asked.ratios is None else asked.ratios
     plugins = [word for file in asked.plugin for word in ("--plugin", file)]
     tuned = words_of(asked, ("pruning", "training"))
     for flag, values in (("--config", asked.config), ("--set", asked.set)):
@@ -130,7 +137,7 @@ def make_study(asked: Namespace, config: Config) -> Study:
         dataset=asked.dataset,
         dest=Path(asked.dest),
         variants=variants,
-        ratios=tuple(parse_numbers("--ratios", asked.ratios, float)),
+        ratios=tuple(parse_numbers("--ratios", ratios, float)),
         seeds=tuple(parse_seeds(asked.seeds, config.run.seed)),
         shared=(*plugins, *words_of(asked, ("data", "network", "machine"))),
         tuned=tuple(tuned),
@@ -145,6 +152,19 @@ def check_split(data: Data, split: str) -> None:
     choices = splits(read_index(data.root, row.index_file, row.how_to_get))
     if split not in choices:
         raise ValueError(not_one_of("--split", split, choices))
+
+
+def check_variants(jobs: Sequence[Job]) -> None:
+    """ValueError for settings that a run which is not finished would refuse, maybe hours later."""
+    from study.runner import config_of, remaining
+    from workflow.create import check_choices
+
+    different = {(job.variant, job.ratio): job for job in jobs if remaining(job)}
+    for job in different.values():
+        try:
+            check_choices(config_of(job), job.variant.row)
+        except ValueError as error:
+            raise ValueError(f"{job.name}: {error}") from None
 
 
 def check_images(config: Config, split: str, results: Sequence[Path]) -> None:
@@ -189,7 +209,8 @@ def work(asked: Namespace, stop: StopRequest) -> None:
     jobs, times = study.jobs(), Times(study.dest)
     for job in jobs:
         check(job)
-    if asked.dry_run:
+    check_variants(jobs)
+    if asked.dry_run and not asked.preflight:  # which ends with the same
         print(plan_table(jobs, times, at_once))
         return
     if not asked.executor and any(remaining(job) for job in jobs):  # a cluster's machines may hold other data

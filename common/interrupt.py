@@ -7,12 +7,14 @@ this one hands on what it got.
 from __future__ import annotations
 
 import signal
+from threading import Event
 from time import monotonic
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE_REQUEST = 1.0  # seconds within which signals are one request
+STARTED_ANEW = Event()  # set when --overwrite has done its work, so that --resume goes on from there
 
 
 class Interrupted(Exception):

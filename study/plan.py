@@ -116,16 +116,16 @@ def check_tasks(variants: Sequence[Variant], tasks: Sequence[str]) -> None:
                 raise ValueError(not_one_of(f"the task of {flag}", task, tasks))
 
 
-def check_set(asked: Tree, variants: Sequence[Variant], seeds: str, ratios: str) -> None:
+def check_set(asked: Tree, variants: Sequence[Variant], seeds: str, ratios: str | None) -> None:
     """ValueError for what --set says of a setting that the plan gives to each run by a flag: --set lies over
-    flags. asked: what --set says; seeds, ratios: as the command line says them.
+    flags. asked: what --set says; seeds, ratios: as the command line says them, None = not at all.
     """
     for setting, what, flag, instead in (
         ("run.seed", "seed", f"--seeds {seeds}", "--seed or --seeds"),
-        ("prune.ratio", "ratio", f"--ratios {ratios}", "--ratios"),
+        ("prune.ratio", "ratio", ratios and f"--ratios {ratios}", "--ratios"),
     ):
         said = _assignment(asked, setting)
-        if said:
+        if said and flag:
             raise ValueError(
                 f"--set {said} would be the {what} of every run, whatever {flag} says: use {instead}"
             )

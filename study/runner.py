@@ -20,6 +20,7 @@ from common.lock import Held, locked
 from common.text import duration, table
 from configs.arguments import flags_tree
 from configs.load import Tree, as_tree, load, result_settings, shown
+from configs.schema import Config
 
 from .isolated import Stopped, kill_running, last_line, run_script
 from .plan import Command, Job, read
@@ -89,10 +90,15 @@ def remaining(job: Job) -> list[Command]:
     return [command for command in job.commands if not job.finished(command)]
 
 
-def settings(job: Job) -> Tree:
-    """Every setting of a run, read from its command line as the scripts do. Raises as `load` does."""
+def config_of(job: Job) -> Config:
+    """The settings of a run, read from its command line as the scripts do. Raises as `load` does."""
     asked = read(job.commands[0].words)
-    return as_tree(load(asked.dataset, asked.config, flags_tree(asked)))
+    return load(asked.dataset, asked.config, flags_tree(asked))
+
+
+def settings(job: Job) -> Tree:
+    """The same as a tree."""
+    return as_tree(config_of(job))
 
 
 def check(job: Job) -> None:

@@ -40,6 +40,7 @@ CASES = [
     (CREATE, "--set prune.rounds=0", ["prune.rounds", "0", "at least 1"]),
     (CREATE, "--keep-ratio 1.5", ["prune.keep_ratio", "1.5", "at most 1"]),
     (CREATE, "--method random --keep-ratio 0.1", ["0.1", "global", "4 rounds"]),
+    (CREATE, "--level 0.9", ["--level 0.9 is for --max-drop"]),
     (CREATE, "--method gmp", ["method gmp prunes while it trains", "launch_training.py"]),
     (LAUNCH, "--method gmp --set gradual.end=50", ["ends after step 50", "12 steps"]),
     (LAUNCH, "--method gmp --set gradual.every=0", ["gradual.every", "above 0"]),

@@ -438,6 +438,45 @@ def begin(monkeypatch, *words):
     reproduce.work(reproduce.arguments(), StopRequest())
 
 
+REFUSED = [
+    (
+        ["--methods", "rigl,snip:arbiter=majorty"],
+        "nyuv2_snip+arbiter=majorty_90: arbiter 'majorty' is not one",
+    ),
+    (["--methods", "rigl,snip:granularity=2:4"], "nyuv2_snip+granularity=2_4_90: "),
+    (["--methods", "snip:dynamic.memory=0.5"], "dynamic.memory 0.5 says how weights grow, and method snip"),
+    (["--methods", "rigl:weighting=upgrd"], "weighting 'upgrd' is not one of"),
+    (["--methods", "rigl:tasks=sge"], "'sge' is not one of"),
+    (["--seed", "3", "--seeds", "1,5"], "--seeds 1,5 names the seeds, and --seed 3: leave one of them out"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED)
+def test_what_a_later_run_would_refuse_is_told_before_any_work(words, sentence, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        begin(monkeypatch, "--dest", str(tmp_path / "out"), "--seeds", "1", *words, "--dry-run")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "ratio"),
+    [
+        ([], "90"),
+        (["--config", "own.yaml"], "95"),
+        (["--granularity", "2:4"], "50"),
+        (["--ratios", "80"], "80"),
+    ]
+    + [(["--set", "prune.ratio=95"], "95"), (["--config", "own.yaml", "--ratios", "80"], "80")],
+)
+def test_the_ratio_is_that_of_the_settings_unless_the_command_says_others(
+    words, ratio, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("prune: {ratio: 95}")
+    begin(monkeypatch, "--dest", "out", "--seeds", "1", "--methods", "snip", *words, "--dry-run")
+    assert f" nyuv2_snip_{ratio} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -121,10 +121,13 @@ def _leave_out(learner: Learner, present: Container[str]) -> None:
 def _require_finite(losses: dict[str, float], step: int, plan: Plan, start: int) -> None:
     for name, value in losses.items():
         if not math.isfinite(value):
-            saved = max(start, (step - 1) // plan.checkpoint_every * plan.checkpoint_every)
-            last = (
-                f"the last good checkpoint is of step {saved}" if saved else "no checkpoint was written yet"
-            )
             raise Diverged(
-                f"the loss of '{name}' became {value} in step {step}; {last} (a smaller --lr may help)"
+                f"the loss of '{name}' became {value} in step {step}; {last_good(plan, step, start)} "
+                "(a smaller --lr may help)"
             )
+
+
+def last_good(plan: Plan, step: int, start: int) -> str:
+    """Which checkpoint was the last before this step of a run that began, or was resumed, after `start`."""
+    saved = max(start, (step - 1) // plan.checkpoint_every * plan.checkpoint_every)
+    return f"the last good checkpoint is of step {saved}" if saved else "no checkpoint was written yet"

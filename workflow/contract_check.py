@@ -49,7 +49,7 @@ def check_settings(experiment: Experiment, method: Method, options: Options) -> 
     if options.export_published:
         raise ValueError("--max-drop writes no published form: leave --export-published out")
     check_level(config.contract.level, config.contract.resamples)
-    check_weighting(experiment)
+    check_weighting(config)
     check_voted(method, make_plan(method, config.prune))
     _require_unset(config, "ratio", (load(config.data.dataset).prune.ratio,))
 

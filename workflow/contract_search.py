@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.interrupt import STARTED_ANEW
 from configs.load import as_tree
 from models.multitask import MultiTaskNet
 from prune_utils.ascent import Ascent, Round, Trial
@@ -44,7 +45,7 @@ from .contract_latency import check_latency, measured, runtime_of, stated, table
 from .contract_looks import check_looks
 from .contract_report import fingerprint, listed, read_limits, told, write_trace
 from .experiment import Experiment
-from .files import Options, require_same_settings
+from .files import Options, require_same_images, require_same_method, require_same_settings
 from .judging import Fall, Judge, halves, is_lost, judge, kept, look, lost
 from .limits import parse_limits
 from .networks import Saved, dense_path, load_network, moved, save_network
@@ -112,6 +113,11 @@ class Work:
         return halves(len(self.experiment.records("val")), self.experiment.config.run.seed)
 
     @cached_property
+    def images(self) -> dict[str, dict[str, Any]]:
+        """Which images its rounds learn from, and which judge them."""
+        return self.experiment.images("train", "val")
+
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The ladder, before latencies thin it out."""
         settings = self.experiment.config.contract
@@ -156,9 +162,14 @@ class Work:
                 )
         if self.files.begun:
             state = read_state(self.files.state)
+            require_same_method(state, self.experiment, str(self.files.state))
             require_same_settings(state["settings"], self.experiment, str(self.files.state))
+            if "images" in state:  # those of earlier versions are taken at their word
+                where = self.files.state
+                require_same_images(state["images"], self.images, self.experiment, str(where), where)
         elif self.files.finished:
             content = read_limits(self.files.certificate)
+            require_same_method(content, self.experiment, str(self.files.certificate))
             require_same_settings(content["config"], self.experiment, str(self.files.certificate))
             known, what = content["dense"].get("sha256"), f"{self.files.certificate} is the contract of"
             require_dense(self.dense.path, self.fingerprint, known, what)
@@ -218,6 +229,7 @@ class Work:
         self.latency = self._latencies()  # which may be those of a contract that is replaced
         self.ascent = self.make_ascent(self.latency)
         self._write_state(replacing=True)  # from here on a stopped command goes on with this search
+        STARTED_ANEW.set()
         self._remove_old()
 
     def _remove_old(self) -> None:
@@ -274,7 +286,7 @@ class Work:
         """replacing: whether files of an earlier search are still to be removed."""
         rounds = [{name: list(fall) for name, fall in of.items()} for of in self.falls]
         content: dict[str, Any] = {"settings": as_tree(self.experiment.config), "dense": self.fingerprint}
-        content |= {"bound": KIND}
+        content |= {"bound": KIND, "method": self.method.name, "images": self.images}
         content |= {"rounds": rounds, "trained": self.trained, "latency": self.latency}
         content |= {"replacing": replacing}
         write_file(self.files.state, content)

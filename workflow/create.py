@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.schema import Config
+from dataloaders import DATASETS
+from prune_utils.courses import check_growth
 from prune_utils.masks import Mask, apply, dense_mask
 from prune_utils.methods import Method, retraining
+from prune_utils.plan import make_plan
 from prune_utils.report import format_certificate
 from training.checkpoint import load_state
 from training.loop import make_optimizer
 
 from .experiment import Experiment
-from .files import REPLACED, Files, Options, finished_before, refuse_other_run
+from .files import REPLACED, Files, Options, finished_before, refuse_other_run, remove_replaced
 from .networks import (
     Saved,
     check_export,
@@ -35,6 +38,17 @@ def row_asked(config: Config, method: Method) -> Method:
     return retraining(method, config.prune.rounds) if config.prune.retrain else method
 
 
+def check_choices(config: Config, method: Method | None) -> None:
+    """ValueError for what settings and a method's row alone tell, None = the dense network: names that there
+    are not, and what does not go together."""
+    DATASETS[config.data.dataset].make_tasks(config.data.tasks, config.data, config.run.protocol)
+    check_weighting(config)
+    if method is not None:
+        row = row_asked(config, method)
+        check_growth(row, config.dynamic)
+        make_plan(row, config.prune)
+
+
 def rounds_stem(experiment: Experiment) -> str:
     """Of the checkpoints and figures of the training between rounds of pruning."""
     return f"{experiment.name}_rounds"
@@ -42,7 +56,7 @@ def rounds_stem(experiment: Experiment) -> str:
 
 def refuse_create(experiment: Experiment, options: Options) -> None:
     """ValueError if `create` would touch another run's files, or tasks cannot be weighed as asked."""
-    check_weighting(experiment)
+    check_weighting(experiment.config)
     stem, path = rounds_stem(experiment), experiment.pruned_path
     refuse_other_run(experiment, [path], stem, options)
     trained = [experiment.best_path, experiment.final_path]
@@ -69,6 +83,7 @@ def create(experiment: Experiment, method: Method, options: Options) -> tuple[st
         if pruning.plan.removes:
             pruning.removal(mask)  # complains now, and not after the training
         run = rounds_run(pruning, mask)
+        remove_replaced(experiment, [path], options)
         run.train(options.resume)
         mask = run.mask or mask
     if early is not None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from re import fullmatch
 from typing import Any
 
 from common.choices import printable
+from common.interrupt import STARTED_ANEW
 from configs.load import as_tree, result_settings, shown
 from training.checkpoint import check_fields, is_own, read_file
 from training.resume import OtherRun, checkpoint_paths
@@ -16,6 +18,7 @@ from .experiment import Experiment
 
 Files = list[tuple[Path, str]]  # written by a command, and what each holds
 REPLACED = "--overwrite replaces it, --name or --dest keeps both"
+SHA256 = "[0-9a-f]{64}"
 GOES_ON = "--overwrite replaces it, --resume goes on with a run, --name or --dest keeps both"
 
 
@@ -44,8 +47,14 @@ def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, optio
     """ValueError for the first file of another run, unless it may be replaced.
 
     With --resume those of the same run may be there, of the same method and settings. stem: of its
-    checkpoints.
+    checkpoints. paths: what the run writes; --init-from may name none of them.
     """
+    for path in paths:
+        if options.init_from and path.exists() and path.samefile(options.init_from):
+            raise ValueError(
+                f"--init-from {options.init_from} is a file of {experiment.name} itself, which would be "
+                "lost: give another --name or --dest"
+            )
     if options.resume and options.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite starts anew: give one of them alone")
     checkpoints = checkpoint_paths(experiment.dest, stem)
@@ -55,6 +64,15 @@ def refuse_other_run(experiment: Experiment, paths: list[Path], stem: str, optio
         for path in paths:
             if path.suffix == ".pth" and path.is_file():
                 _require_own(experiment, path)
+
+
+def remove_replaced(experiment: Experiment, paths: Iterable[Path], options: Options) -> None:
+    """Before the first step, remove what --overwrite replaces: a run that is killed soon is not to be taken
+    for the earlier one, which was finished."""
+    if options.overwrite:
+        for path in paths if experiment.fabric.is_global_zero else ():
+            path.unlink(missing_ok=True)
+        STARTED_ANEW.set()
 
 
 def begun(experiment: Experiment, path: Path, stem: str, options: Options) -> bool:
@@ -102,3 +120,36 @@ def require_same_settings(before: dict[str, Any], experiment: Experiment, what: 
                     f"{what} was started with {section}.{field}={old}, this command says "
                     f"{shown(value)}: resume with the same settings, or start anew with --overwrite alone"
                 )
+
+
+def require_same_images(
+    said: object, now: Mapping[str, Mapping[str, Any]], experiment: Experiment, what: str, path: Path
+) -> None:
+    """OtherRun where what is gone on with had other images than there are now. ValueError for what says
+    nothing of them.
+
+    said: of the file `path`; now: as `Experiment.images` gives it.
+    """
+    if not isinstance(said, dict) or set(said) != set(now) or not all(map(_counts_images, said.values())):
+        raise ValueError(
+            f"{path}: field 'images' does not hold count and sha256 of the images of {', '.join(now)}"
+        )
+    root = experiment.config.data.root
+    for split, here in now.items():
+        if said[split] == here:
+            continue
+        count = said[split]["count"]
+        was = f"with {count} images in split {split!r}, and {root} has {here['count']}"
+        if count == here["count"]:
+            was = f"on other images of split {split!r} than those of {root}"
+        raise OtherRun(
+            f"{what} was started {was}: resume on the same data, or start anew with --overwrite alone"
+        )
+
+
+def _counts_images(value: object) -> bool:
+    """Whether it is what Experiment.images says of a split."""
+    if not isinstance(value, dict) or set(value) != {"count", "sha256"}:
+        return False
+    count, digest = value["count"], value["sha256"]
+    return type(count) is int and count >= 0 and isinstance(digest, str) and bool(fullmatch(SHA256, digest))

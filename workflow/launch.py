@@ -14,7 +14,7 @@ from training.loop import make_optimizer
 from training.sparsifier import Dense
 
 from .experiment import Experiment
-from .files import Files, Options, finished_before, refuse_other_run
+from .files import Files, Options, finished_before, refuse_other_run, remove_replaced
 from .networks import (
     Saved,
     check_export,
@@ -36,13 +36,17 @@ def training_stem(experiment: Experiment) -> str:
     return f"{experiment.name}_training"
 
 
+def written(experiment: Experiment) -> list[Path]:
+    """What `launch` writes, and --overwrite replaces."""
+    figures = experiment.dest / f"{training_stem(experiment)}.csv"
+    early = [rewind_path(experiment, experiment.name)] if experiment.method == BASELINE else []
+    return [experiment.best_path, experiment.final_path, figures, *early]
+
+
 def refuse_launch(experiment: Experiment, options: Options) -> None:
     """ValueError if `launch` would touch another run's files, or tasks cannot be weighed as asked."""
-    check_weighting(experiment)
-    stem = training_stem(experiment)
-    paths = [experiment.best_path, experiment.final_path, experiment.dest / f"{stem}.csv"]
-    if experiment.method == BASELINE:
-        paths.append(rewind_path(experiment, experiment.name))
+    check_weighting(experiment.config)
+    stem, paths = training_stem(experiment), written(experiment)
     refuse_other_run(experiment, paths, stem, options)
     others = [experiment.pruned_path, twin_path(experiment), experiment.dest / f"{stem}.png"]
     prefix = experiment.dataset.trained_prefix
@@ -68,6 +72,7 @@ def launch(experiment: Experiment, method: Method | None, options: Options) -> t
         kept += exported(experiment, options, experiment.best_path, prefix)
         return f"{experiment.name} was finished before.", kept
     run, source = training_run(experiment, method, options)
+    remove_replaced(experiment, written(experiment), options)
     run.train(options.resume)
     run.save(experiment.final_path, run.plan.steps)
     twin = save_twin(run)

@@ -23,11 +23,10 @@ from training.sparsifier import Sparsifier
 from training.weighing import Weighing
 
 from .experiment import Experiment
-from .files import require_same_method, require_same_settings
+from .files import require_same_images, require_same_method, require_same_settings
 
 MOST_THREADS = 10**6
 INSTRUCTIONS = r"[A-Z0-9 ]{1,20}"  # as PyTorch names them
-SHA256 = "[0-9a-f]{64}"
 
 
 class Resumable(Protocol):
@@ -114,7 +113,8 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     if not isinstance(instructions, str) or not fullmatch(INSTRUCTIONS, instructions):
         raise ValueError(f"{path}: field 'instructions' names no instructions of a processor")
     _check_best(state, path)
-    _check_images(run, state, path)
+    if "images" in state:  # checkpoints of earlier versions are taken at their word
+        require_same_images(state["images"], run.images, run.experiment, run.stem, path)
     _check_broken(state, run.experiment, path)
     check_state(run.network, state["network"], path)
     if run.average:
@@ -163,37 +163,6 @@ def _check_best(state: dict[str, Any], path: Path) -> None:
         known = type(value) is float and not math.isnan(value)
         if known != (number is not None) or value != best:
             raise ValueError(f"{path}: field '{name}' is not the score of the best step")
-
-
-def _check_images(run: Resumable, state: dict[str, Any], path: Path) -> None:
-    """OtherRun where the run had other images than there are now. ValueError for what says nothing of them;
-    checkpoints of earlier versions, without the field, are taken at their word."""
-    if "images" not in state:
-        return
-    said, now = state["images"], run.images
-    if not isinstance(said, dict) or set(said) != set(now) or not all(map(_counts_images, said.values())):
-        raise ValueError(
-            f"{path}: field 'images' does not hold count and sha256 of the images of {', '.join(now)}"
-        )
-    root = run.experiment.config.data.root
-    for split, here in now.items():
-        if said[split] == here:
-            continue
-        count = said[split]["count"]
-        was = f"with {count} images in split {split!r}, and {root} has {here['count']}"
-        if count == here["count"]:
-            was = f"on other images of split {split!r} than those of {root}"
-        raise OtherRun(
-            f"{run.stem} was started {was}: resume on the same data, or start anew with --overwrite alone"
-        )
-
-
-def _counts_images(value: Any) -> bool:
-    """Whether it is what Experiment.images says of a split."""
-    if not isinstance(value, dict) or set(value) != {"count", "sha256"}:
-        return False
-    count, digest = value["count"], value["sha256"]
-    return type(count) is int and count >= 0 and isinstance(digest, str) and bool(fullmatch(SHA256, digest))
 
 
 def _check_broken(state: dict[str, Any], experiment: Experiment, path: Path) -> None:

@@ -20,13 +20,13 @@ from prune_utils.masks import Mask
 from prune_utils.methods import Method
 from training.averaging import Average
 from training.boards import board_folder
-from training.checkpoint import arithmetic
+from training.checkpoint import arithmetic, read_file
 from training.curves import draw_curves, read_curves
 from training.evaluate import evaluate, figures, headline
 from training.graphs import record
 from training.learner import Learner
 from training.logger import MetricLogger
-from training.loop import Diverged, Plan, train
+from training.loop import Diverged, Plan, last_good, train
 from training.panels import FirstBatch, strip
 from training.resume import remove_checkpoints, save_checkpoint
 from training.sharing import Batch, shared_statistics
@@ -169,13 +169,16 @@ class Run:
         """Train step by step; yields 0 before the first and every step's number when it is taken.
 
         Logs, evaluation, best weights and checkpoints of a step follow when the next one is asked for. Raises
-        Interrupted after a signal, with a checkpoint written; Diverged where a loss is not finite.
+        Interrupted after a signal, with a checkpoint written; Diverged where a loss is not finite, or weights
+        that are to be kept are not.
         """
         experiment, plan = self.experiment, self.plan
         fabric, learner = experiment.fabric, self.learner()
         average = self.average  # begins with the first weights
         _ = self.images  # as the index is now
         start = restore(self, learner) if resume else 0
+        if start and self.keep_best and self.best_step is not None and not self._best_is_there():
+            self.best_step = self.best_loss = None  # lost: the next validation counts as the first
         require_same(fabric, "the step to go on from", start)
         if start == 0:
             if fabric.is_global_zero:
@@ -200,10 +203,14 @@ class Run:
                     if step % plan.log_every == 0 or last or self.weighing.measures(step):
                         logger.add(step, "tasks", weighed)
                     logger.tick(step, {"loss": losses["total"]} if losses else None)
-                    if self.validate and (step % plan.eval_every == 0 or last):
+                    looks = step % plan.eval_every == 0 or last
+                    if looks:  # no file is to hold other weights, neither the best nor the last ones
+                        self._require_finite(step, start)
+                    if looks and self.validate:
                         self._evaluate(step, validation, logger)
                     signal = largest(fabric, stop.number or 0)
                     if step % plan.checkpoint_every == 0 or signal:
+                        self._require_finite(step, start)
                         logger.sync()
                         self._save_checkpoint(step, learner)
                     if signal:  # of the last step, too: whoever asked for the run has more to do
@@ -288,14 +295,25 @@ class Run:
             if self.keep_best:
                 self.save(experiment.best_path, step)
 
-    def _save_checkpoint(self, step: int, learner: Learner) -> None:
-        broken = of_all(self.experiment.fabric, sorted(self.broken))
+    def _require_finite(self, step: int, start: int) -> None:
+        """Diverged, with the name of the first tensor that is not finite after this step."""
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
                 raise Diverged(
-                    f"tensor '{name}' is not finite after step {step}, no checkpoint of it is written: "
-                    "the last one is good (a smaller --lr may help)"
+                    f"tensor '{name}' is not finite after step {step}, and is not saved; "
+                    f"{last_good(self.plan, step, start)} (a smaller --lr may help)"
                 )
+
+    def _best_is_there(self) -> bool:
+        """Whether the best weights on disk are those that the checkpoint knows. A run that was killed may have
+        replaced them since, by others that this one does not come to again on every machine."""
+        try:
+            return bool(read_file(self.experiment.best_path).get("step") == self.best_step)
+        except (ValueError, OSError):
+            return False
+
+    def _save_checkpoint(self, step: int, learner: Learner) -> None:
+        broken = of_all(self.experiment.fabric, sorted(self.broken))
         if self.experiment.fabric.is_global_zero:
             content = {
                 "network": self.network.state_dict(),

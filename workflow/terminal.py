@@ -20,7 +20,7 @@ from typing import NoReturn
 from common.choices import not_one_of, printable
 from common.command_line import Parser
 from common.files import check_file, check_folder
-from common.interrupt import ONE_REQUEST, Interrupted
+from common.interrupt import ONE_REQUEST, STARTED_ANEW, Interrupted
 from common.names import BASELINE, network_file
 from configs.schema import Data
 from dataloaders import DATASETS
@@ -90,6 +90,7 @@ def run(main: Callable[[], None]) -> None:
 
     Of several processes the first one speaks; when it fails it ends the others.
     """
+    STARTED_ANEW.clear()
     try:
         with _told():
             main()
@@ -158,9 +159,10 @@ def _told() -> Iterator[None]:
 
 
 def _say_again(what: str) -> None:
-    """What happened, and the command that goes on."""
+    """What happened, and the command that goes on: the same where --overwrite has replaced nothing yet."""
     words = list(sys.argv)
-    if Path(words[0]).name in RESUMED:
+    again = "--overwrite" in words and "--resume" not in words and not STARTED_ANEW.is_set()
+    if Path(words[0]).name in RESUMED and not again:
         # a contract takes both; else --overwrite has done its work, and would start anew
         if not any(word.split("=")[0] == "--max-drop" for word in words):
             words = [word for word in words if word != "--overwrite"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.choices import not_one_of
+from configs.schema import Config
 from models.multitask import MultiTaskNet
 from prune_utils.weightings import WEIGHTINGS, Solver, require
 from training.rules import SCALARIZERS, FromGradients
@@ -14,16 +15,16 @@ FIXED = "fixed"
 CHOICES = (FIXED, *WEIGHTINGS, *SCALARIZERS)
 
 
-def check_weighting(experiment: Experiment) -> None:
+def check_weighting(config: Config) -> None:
     """ValueError before any work for a method, a package or references that are not there."""
-    name, asked = experiment.config.weighting.method, experiment.config.weighting
+    name, asked = config.weighting.method, config.weighting
     if name not in CHOICES:
         raise ValueError(not_one_of("weighting", name, CHOICES))
     row = WEIGHTINGS.get(name) or SCALARIZERS.get(name)  # None: fixed
     if asked.strength is not None and (row is None or row.strength is None):
         raise ValueError(f"weighting {name} has no strength, and weighting.strength is {asked.strength:g}")
     if name in SCALARIZERS and SCALARIZERS[name].needs_references:
-        _check_references(experiment)
+        _check_references(config)
     elif asked.references:
         task, loss = next(iter(asked.references.items()))
         raise ValueError(
@@ -34,10 +35,10 @@ def check_weighting(experiment: Experiment) -> None:
         require(name, WEIGHTINGS[name].needs if name in WEIGHTINGS else ())
 
 
-def _check_references(experiment: Experiment) -> None:
+def _check_references(config: Config) -> None:
     """ValueError unless every task has the loss of a network for it alone, and no other."""
-    name, references = experiment.config.weighting.method, experiment.config.weighting.references
-    for task in experiment.config.data.tasks:
+    name, references = config.weighting.method, config.weighting.references
+    for task in config.data.tasks:
         if task not in references:
             raise ValueError(
                 f"weighting {name} compares with networks for one task alone and has no reference of "
@@ -45,17 +46,15 @@ def _check_references(experiment: Experiment) -> None:
                 f"the result of a run with --tasks {task}"
             )
     for task, loss in references.items():
-        if task not in experiment.config.loss_weights:
-            raise ValueError(
-                not_one_of("task", task, experiment.config.loss_weights, "weighting.references.")
-            )
+        if task not in config.loss_weights:
+            raise ValueError(not_one_of("task", task, config.loss_weights, "weighting.references."))
         if not 0 < loss < float("inf"):
             raise ValueError(f"weighting.references.{task} is {loss:g}, it must be above 0 and finite")
 
 
 def make_weighing(experiment: Experiment, network: MultiTaskNet) -> Weighing:
     """The weighing of one training run. Raises as `check_weighting`."""
-    check_weighting(experiment)
+    check_weighting(experiment.config)
     shared = frozenset(name for name, tasks in network.owners().items() if len(tasks) > 1)
     every = experiment.config.weighting.conflicts_every
     return Weighing(tuple(experiment.tasks), shared, _rule(experiment), every)

@@ -95,6 +95,12 @@ def test_a_finished_contract_is_checked_before_it_is_handed_out(many_rooms, done
     assert told.code == 2 and f"{NAME}.pth is not the network of" in told.err
 
 
+def test_a_finished_contract_of_another_method_is_not_handed_out(many_rooms, done, capsys):
+    more = ["--max-drop", LIMITS, "--name", NAME, "--method", "disparse_fisher"]
+    told = call(CREATE, words(done, many_rooms, *more), capsys)
+    assert told.code == 2 and f"{NAME}_limits.json was started with --method disparse_pt, this" in told.err
+
+
 def test_a_missing_test_image_is_told_before_the_search(many_rooms, place, tmp_path, capsys):
     rooms = shutil.copytree(many_rooms, tmp_path / "rooms")
     image = json.loads((rooms / "nyu_v2_3task.json").read_text())["test"][0][0]

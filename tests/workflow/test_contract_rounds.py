@@ -161,6 +161,11 @@ def test_what_is_judged_kept_and_pruned_next_is_the_average_where_one_is_asked_f
     assert certificate(other) == certificate(place)
 
 
+def other_images(state, split):
+    """What the state of a search over other images of a split says of them."""
+    return {"images": state["images"] | {split: state["images"][split] | {"sha256": "0" * 64}}}
+
+
 def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, capsys, monkeypatch):
     command = words(place, many_rooms, "--max-drop", LIMITS)
     killed_before_training(command, capsys, monkeypatch)
@@ -170,6 +175,8 @@ def test_a_search_does_not_go_on_from_what_is_not_its_own(many_rooms, place, cap
     whole = torch.load(state, weights_only=True)
     for change, words_said in (
         ({"dense": "0" * 64}, "was started from another dense network than"),
+        ({"method": "disparse_fisher"}, "was started with --method disparse_fisher, this command says"),
+        (other_images(whole, "val"), "was started on other images of split 'val' than those of"),
         ({"rounds": [{"sn": [0.0, 0.0]}]}, "is no state of this search"),
         ({"rounds": None, "falls": []}, "is no state of a search of this version: --overwrite starts anew"),
         ({"bound": "percentile"}, "is no state of a search of this version: --overwrite starts anew"),

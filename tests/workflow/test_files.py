@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from common.interrupt import STARTED_ANEW
 from configs.arguments import parse_assignments
 from configs.load import load
 from prune_utils.methods import METHODS
@@ -17,6 +18,7 @@ from workflow.experiment import experiment_name, open_experiment
 from workflow.files import Options, refuse_existing
 from workflow.launch import launch, refuse_launch
 from workflow.networks import load_network, new_network, published, save_network
+from workflow.running import Run
 
 STEPS = ("optim.iterations=2", "finetune.iterations=2", "run.checkpoint_every=1", "prune.num_batches=1")
 
@@ -28,10 +30,10 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def experiment(root, tmp_path):
-    """experiment(method, name) writes to the test's folder."""
+    """experiment(method, name, further settings) writes to the test's folder."""
 
-    def make(method, name=None):
-        flags = parse_assignments([*tiny.RUN, *STEPS, f"data.root={root}"])
+    def make(method, name=None, *more):
+        flags = parse_assignments([*tiny.RUN, *STEPS, f"data.root={root}", *more])
         return open_experiment(load("nyuv2", flags=flags), method, str(tmp_path / "out"), name)
 
     return make
@@ -83,6 +85,57 @@ def test_advice_names_resume_only_where_there_is_such_a_flag(tmp_path):
     with pytest.raises(ValueError) as error:
         refuse_existing([tmp_path / "a.json"], Options())
     assert str(error.value).endswith("exists already: --overwrite replaces it, --name or --dest keeps both")
+
+
+@pytest.mark.parametrize("file", ["best_x.pth", "final_x.pth"])
+@pytest.mark.parametrize("more", [{"overwrite": True}, {"resume": True}])
+def test_a_run_does_not_start_from_a_file_that_it_writes(file, more, experiment):
+    dense = experiment("baseline", "x")
+    save_network(dense, dense.dest / file, new_network(dense))
+    with pytest.raises(ValueError, match=f"^--init-from .*{file} is a file of x itself, which would be lost"):
+        launch(dense, None, Options(init_from=str(dense.dest / file), **more))
+    assert [path.name for path in dense.dest.iterdir()] == [file]
+
+
+# ------------------------------------------------------------------------- a run that starts anew
+class Killed(BaseException):
+    """Unwinds everything, as a kill would end it."""
+
+
+@pytest.mark.parametrize("method", ["baseline", "imp"])
+def test_a_run_that_starts_anew_and_is_killed_early_does_not_pass_for_the_old_one(
+    method, experiment, monkeypatch
+):
+    """Before its first checkpoint, too: what --overwrite replaces is gone when the first step begins."""
+    dense = experiment("baseline")
+    launch(dense, None, Options())
+    work, one, row, path = launch, dense, None, dense.final_path
+    if method == "imp":
+        one = experiment("imp", None, "prune.rounds=2", "prune.round_iterations=1")
+        work, row, path = create, METHODS["imp"], one.pruned_path
+    work(one, row, Options(overwrite=True))
+    before = path.read_bytes()
+
+    def stop(run, step):
+        raise Killed
+
+    STARTED_ANEW.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_keep_early_weights", stop)
+        with pytest.raises(Killed):
+            work(one, row, Options(overwrite=True))
+    assert STARTED_ANEW.is_set() and not path.exists()
+    text, _ = work(one, row, Options(resume=True))
+    assert "finished before" not in text and path.read_bytes() == before
+
+
+def test_a_run_that_goes_on_removes_nothing(experiment, monkeypatch):
+    dense = experiment("baseline")
+    launch(dense, None, Options())
+    STARTED_ANEW.clear()
+    text, files = launch(dense, None, Options(resume=True))
+    assert "was finished before" in text and all(path.is_file() for path, _ in files)
+    assert not STARTED_ANEW.is_set()
 
 
 # ------------------------------------------------------------------------- the published form

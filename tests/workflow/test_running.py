@@ -96,6 +96,23 @@ def test_best_is_kept_at_the_first_evaluation_and_when_it_improves(losses, best,
     assert torch.load(run.experiment.best_path, weights_only=True)["step"] == best
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_best_weights_that_the_checkpoint_does_not_know_are_not_told_of(gone, make_run, monkeypatch):
+    """They were replaced after it, and the run that goes on does not come to them again."""
+    validations(monkeypatch, 5.0, 3.0)
+    with closing(make_run(eval_every=2, checkpoint_every=3).steps()) as steps:
+        assert [next(steps) for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    again = make_run(eval_every=2, checkpoint_every=3)
+    path = again.experiment.best_path
+    assert torch.load(path, weights_only=True)["step"] == 4
+    if gone:
+        path.unlink()
+    validations(monkeypatch, 7.0, 6.0)
+    again.train(resume=True)
+    assert (again.best_step, again.best_loss) == (6, 6.0)
+    assert torch.load(path, weights_only=True)["step"] == 6
+
+
 def test_steps_are_told_one_by_one(make_run, monkeypatch):
     validations(monkeypatch, 1.0, 1.0)
     run = make_run()
@@ -181,13 +198,26 @@ def test_settings_of_the_data_set_that_change_during_a_run_do_not_end_it(make_ru
     assert "width 0.05" in torch.load(run.experiment.final_path, weights_only=True)["origin"]
 
 
-def test_weights_that_are_not_finite_are_not_saved(make_run):
-    run = make_run(checkpoint_every=1)
-    with pytest.raises(ValueError, match="tensor 'heads.seg.0.conv1.weight' is not finite after step 2"):
+@pytest.mark.parametrize(
+    ("every", "broken", "last", "left"),
+    [
+        (1, 2, "the last good checkpoint is of step 1", ["step00000001.ckpt"]),
+        (100, 4, "no checkpoint was written yet", []),  # which is evaluated, for the first time
+        (5, 6, "the last good checkpoint is of step 5", ["step00000005.ckpt"]),  # the last one
+    ],
+)
+def test_weights_that_are_not_finite_are_not_saved(every, broken, last, left, make_run):
+    run = make_run(checkpoint_every=every)
+    said = rf"^tensor 'heads.seg.0.conv1.weight' is not finite after step {broken}, and is not saved; {last}"
+    with pytest.raises(ValueError, match=said):
         for step in run.steps():
-            if step == 2:
+            if step == broken:
                 torch.nn.init.constant_(run.network.heads["seg"][0].conv1.weight, math.nan)
-    assert [path.name for path in run.experiment.dest.glob("*.ckpt")] == [f"{run.stem}.step00000001.ckpt"]
+    dest = run.experiment.dest
+    assert [path.name for path in dest.glob("*.ckpt")] == [f"{run.stem}.{name}" for name in left]
+    for path in dest.glob("best_*.pth"):
+        assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["state"].values())
+    assert run.best_step in (None, 4)
 
 
 FORGERIES = {

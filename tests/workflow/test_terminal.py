@@ -111,20 +111,38 @@ terminal.run(main)
 """
 
 
+SAME = "launch_training.py --overwrite --seed 1"
+LIMITED = "create_pruned_net.py --max-drop a=1 --overwrite"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("launch_training.py --overwrite --seed 1", "launch_training.py --seed 1 --resume"),
+        (SAME, "launch_training.py --seed 1 --resume"),
         ("launch_training.py --resume", "launch_training.py --resume"),
-        ("create_pruned_net.py --max-drop a=1 --overwrite", None),
+        (LIMITED, None),
         ("create_pruned_net.py --max-drop=a=1 --overwrite", None),
         ("eval_pruned_net.py --overwrite", "eval_pruned_net.py --overwrite"),
     ],
 )
 def test_what_goes_on_is_not_told_to_start_anew(words, said, monkeypatch, capsys):
     monkeypatch.setattr(terminal.sys, "argv", words.split())
+    terminal.STARTED_ANEW.set()
     terminal._say_again("stopped")
     assert capsys.readouterr().err == f"stopped; to go on: python3 {said or f'{words} --resume'}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(SAME, SAME), (LIMITED, LIMITED), (f"{LIMITED} --resume", f"{LIMITED} --resume")]
+    + [("launch_training.py --seed 1", "launch_training.py --seed 1 --resume")],
+)
+def test_what_has_replaced_nothing_yet_is_to_be_asked_for_again(words, said, monkeypatch, capsys):
+    """--resume alone would hand out what --overwrite was to replace."""
+    monkeypatch.setattr(terminal.sys, "argv", words.split())
+    terminal.STARTED_ANEW.clear()
+    terminal._say_again("stopped")
+    assert capsys.readouterr().err == f"stopped; to go on: python3 {said}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
