@@ -305,8 +305,10 @@ class Run:
                 )
 
     def _best_is_there(self) -> bool:
-        """Whether the best weights on disk are those that the checkpoint knows. A run that was killed may have
-        replaced them since, by others that this one does not come to again on every machine."""
+        """Whether the best weights on disk are those that the checkpoint knows.
+
+        A killed run may have replaced them since, by others that not every machine comes to again.
+        """
         try:
             return bool(read_file(self.experiment.best_path).get("step") == self.best_step)
         except (ValueError, OSError):
