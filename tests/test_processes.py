@@ -75,8 +75,8 @@ def test_two_processes_choose_the_mask_of_one(method, words, tmp_path):
     ("method", "weighting"),
     [
         ("baseline", "fixed"),
-        ("disparse_dynamic", "fixed"),
         ("disparse_dynamic", "pcgrad"),
+        pytest.param("disparse_dynamic", "fixed", marks=pytest.mark.slow),
         pytest.param("baseline", "famo", marks=pytest.mark.slow),
     ],
 )

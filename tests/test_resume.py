@@ -39,7 +39,6 @@ def prepared(words, tmp_path_factory) -> Path:
 # method -> (script, files that it ends with)
 RUNS = {
     "baseline": (LAUNCH, ("final_nyuv2_baseline", "best_nyuv2_baseline")),
-    "disparse_static": (LAUNCH, ("final_nyuv2_disparse_static_90", "best_nyuv2_disparse_static_90")),
     "disparse_dynamic": (
         LAUNCH,
         ("final_nyuv2_disparse_dynamic_90", "best_nyuv2_disparse_dynamic_90"),
@@ -54,7 +53,7 @@ VARIANTS = {  # variant -> method, and what else is said
 }
 ALSO = {
     method: (LAUNCH, (f"final_nyuv2_{method}_90", f"best_nyuv2_{method}_90"))
-    for method in ("srigl", "gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
+    for method in ("disparse_static", "srigl", "gmp", "disparse_granet", "granet", "ac_dc", "top_kast")
 }
 
 SLOW = (*ALSO, *VARIANTS)

@@ -587,7 +587,7 @@ def test_public_networks_give_their_own_outputs(name):
 @compiled
 def test_the_documents_own_network_runs(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).resolve().parents[3] / "docs" / "deploy.md").read_text()
-    snippet = text.split("## Your own network\n```python\n")[1].split("```")[0]
+    snippet = text.split("## Your own network\n\n```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     exec(snippet, {"__name__": "snippet"})
     assert capsys.readouterr().out == "{'up': 'ConvTranspose2d'}\n"
