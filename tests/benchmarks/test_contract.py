@@ -323,6 +323,15 @@ def test_a_contract_without_a_test_split_is_shown_and_not_counted(tmp_path):
     assert "certified without a test split, not counted: 1" in lines
 
 
+def test_the_page_shows_the_table_of_the_committed_files():
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "contract.md").read_text()
+    shown = page.split("--dest docs/promises --table\n...\n")[1].split("\n...\n```")[0]
+    said = [line.rstrip() for line in tables(root / "docs" / "promises").splitlines()]
+    first = next(place for place, line in enumerate(said) if line.startswith("seed  limits"))
+    assert shown.splitlines() == said[first:-1]
+
+
 def test_sizes_stand_beside_the_best_of_the_grid(tmp_path):
     for seed, keep in ((0, 80), (1, 160)):
         rounds = [{"sparsity": 0.0, "kept": 1.0}, {"sparsity": 100 - keep / 10, "kept": 1.0}]
