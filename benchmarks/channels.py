@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.command_line import Parser
 from common.files import write_json
 from common.text import table
 from prune_utils.budgets import global_budget, keep_count
@@ -98,15 +99,11 @@ def compare(dense: nn.Module, smaller: nn.Module, image: Tensor, threads: int) -
 
 
 def arguments() -> argparse.Namespace:
-    result = argparse.ArgumentParser(
-        prog="python3 -m benchmarks.channels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = Parser(description=__doc__)
     result.add_argument("dense", metavar="DENSE", help="saved network whose weights are pruned")
     result.add_argument("smaller", nargs="+", metavar="SMALLER", help="saved networks that lost channels")
-    result.add_argument("--size", default="120x160", metavar="ROWSxCOLUMNS", help="of the image (120x160)")
-    result.add_argument("--threads", type=int, default=1, metavar="N", help="of the processor (1)")
+    result.add_argument("--size", default="120x160", metavar="ROWSxCOLUMNS", help="of the image")
+    result.add_argument("--threads", type=int, default=1, metavar="N", help="of the processor")
     result.add_argument("--dest", required=True, metavar="FILE", help="JSON file for what was found")
     return result.parse_args()
 

@@ -161,12 +161,11 @@ class Work:
                     "or --dest"
                 )
         if self.files.begun:
-            state = read_state(self.files.state)
-            require_same_method(state, self.experiment, str(self.files.state))
-            require_same_settings(state["settings"], self.experiment, str(self.files.state))
-            if "images" in state:  # those of earlier versions are taken at their word
-                where = self.files.state
-                require_same_images(state["images"], self.images, self.experiment, str(where), where)
+            path = self.files.state
+            state = read_state(path)
+            require_same_method(state, self.experiment, str(path))
+            require_same_settings(state["settings"], self.experiment, str(path))
+            require_same_images(state, self.images, self.experiment, str(path), path)
         elif self.files.finished:
             content = read_limits(self.files.certificate)
             require_same_method(content, self.experiment, str(self.files.certificate))

@@ -123,13 +123,20 @@ def require_same_settings(before: dict[str, Any], experiment: Experiment, what: 
 
 
 def require_same_images(
-    said: object, now: Mapping[str, Mapping[str, Any]], experiment: Experiment, what: str, path: Path
+    content: dict[str, Any],
+    now: Mapping[str, Mapping[str, Any]],
+    experiment: Experiment,
+    what: str,
+    path: Path,
 ) -> None:
     """OtherRun where what is gone on with had other images than there are now. ValueError for what says
-    nothing of them.
+    nothing of them; files of earlier versions, without the field, are taken at their word.
 
-    said: of the file `path`; now: as `Experiment.images` gives it.
+    content: of the file `path`; now: as `Experiment.images` gives it.
     """
+    if "images" not in content:
+        return
+    said = content["images"]
     if not isinstance(said, dict) or set(said) != set(now) or not all(map(_counts_images, said.values())):
         raise ValueError(
             f"{path}: field 'images' does not hold count and sha256 of the images of {', '.join(now)}"

@@ -113,8 +113,7 @@ def _check(run: Resumable, learner: Learner, state: dict[str, Any], path: Path) 
     if not isinstance(instructions, str) or not fullmatch(INSTRUCTIONS, instructions):
         raise ValueError(f"{path}: field 'instructions' names no instructions of a processor")
     _check_best(state, path)
-    if "images" in state:  # checkpoints of earlier versions are taken at their word
-        require_same_images(state["images"], run.images, run.experiment, run.stem, path)
+    require_same_images(state, run.images, run.experiment, run.stem, path)
     _check_broken(state, run.experiment, path)
     check_state(run.network, state["network"], path)
     if run.average:
